@@ -1,0 +1,151 @@
+// Package snapshot is the snapshot file format: names, writer and reader.
+//
+// A file is a chain of independent zstd frames, each preceded by a skippable
+// frame that tells its length and checksum, so that frames are compressed and
+// decompressed in parallel while the file streams by, and plain "zstd -dc"
+// reads it:
+//
+//	+------+-------------+------+-----------------+-----+------+--------------+
+//	| info | header      | info | nodes, types,   | ... | info | trailer      |
+//	|      | (zstd frame)|      | resources (zstd)|     |      | (zstd frame) |
+//	+------+-------------+------+-----------------+-----+------+--------------+
+//
+//	info, 28 bytes, numbers little-endian:
+//	 0  5e 2a 4d 18   zstd skippable frame
+//	 4  14 00 00 00   of 20 bytes
+//	 8  58 57 53      magic "XWS"
+//	11  01            format
+//	12  xx * 4        compressed length of the frame that follows
+//	16  xx * 4        its decompressed length
+//	20  xx * 4        CRC-32C of its compressed bytes
+//	24  xx * 4        CRC-32C of bytes 8 to 23
+//
+// Decompressed, the file is SnapshotRecord messages (journal/event/xdswal.proto),
+// each preceded by its length as a varint. A file without its trailer was cut.
+package snapshot
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"time"
+
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Header is what a snapshot says of itself in its first frame.
+type Header struct {
+	// Sequence: the snapshot is the fold of events 1 to Sequence.
+	Sequence event.Sequence
+	// Time is the time of the event with that sequence.
+	Time time.Time
+	// Epoch is the epoch of the writer.
+	Epoch uint64
+	// Created is when the snapshot was written.
+	Created time.Time
+	// StoreID identifies the store whose events are folded.
+	StoreID string
+}
+
+// Trailer is what a snapshot says of its contents in its last frame.
+type Trailer struct {
+	Nodes     int
+	Resources int
+	// Bytes is the sum of the resources' wire sizes.
+	Bytes int64
+	// Digest is the digest of the state.
+	Digest [32]byte
+}
+
+// Name is the name of a snapshot: its writer's epoch and its sequence. Names
+// sort as text in the order of their epochs and then of their sequences.
+type Name struct {
+	Epoch    uint64
+	Sequence event.Sequence
+}
+
+const (
+	namePrefix = "snapshot-"
+	nameSuffix = ".zst"
+)
+
+// String returns for example "snapshot-0000000003-00000000000000001234.zst".
+func (n Name) String() string {
+	return fmt.Sprintf("%s%010d-%s%s", namePrefix, n.Epoch, n.Sequence, nameSuffix)
+}
+
+// ParseName parses the last element of a snapshot's path or key. It reports
+// false for what is not a snapshot's name.
+func ParseName(s string) (Name, bool) {
+	var n Name
+	body, ok := strings.CutPrefix(s[strings.LastIndexByte(s, '/')+1:], namePrefix)
+	if !ok {
+		return n, false
+	}
+	body, ok = strings.CutSuffix(body, nameSuffix)
+	if !ok {
+		return n, false
+	}
+	epoch, seq, ok := strings.Cut(body, "-")
+	if !ok {
+		return n, false
+	}
+	e, err1 := event.ParseSequence(epoch)
+	q, err2 := event.ParseSequence(seq)
+	n = Name{Epoch: uint64(e), Sequence: q}
+	return n, err1 == nil && err2 == nil && strings.HasSuffix(n.String(), "-"+seq+nameSuffix)
+}
+
+const (
+	infoSize        = 28
+	skippableMagic  = 0x184D2A5E
+	infoMagic       = "XWS"
+	fileFormat      = 1
+	headerMagic     = "XWSS"
+	targetFrameSize = 1 << 20
+	// maxFrameSize bounds what a reader allocates for one frame. A frame
+	// exceeds the target only where a single record does.
+	maxFrameSize = 1 << 30
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// info is the frame that precedes each zstd frame.
+type info struct {
+	compressed, raw, crc uint32
+}
+
+func (i info) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, skippableMagic)
+	b = binary.LittleEndian.AppendUint32(b, infoSize-8)
+	start := len(b)
+	b = append(b, infoMagic...)
+	b = append(b, fileFormat)
+	b = binary.LittleEndian.AppendUint32(b, i.compressed)
+	b = binary.LittleEndian.AppendUint32(b, i.raw)
+	b = binary.LittleEndian.AppendUint32(b, i.crc)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+func parseInfo(b []byte) (info, error) {
+	if binary.LittleEndian.Uint32(b) != skippableMagic || binary.LittleEndian.Uint32(b[4:]) != infoSize-8 ||
+		string(b[8:11]) != infoMagic {
+		return info{}, fmt.Errorf("%w: no frame information where it should stand", event.ErrCorrupt)
+	}
+	if crc32.Checksum(b[8:24], castagnoli) != binary.LittleEndian.Uint32(b[24:]) {
+		return info{}, fmt.Errorf("%w: checksum of the frame information differs", event.ErrCorrupt)
+	}
+	if b[11] != fileFormat {
+		return info{}, fmt.Errorf("%w: snapshot has format %d, this xdswal reads %d", event.ErrVersion, b[11], fileFormat)
+	}
+	i := info{
+		compressed: binary.LittleEndian.Uint32(b[12:]),
+		raw:        binary.LittleEndian.Uint32(b[16:]),
+		crc:        binary.LittleEndian.Uint32(b[20:]),
+	}
+	if i.raw > maxFrameSize || i.compressed > maxFrameSize {
+		return info{}, fmt.Errorf("%w: frame of %d bytes", event.ErrCorrupt, max(i.raw, i.compressed))
+	}
+	return i, nil
+}

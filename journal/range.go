@@ -1,0 +1,268 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Bounds of what is copied out of the active segment in one read transaction:
+// a long one would keep bbolt from growing its map.
+const (
+	rangeChunkEvents = 1024
+	rangeChunkBytes  = 1 << 20
+)
+
+// Range calls fn for the events from sequence from to sequence to, both
+// included, in order; to = 0 stands for the last one at the time of the call.
+// Range ends with fn's error, or the context's. It fails with [ErrGap] if the
+// journal does not hold them all, with [ErrCorrupt] if a record is damaged, and
+// with [ErrLocked] if the journal is open for reading and another process has
+// the segment in question open for appending; fn was then called for the
+// events before it. The events may be kept.
+//
+// Range runs beside appends and other Ranges.
+func (j *Journal) Range(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
+	r, err := j.newRanger(ctx, from, to, fn)
+	if err != nil {
+		return err
+	}
+	for i, seg := range r.chain {
+		if err := r.segment(i, seg); err != nil || r.stop != nil {
+			return errors.Join(err, r.stop)
+		}
+	}
+	if err := r.stagedRecords(); err != nil || r.stop != nil {
+		return errors.Join(err, r.stop)
+	}
+	if r.next <= r.to {
+		return r.gap(r.next, r.to)
+	}
+	return nil
+}
+
+// ranger is one Range under way.
+type ranger struct {
+	j      *Journal
+	ctx    context.Context
+	fn     func(*event.Event) error
+	next   event.Sequence
+	to     event.Sequence
+	open   bool // to is the last event, whichever that is
+	chain  []segment
+	active *active
+	staged [][]byte
+	first  event.Sequence // of staged
+	stop   error          // of fn or the context: nothing is wrong with the journal
+}
+
+func (j *Journal) newRanger(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) (*ranger, error) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	r := &ranger{j: j, ctx: ctx, fn: fn, next: max(from, 1), to: to, active: j.active}
+	r.chain = append(r.chain, j.sealed...)
+	if j.active != nil {
+		r.chain = append(r.chain, j.active.segment)
+	}
+	if j.staged != nil {
+		r.staged, r.first = j.staged.records, j.staged.first
+	}
+	if to == 0 {
+		r.to = j.last
+		r.open = j.opt.ReadOnly // last is not known then
+	}
+	if len(r.chain) > 0 && r.next < r.chain[0].first && (r.open || r.next <= r.to) {
+		return nil, r.gap(r.next, r.chain[0].first-1)
+	}
+	return r, nil
+}
+
+func (r *ranger) gap(first, last event.Sequence) error {
+	return &Error{Op: "read journal", Path: r.j.dir, Err: fmt.Errorf("%w: %d to %d", ErrGap, first, last)}
+}
+
+// segment yields what segment i of the chain holds of the range. Where a
+// segment follows, its name tells where this one ends: what stands here beyond
+// was never acknowledged.
+func (r *ranger) segment(i int, seg segment) error {
+	end := r.to
+	last := i == len(r.chain)-1
+	if !last {
+		if r.chain[i+1].first <= r.next {
+			return nil
+		}
+		next := r.chain[i+1].first - 1
+		if r.open || next < end {
+			end = next
+		}
+	} else if r.open {
+		end = ^event.Sequence(0)
+	}
+	if r.next > end {
+		return nil
+	}
+	if r.active != nil && r.active.path == seg.path {
+		return r.activeSegment(end)
+	}
+	if err := r.sealedSegment(seg, end); err != nil || r.stop != nil {
+		return err
+	}
+	if !last && r.next <= end {
+		return r.gap(r.next, end)
+	}
+	if last && r.open {
+		r.to = r.next - 1
+		return r.readStagedFile()
+	}
+	return nil
+}
+
+func (r *ranger) sealedSegment(seg segment, end event.Sequence) error {
+	if r.j.opt.ReadOnly {
+		db, err := lockShared(seg)
+		if err != nil {
+			return err
+		}
+		if db != nil {
+			defer db.Close()
+		}
+	}
+	_, err := scanSegment(seg, func(seq event.Sequence, record []byte) error {
+		if seq > end {
+			return errStop
+		}
+		if seq < r.next {
+			return nil
+		}
+		return r.yield(record)
+	})
+	return err
+}
+
+// yield passes on the next event. It returns errStop when the range is to end
+// for a reason that it left in stop.
+func (r *ranger) yield(record []byte) error {
+	if r.ctx.Err() != nil {
+		r.stop = context.Cause(r.ctx)
+		return errStop
+	}
+	ev, err := event.Unmarshal(record)
+	if err != nil {
+		return err
+	}
+	if ev.Sequence != r.next {
+		return fmt.Errorf("%w: event %d where %d should stand", ErrCorrupt, ev.Sequence, r.next)
+	}
+	if err := r.fn(ev); err != nil {
+		r.stop = err
+		return errStop
+	}
+	r.next++
+	return nil
+}
+
+// activeSegment reads through bbolt the segment that this process has open,
+// which was verified when it was opened.
+func (r *ranger) activeSegment(end event.Sequence) error {
+	for r.next <= end {
+		chunk, err := r.copyChunk(end)
+		if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+			// It was sealed in between.
+			return r.sealedSegment(r.active.segment, end)
+		}
+		if err != nil {
+			return &Error{Op: "read segment", Path: r.active.path, Sequence: r.next, Err: err}
+		}
+		if len(chunk) == 0 {
+			return nil // the rest is staged
+		}
+		for _, record := range chunk {
+			if err := r.yield(record); errors.Is(err, errStop) {
+				return nil
+			} else if err != nil {
+				return &Error{Op: "read segment", Path: r.active.path, Sequence: r.next, Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *ranger) copyChunk(end event.Sequence) (chunk [][]byte, err error) {
+	bytes := 0
+	err = r.active.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketRecords).Cursor()
+		for k, v := c.Seek(key(r.next)); k != nil && len(chunk) < rangeChunkEvents && bytes < rangeChunkBytes; k, v = c.Next() {
+			if event.Sequence(len(chunk))+r.next > end {
+				break
+			}
+			chunk = append(chunk, append([]byte(nil), v...))
+			bytes += len(v)
+		}
+		return nil
+	})
+	return chunk, err
+}
+
+// stagedRecords yields what is acknowledged but not in the segment yet.
+func (r *ranger) stagedRecords() error {
+	for i, record := range r.staged {
+		if seq := r.first + event.Sequence(i); seq < r.next || seq > r.to {
+			continue
+		}
+		if err := r.yield(record); errors.Is(err, errStop) {
+			return nil
+		} else if err != nil {
+			return &Error{Op: "read staged events", Path: r.j.stagedPath(), Sequence: r.next, Err: err}
+		}
+	}
+	return nil
+}
+
+// readStagedFile is stagedRecords for a journal that is open for reading.
+func (r *ranger) readStagedFile() error {
+	records, err := readStaged(r.j.stagedPath(), r.next)
+	r.staged, r.first = records, r.next
+	r.to += event.Sequence(len(records))
+	return err
+}
+
+// lastOf returns the last event of a journal whose last segment is seg.
+func lastOf(seg segment, stagedPath string) (event.Sequence, error) {
+	db, err := lockShared(seg)
+	if err != nil {
+		return 0, err
+	}
+	if db != nil {
+		defer db.Close()
+	}
+	scan, err := scanSegment(seg, nil)
+	if err != nil {
+		return 0, err
+	}
+	records, err := readStaged(stagedPath, scan.last+1)
+	return scan.last + event.Sequence(len(records)), err
+}
+
+// removeSegments deletes files that no longer belong to the chain, but not
+// the one that now begins with next.
+func removeSegments(segments []segment, next event.Sequence) []error {
+	var errs []error
+	for _, s := range segments {
+		if s.first == next {
+			continue
+		}
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, &Error{Op: "drop segment", Path: s.path, Err: err})
+		}
+	}
+	if len(segments) > 0 {
+		errs = append(errs, durable.SyncDir(segments[0].dir()))
+	}
+	return errs
+}
