@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"time"
 
 	"github.com/xdswal/xdswal/journal/event"
@@ -37,9 +36,15 @@ func (j *Journal) commit() {
 				break
 			}
 			j.commitBatch(b)
-		}
-		if flush == nil {
-			flush = j.flushTimer()
+			if flush == nil {
+				flush = j.flushTimer()
+			}
+			select { // in here too: the queue may never be empty
+			case <-flush:
+				flush = nil
+				j.flushStaged()
+			default:
+			}
 		}
 	}
 }
@@ -66,11 +71,10 @@ func (j *Journal) commitBatch(b *batch) {
 	if j.opt.Hooks.Commit != nil {
 		j.opt.Hooks.Commit(info)
 	}
-	b.finish(err)
 	if err != nil {
-		for _, rest := range j.queue.fail() {
-			rest.finish(fmt.Errorf("%w: %w", ErrStale, err))
-		}
+		j.queue.fail(b, err)
+	} else {
+		b.finish(nil)
 	}
 	j.rotate()
 }
@@ -101,7 +105,7 @@ func (j *Journal) store(first event.Sequence, b *batch) error {
 	if j.staged != nil {
 		err = j.stage(first, b)
 	} else {
-		err = j.active.put(first, b.records, b.bytes)
+		err = j.active.put(first, b.records)
 	}
 	if err != nil {
 		j.setPoison(err)
@@ -150,7 +154,15 @@ func (j *Journal) fail(last event.Sequence, b *batch, cause error) error {
 func (j *Journal) size() int64 {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	n := j.sealedBytes()
+	return j.sizeLocked()
+}
+
+// sizeLocked is size for those who hold mu.
+func (j *Journal) sizeLocked() int64 {
+	var n int64
+	for i := range j.sealed {
+		n += j.sealed[i].bytes
+	}
 	if j.active != nil {
 		n += j.active.bytes.Load()
 	}
@@ -173,19 +185,37 @@ func (j *Journal) rotate() {
 	if j.active.bytes.Load() < j.opt.SegmentBytes {
 		return
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	full := j.active
-	if err := j.createActive(full.last + 1); err != nil {
-		j.active = full
-		return
+	next, err := j.newActive(j.active.last+1, nil)
+	if errors.Is(err, ErrPoisoned) {
+		// The new one has its name already: what the old one would take from
+		// now on, the next Open would not look for there.
+		j.setPoison(err)
 	}
-	j.sealed = append(j.sealed, full.segment)
-	j.background.Add(1)
-	go func() {
-		defer j.background.Done()
-		full.db.Close() // waits for readers
-	}()
+	if err == nil {
+		j.setActive(next)
+	}
+}
+
+// setActive makes a the active segment. The one before it is sealed, unless a
+// has taken its name.
+func (j *Journal) setActive(a *active) {
+	j.mu.Lock()
+	old := j.active
+	j.active = a
+	if old != nil && old.first != a.first {
+		j.sealed = append(j.sealed, old.seal())
+	}
+	j.mu.Unlock()
+	if old != nil {
+		j.background.Add(1)
+		go func() {
+			defer j.background.Done()
+			old.db.Close() // waits for readers
+		}()
+	}
+	if j.opt.Hooks.SegmentCreated != nil {
+		j.opt.Hooks.SegmentCreated(SegmentInfo{Path: a.path, First: a.first})
+	}
 }
 
 // prepareSpare starts making the next segment, unless that was done.
@@ -216,10 +246,12 @@ func (j *Journal) prepareSpare() {
 //
 // If events were taken on by Failed, tail is called, while no event can come,
 // for those that no durable snapshot covers: they must be consecutive and end
-// with the last one, and are made durable here. If none were, tail is not
-// called. Recover of a journal that is not poisoned does nothing.
+// with the last one. If none were, tail is not called. What the sealed
+// segments do not hold of them is made durable here. Recover of a journal that
+// is not poisoned does nothing; one that fails may be tried again.
 //
-//	new segment at N (see activate), then its first transaction
+//	new segment from N on, with its events, under a temporary name
+//	rename(.tmp-*, N.journal), fsync(directory)
 //
 // A crash before the rename leaves the journal as it was; a batch that failed
 // may then be found whole, as if it had been acknowledged. After the rename
@@ -227,28 +259,32 @@ func (j *Journal) prepareSpare() {
 func (j *Journal) Recover(ctx context.Context, tail func() []*event.Event) error {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
-	if j.poison == nil || j.opt.ReadOnly {
+	fail := func(err error) error {
+		return &Error{Op: "recover journal", Path: j.dir, Err: err}
+	}
+	if j.poison == nil {
 		return nil
 	}
+	if j.active == nil {
+		return fail(ErrClosed)
+	}
 	if err := ctx.Err(); err != nil {
-		return &Error{Op: "recover journal", Path: j.dir, Err: err}
+		return fail(err)
 	}
-	records, bytes, err := j.unstored(tail)
+	records, err := j.unstored(tail)
 	if err != nil {
-		return &Error{Op: "recover journal", Path: j.dir, Err: err}
+		return fail(err)
 	}
-	next := j.last + 1 - event.Sequence(len(records))
-	if err := j.replaceActive(next); err != nil {
+	a, err := j.newActive(j.last+1-event.Sequence(len(records)), records)
+	if err != nil {
 		return err
 	}
-	if len(records) > 0 {
-		if err := j.active.put(next, records, bytes); err != nil {
-			return j.errorAt(next, fmt.Errorf("%w: %w", ErrPoisoned, err))
-		}
-	}
+	j.setActive(a)
 	if j.staged != nil {
-		if err := j.staged.reset(j.last + 1); err != nil {
-			return j.errorAt(next, fmt.Errorf("%w: %w", ErrPoisoned, err))
+		// What it holds of a failed batch must not come back in the place of
+		// what is staged next, so here the truncation is made durable.
+		if err := errors.Join(j.resetStaged(), j.staged.f.Sync()); err != nil {
+			return fail(err)
 		}
 	}
 	j.takenOver = false
@@ -256,54 +292,30 @@ func (j *Journal) Recover(ctx context.Context, tail func() []*event.Event) error
 	return nil
 }
 
-// unstored returns the records of acknowledged events that no segment holds.
-func (j *Journal) unstored(tail func() []*event.Event) ([][]byte, int64, error) {
+// unstored returns the records of acknowledged events that no sealed segment
+// holds for sure.
+func (j *Journal) unstored(tail func() []*event.Event) ([][]byte, error) {
+	if !j.takenOver && j.staged != nil {
+		return j.staged.records, nil
+	}
+	if !j.takenOver {
+		return nil, nil
+	}
 	var records [][]byte
-	switch {
-	case j.takenOver:
-		events := tail()
-		for i, ev := range events {
-			if want := j.last + 1 - event.Sequence(len(events)-i); ev.Sequence != want {
-				return nil, 0, fmt.Errorf("%w: event %d where %d should stand", ErrGap, ev.Sequence, want)
-			}
-			record, err := event.Marshal(ev)
-			if err != nil {
-				return nil, 0, err
-			}
-			event.Seal(record, ev.Sequence, ev.Time)
-			records = append(records, record)
+	events := tail()
+	for i, ev := range events {
+		if want := j.last + 1 - event.Sequence(len(events)-i); ev.Sequence != want {
+			return nil, fmt.Errorf("%w: event %d where %d should stand", ErrGap, ev.Sequence, want)
 		}
-	case j.staged != nil:
-		records = slices.Clone(j.staged.records)
+		if ev.Sequence < j.active.first {
+			continue
+		}
+		record, err := event.Marshal(ev)
+		if err != nil {
+			return nil, err
+		}
+		event.Seal(record, ev.Sequence, ev.Time)
+		records = append(records, record)
 	}
-	var bytes int64
-	for _, r := range records {
-		bytes += int64(len(r))
-	}
-	return records, bytes, nil
-}
-
-// replaceActive seals the active segment as it is and begins one at next.
-func (j *Journal) replaceActive(next event.Sequence) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	old := j.active
-	if old != nil {
-		// Its lock goes with it: a segment of the same name may follow.
-		old.db.Close()
-		j.active = nil
-		j.sealed = append(j.sealed, old.segment)
-	}
-	// A segment that begins with next or later is empty but for what was not
-	// acknowledged. The new one takes the place of one with its own name.
-	keep := slices.IndexFunc(j.sealed, func(s segment) bool { return s.first >= next })
-	if keep < 0 {
-		keep = len(j.sealed)
-	}
-	if err := j.createActive(next); err != nil {
-		return err
-	}
-	drop := j.sealed[keep:]
-	j.sealed = j.sealed[:keep]
-	return errors.Join(removeSegments(drop, next)...)
+	return records, nil
 }

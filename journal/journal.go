@@ -36,6 +36,8 @@ import (
 	"sync"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
 )
@@ -218,7 +220,10 @@ func Open(dir string, opt Options) (*Journal, error) {
 	j.queue.init()
 	if opt.ReadOnly {
 		close(j.done)
-		return j, j.load()
+		if _, err := listSegments(dir); err != nil {
+			return nil, err
+		}
+		return j, nil
 	}
 	if err := durable.MkdirAll(dir); err != nil {
 		return nil, &Error{Op: "create journal", Path: dir, Err: err}
@@ -249,6 +254,7 @@ func (o *Options) setDefaults() {
 	if o.MaxRecordBytes == 0 {
 		o.MaxRecordBytes = DefaultMaxRecordBytes
 	}
+	o.MaxRecordBytes = min(o.MaxRecordBytes, bolt.MaxValueSize)
 	o.First = max(o.First, 1)
 }
 
@@ -258,15 +264,19 @@ func (j *Journal) openForAppend() error {
 	if err := durable.RemoveTemp(j.dir); err != nil {
 		return &Error{Op: "open journal", Path: j.dir, Err: err}
 	}
-	if err := j.load(); err != nil {
+	var err error
+	// All of them stand among the sealed until one is opened for appending.
+	if j.sealed, err = listSegments(j.dir); err != nil {
 		return err
 	}
 	j.lastTime = j.opt.NotBefore
 	if len(j.sealed) == 0 {
 		j.last = j.opt.First - 1
-		if err := j.createActive(j.opt.First); err != nil {
+		a, err := j.newActive(j.opt.First, nil)
+		if err != nil {
 			return err
 		}
+		j.setActive(a)
 	} else if err := j.openActive(); err != nil {
 		return err
 	}
@@ -274,21 +284,6 @@ func (j *Journal) openForAppend() error {
 		return j.drainStaged()
 	}
 	return j.openStaged()
-}
-
-// load lists the segments; all of them stand among the sealed until one is
-// opened for appending.
-func (j *Journal) load() error {
-	entries, err := os.ReadDir(j.dir)
-	if err != nil {
-		return &Error{Op: "open journal", Path: j.dir, Err: err}
-	}
-	for _, e := range entries { // sorted by name, and so by sequence
-		if first, ok := parseSegmentName(e.Name()); ok {
-			j.sealed = append(j.sealed, segment{path: filepath.Join(j.dir, e.Name()), first: first})
-		}
-	}
-	return nil
 }
 
 // Close stops taking appends, commits those that are queued, and closes the
@@ -308,11 +303,16 @@ func (j *Journal) Close() error {
 
 // release closes files and gives the lock back.
 func (j *Journal) release() error {
+	j.commitMu.Lock() // no Recover is under way, none will come
+	defer j.commitMu.Unlock()
 	j.background.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var errs []error
 	if j.staged != nil {
+		if len(j.staged.records) > 0 {
+			errs = append(errs, fmt.Errorf("staged events are not on stable storage: %w", j.poison))
+		}
 		errs = append(errs, j.staged.close())
 	}
 	if j.spare != nil {
@@ -321,7 +321,7 @@ func (j *Journal) release() error {
 	}
 	if j.active != nil {
 		errs = append(errs, j.active.db.Close())
-		j.sealed = append(j.sealed, j.active.segment)
+		j.sealed = append(j.sealed, j.active.seal())
 		j.active = nil
 	}
 	errs = append(errs, j.lock.Unlock())
@@ -334,18 +334,28 @@ func (j *Journal) release() error {
 // Stats returns what the journal holds. It is cheap, except on a journal that
 // is open for reading, whose last segment it reads.
 func (j *Journal) Stats() (Stats, error) {
+	if j.opt.ReadOnly {
+		return j.statsReadOnly()
+	}
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	s := Stats{First: j.first(), Last: j.last, Segments: len(j.sealed), Bytes: j.sealedBytes(), Poisoned: j.poison}
+	s := Stats{First: j.first(), Last: j.last, Segments: len(j.sealed), Bytes: j.sizeLocked(), Poisoned: j.poison}
 	if j.active != nil {
 		s.Segments++
-		s.Bytes += j.active.bytes.Load()
 	}
-	if !j.opt.ReadOnly || len(j.sealed) == 0 {
-		return s, nil
+	return s, nil
+}
+
+func (j *Journal) statsReadOnly() (Stats, error) {
+	chain, err := listSegments(j.dir)
+	if err != nil || len(chain) == 0 {
+		return Stats{First: 1}, err
 	}
-	last, err := lastOf(j.sealed[len(j.sealed)-1], j.stagedPath())
-	s.Last = last
+	s := Stats{First: chain[0].first, Segments: len(chain)}
+	for i := range chain {
+		s.Bytes += chain[i].bytes
+	}
+	s.Last, err = lastOf(chain[len(chain)-1], j.stagedPath())
 	return s, err
 }
 
@@ -360,51 +370,59 @@ func (j *Journal) first() event.Sequence {
 	}
 }
 
-func (j *Journal) sealedBytes() int64 {
-	var n int64
-	for i := range j.sealed {
-		n += j.sealed[i].size()
-	}
-	return n
-}
-
 // TruncateBefore deletes the sealed segments that hold no event of seq or
 // later. The caller sees to it that a durable snapshot covers them. A crash
 // within leaves a shorter chain, never one with a hole.
 func (j *Journal) TruncateBefore(ctx context.Context, seq event.Sequence) error {
+	fail := func(err error) error {
+		return &Error{Op: "truncate journal", Path: j.dir, Err: err}
+	}
 	if j.opt.ReadOnly {
-		return &Error{Op: "truncate journal", Path: j.dir, Err: ErrReadOnly}
+		return fail(ErrReadOnly)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var dropped []segment
-	for len(j.sealed) > 0 && ctx.Err() == nil {
-		next := j.last + 1
-		if len(j.sealed) > 1 {
-			next = j.sealed[1].first
-		} else if j.active != nil {
-			next = j.active.first
-		}
-		if next > seq {
-			break
-		}
-		// Oldest first: what a crash leaves has no hole.
-		if err := os.Remove(j.sealed[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return &Error{Op: "drop segment", Path: j.sealed[0].path, Err: err}
-		}
-		dropped = append(dropped, j.sealed[0])
-		j.sealed = j.sealed[1:]
+	var errs []error
+	dropped, err := j.drop(ctx, seq)
+	if err != nil {
+		errs = append(errs, fail(err))
 	}
-	if len(dropped) == 0 {
-		return ctx.Err()
+	if len(dropped) > 0 {
+		if err := durable.SyncDir(j.dir); err != nil {
+			errs = append(errs, fail(err))
+		}
 	}
 	for _, s := range dropped {
 		if j.opt.Hooks.SegmentDropped != nil {
 			j.opt.Hooks.SegmentDropped(SegmentInfo{Path: s.path, First: s.first})
 		}
 	}
-	if err := durable.SyncDir(j.dir); err != nil {
-		return &Error{Op: "truncate journal", Path: j.dir, Err: err}
+	return errors.Join(errs...)
+}
+
+// drop deletes segments and returns those that it has deleted.
+func (j *Journal) drop(ctx context.Context, seq event.Sequence) ([]segment, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.active == nil {
+		return nil, ErrClosed
 	}
-	return ctx.Err()
+	var dropped []segment
+	for len(j.sealed) > 0 {
+		if err := ctx.Err(); err != nil {
+			return dropped, err
+		}
+		next := j.active.first
+		if len(j.sealed) > 1 {
+			next = j.sealed[1].first
+		}
+		if next > seq {
+			break
+		}
+		// Oldest first: what a crash leaves has no hole.
+		if err := os.Remove(j.sealed[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return dropped, err
+		}
+		dropped = append(dropped, j.sealed[0])
+		j.sealed = j.sealed[1:]
+	}
+	return dropped, nil
 }

@@ -106,14 +106,18 @@ func (q *queue) take() (*batch, bool) {
 	return b, false
 }
 
-// fail ends a generation: it returns the batches that were queued.
-func (q *queue) fail() []*batch {
+// fail ends a generation: it fails a batch that was taken, and all that are
+// queued. Whoever sees the new generation sees them all done, and whoever sees
+// one of them done gets the new generation.
+func (q *queue) fail(b *batch, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.gen++
-	rest := q.batches
+	b.finish(err)
+	for _, rest := range q.batches {
+		rest.finish(fmt.Errorf("%w: %w", ErrStale, err))
+	}
 	q.batches = nil
-	return rest
 }
 
 func (q *queue) generation() Generation {

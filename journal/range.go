@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 
 	bolt "go.etcd.io/bbolt"
 
-	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
 )
 
@@ -34,12 +33,18 @@ func (j *Journal) Range(ctx context.Context, from, to event.Sequence, fn func(*e
 		return err
 	}
 	for i, seg := range r.chain {
-		if err := r.segment(i, seg); err != nil || r.stop != nil {
-			return errors.Join(err, r.stop)
+		if err := r.segment(i, seg); err != nil {
+			return err
+		}
+		if r.stop != nil {
+			return r.stop
 		}
 	}
-	if err := r.stagedRecords(); err != nil || r.stop != nil {
-		return errors.Join(err, r.stop)
+	if err := r.stagedRecords(); err != nil {
+		return err
+	}
+	if r.stop != nil {
+		return r.stop
 	}
 	if r.next <= r.to {
 		return r.gap(r.next, r.to)
@@ -54,7 +59,7 @@ type ranger struct {
 	fn     func(*event.Event) error
 	next   event.Sequence
 	to     event.Sequence
-	open   bool // to is the last event, whichever that is
+	open   bool // to is the last event, which is not known beforehand
 	chain  []segment
 	active *active
 	staged [][]byte
@@ -63,9 +68,28 @@ type ranger struct {
 }
 
 func (j *Journal) newRanger(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) (*ranger, error) {
+	r := &ranger{j: j, ctx: ctx, fn: fn, next: max(from, 1), to: to}
+	if j.opt.ReadOnly {
+		var err error
+		if r.chain, err = listSegments(j.dir); err != nil {
+			return nil, err
+		}
+		r.open = to == 0
+	} else {
+		r.snapshot()
+	}
+	if len(r.chain) > 0 && r.next < r.chain[0].first && (r.open || r.next <= r.to) {
+		return nil, r.gap(r.next, r.chain[0].first-1)
+	}
+	return r, nil
+}
+
+// snapshot takes what the journal holds at this moment.
+func (r *ranger) snapshot() {
+	j := r.j
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	r := &ranger{j: j, ctx: ctx, fn: fn, next: max(from, 1), to: to, active: j.active}
+	r.active = j.active
 	r.chain = append(r.chain, j.sealed...)
 	if j.active != nil {
 		r.chain = append(r.chain, j.active.segment)
@@ -73,14 +97,9 @@ func (j *Journal) newRanger(ctx context.Context, from, to event.Sequence, fn fun
 	if j.staged != nil {
 		r.staged, r.first = j.staged.records, j.staged.first
 	}
-	if to == 0 {
+	if r.to == 0 {
 		r.to = j.last
-		r.open = j.opt.ReadOnly // last is not known then
 	}
-	if len(r.chain) > 0 && r.next < r.chain[0].first && (r.open || r.next <= r.to) {
-		return nil, r.gap(r.next, r.chain[0].first-1)
-	}
-	return r, nil
 }
 
 func (r *ranger) gap(first, last event.Sequence) error {
@@ -110,29 +129,28 @@ func (r *ranger) segment(i int, seg segment) error {
 	if r.active != nil && r.active.path == seg.path {
 		return r.activeSegment(end)
 	}
-	if err := r.sealedSegment(seg, end); err != nil || r.stop != nil {
-		return err
-	}
-	if !last && r.next <= end {
-		return r.gap(r.next, end)
-	}
-	if last && r.open {
-		r.to = r.next - 1
-		return r.readStagedFile()
-	}
-	return nil
-}
-
-func (r *ranger) sealedSegment(seg segment, end event.Sequence) error {
 	if r.j.opt.ReadOnly {
 		db, err := lockShared(seg)
 		if err != nil {
 			return err
 		}
 		if db != nil {
-			defer db.Close()
+			defer db.Close() // not before the staged file is read too
 		}
 	}
+	if err := r.sealedSegment(seg, end); err != nil || r.stop != nil {
+		return err
+	}
+	if !last && r.next <= end {
+		return r.gap(r.next, end)
+	}
+	if last && r.j.opt.ReadOnly && r.next <= end {
+		return r.readStagedFile()
+	}
+	return nil
+}
+
+func (r *ranger) sealedSegment(seg segment, end event.Sequence) error {
 	_, err := scanSegment(seg, func(seq event.Sequence, record []byte) error {
 		if seq > end {
 			return errStop
@@ -142,6 +160,10 @@ func (r *ranger) sealedSegment(seg segment, end event.Sequence) error {
 		}
 		return r.yield(record)
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		// A snapshot covers it by now.
+		return r.gap(r.next, max(r.next, min(end, r.to)))
+	}
 	return err
 }
 
@@ -228,7 +250,9 @@ func (r *ranger) stagedRecords() error {
 func (r *ranger) readStagedFile() error {
 	records, err := readStaged(r.j.stagedPath(), r.next)
 	r.staged, r.first = records, r.next
-	r.to += event.Sequence(len(records))
+	if r.open {
+		r.to = r.next - 1 + event.Sequence(len(records))
+	}
 	return err
 }
 
@@ -247,22 +271,4 @@ func lastOf(seg segment, stagedPath string) (event.Sequence, error) {
 	}
 	records, err := readStaged(stagedPath, scan.last+1)
 	return scan.last + event.Sequence(len(records)), err
-}
-
-// removeSegments deletes files that no longer belong to the chain, but not
-// the one that now begins with next.
-func removeSegments(segments []segment, next event.Sequence) []error {
-	var errs []error
-	for _, s := range segments {
-		if s.first == next {
-			continue
-		}
-		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, &Error{Op: "drop segment", Path: s.path, Err: err})
-		}
-	}
-	if len(segments) > 0 {
-		errs = append(errs, durable.SyncDir(segments[0].dir()))
-	}
-	return errs
 }

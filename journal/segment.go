@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,12 +19,14 @@ import (
 )
 
 const (
-	segmentSuffix  = ".journal"
-	segmentMagic   = "xdswal journal"
-	segmentFormat  = 1
-	keySize        = 8
-	openTimeout    = 2 * time.Second
-	recordOverhead = 32 // bbolt's leaf element, key and slack
+	segmentSuffix = ".journal"
+	segmentMagic  = "xdswal journal"
+	segmentFormat = 1
+	keySize       = 8
+	openTimeout   = 2 * time.Second
+	// growBytes is by how much a segment grows that is filled: bbolt's own
+	// 16 MiB would make it half as large again.
+	growBytes = 1 << 20
 )
 
 var (
@@ -37,9 +40,8 @@ var (
 type segment struct {
 	path  string
 	first event.Sequence
+	bytes int64 // size of the file; of the active segment it is not kept
 }
-
-func (s segment) dir() string { return filepath.Dir(s.path) }
 
 func segmentName(first event.Sequence) string { return first.String() + segmentSuffix }
 
@@ -52,19 +54,35 @@ func parseSegmentName(name string) (event.Sequence, bool) {
 	return seq, err == nil
 }
 
-func (s segment) size() int64 {
-	info, err := os.Stat(s.path)
+// listSegments returns the segments in dir, in the order of their sequences.
+func listSegments(dir string) ([]segment, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return 0
+		return nil, &Error{Op: "open journal", Path: dir, Err: err}
 	}
-	return info.Size()
+	var segments []segment
+	for _, e := range entries { // sorted by name, and so by sequence
+		first, ok := parseSegmentName(e.Name())
+		if !ok {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // dropped by a writer
+		}
+		if err != nil {
+			return nil, &Error{Op: "open journal", Path: dir, Err: err}
+		}
+		segments = append(segments, segment{path: filepath.Join(dir, e.Name()), first: first, bytes: info.Size()})
+	}
+	return segments, nil
 }
 
 // active is the segment that is appended to.
 type active struct {
 	segment
 	db *bolt.DB
-	// bytes estimates what the records take in the file.
+	// bytes is what the pages in use take of the file.
 	bytes atomic.Int64
 	// last is the newest event that a bbolt transaction holds; staged events
 	// come after it.
@@ -72,7 +90,7 @@ type active struct {
 }
 
 // put makes records durable that follow the newest one in one transaction.
-func (a *active) put(first event.Sequence, records [][]byte, bytes int64) (err error) {
+func (a *active) put(first event.Sequence, records [][]byte) (err error) {
 	defer func() {
 		// bbolt panics where it finds its file in a state that it did not
 		// leave it in. That is no reason to take the control plane down.
@@ -95,9 +113,26 @@ func (a *active) put(first event.Sequence, records [][]byte, bytes int64) (err e
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	a.bytes.Add(bytes + int64(len(records))*recordOverhead)
 	a.last = last
+	a.measure()
 	return nil
+}
+
+func (a *active) measure() {
+	_ = a.db.View(func(tx *bolt.Tx) error {
+		a.bytes.Store(tx.Size())
+		return nil
+	})
+}
+
+// seal returns the segment as one of the sealed.
+func (a *active) seal() segment {
+	s := a.segment
+	s.bytes = a.bytes.Load()
+	if info, err := os.Stat(s.path); err == nil {
+		s.bytes = info.Size()
+	}
+	return s
 }
 
 func key(seq event.Sequence) []byte {
@@ -158,7 +193,16 @@ func initSegment(path string, size int64) (*bolt.DB, error) {
 	if err := fillZero(path, size); err != nil {
 		return nil, err
 	}
-	return bolt.Open(path, 0o600, boltOptions())
+	return openBolt(path)
+}
+
+func openBolt(path string) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, boltOptions())
+	if err != nil {
+		return nil, err
+	}
+	db.AllocSize = growBytes
+	return db, nil
 }
 
 // fillZero extends a file with zeros, not with a hole: a commit into a hole
@@ -191,16 +235,17 @@ func boltOptions() *bolt.Options {
 //	rename(.tmp-*, N.journal), fsync(directory)
 //
 // A crash before the rename leaves the chain as it was, a crash after it an
-// active segment that is empty.
-func (s *spare) activate(dir string, first event.Sequence) (*active, error) {
-	path := filepath.Join(dir, segmentName(first))
-	if err := os.Rename(s.path, path); err != nil {
-		return nil, err
+// active segment that is empty or, by Recover, has the events it begins with.
+// If the fsync fails, the name may be there or not, and the error is
+// [ErrPoisoned].
+func (a *active) activate(s *spare) error {
+	if err := os.Rename(s.path, a.path); err != nil {
+		return err
 	}
-	if err := durable.SyncDir(dir); err != nil {
-		return nil, err
+	if err := durable.SyncDir(filepath.Dir(a.path)); err != nil {
+		return fmt.Errorf("%w: %w", ErrPoisoned, err)
 	}
-	return &active{segment: segment{path: path, first: first}, db: s.db, last: first - 1}, nil
+	return nil
 }
 
 func (s *spare) discard() {
@@ -208,27 +253,38 @@ func (s *spare) discard() {
 	os.Remove(s.path)
 }
 
-// createActive creates the segment that begins with first and makes it the
-// active one.
-func (j *Journal) createActive(first event.Sequence) error {
+// newActive creates the segment that begins with first and with the given
+// records.
+func (j *Journal) newActive(first event.Sequence, records [][]byte) (*active, error) {
+	j.mu.Lock()
 	s := j.spare
 	j.spare = nil
+	j.mu.Unlock()
+	fail := func(err error) (*active, error) {
+		return nil, &Error{Op: "create segment", Path: j.dir, Sequence: first, Err: err}
+	}
 	if s == nil {
 		var err error
 		if s, err = newSpare(j.dir, j.opt.SegmentBytes); err != nil {
-			return &Error{Op: "create segment", Path: j.dir, Sequence: first, Err: err}
+			return fail(err)
 		}
 	}
-	a, err := s.activate(j.dir, first)
-	if err != nil {
+	a := &active{
+		segment: segment{path: filepath.Join(j.dir, segmentName(first)), first: first},
+		db:      s.db, last: first - 1,
+	}
+	a.measure()
+	if len(records) > 0 {
+		if err := a.put(first, records); err != nil {
+			s.discard()
+			return fail(err)
+		}
+	}
+	if err := a.activate(s); err != nil {
 		s.discard()
-		return &Error{Op: "create segment", Path: j.dir, Sequence: first, Err: err}
+		return fail(err)
 	}
-	j.active = a
-	if j.opt.Hooks.SegmentCreated != nil {
-		j.opt.Hooks.SegmentCreated(SegmentInfo{Path: a.path, First: first})
-	}
-	return nil
+	return a, nil
 }
 
 // openActive checks the last segment of the chain and opens it for appending.
@@ -238,13 +294,13 @@ func (j *Journal) openActive() error {
 	if err != nil {
 		return err
 	}
-	db, err := bolt.Open(seg.path, 0o600, boltOptions())
+	db, err := openBolt(seg.path)
 	if err != nil {
 		return &Error{Op: "open segment", Path: seg.path, Err: boltError(err)}
 	}
 	j.sealed = j.sealed[:len(j.sealed)-1]
 	j.active = &active{segment: seg, db: db, last: scan.last}
-	j.active.bytes.Store(scan.bytes)
+	j.active.measure()
 	j.last = scan.last
 	if scan.lastTime.After(j.lastTime) {
 		j.lastTime = scan.lastTime
@@ -264,7 +320,6 @@ func boltError(err error) error {
 type scan struct {
 	last     event.Sequence
 	lastTime time.Time
-	bytes    int64
 }
 
 var errStop = errors.New("stop")
@@ -295,7 +350,6 @@ func scanSegment(seg segment, fn func(event.Sequence, []byte) error) (scan, erro
 			return err
 		}
 		out.last, out.lastTime = seq, at
-		out.bytes += int64(len(value)) + recordOverhead
 		if fn == nil {
 			return nil
 		}

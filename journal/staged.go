@@ -62,11 +62,7 @@ func (j *Journal) drainStaged() error {
 		return err
 	}
 	if len(records) > 0 {
-		var bytes int64
-		for _, r := range records {
-			bytes += int64(len(r))
-		}
-		if err := j.active.put(j.last+1, records, bytes); err != nil {
+		if err := j.active.put(j.last+1, records); err != nil {
 			return &Error{Op: "commit staged events", Path: j.active.path, Sequence: j.last + 1, Err: err}
 		}
 		_, at, err := event.Check(records[len(records)-1])
@@ -82,7 +78,9 @@ func (j *Journal) drainStaged() error {
 	return nil
 }
 
-// readStaged returns the whole records from sequence first on.
+// readStaged returns the whole records from sequence first on. Events are
+// staged only behind those of the segment, so if the first one that it finds
+// is a later one, the error is [ErrGap].
 func readStaged(path string, first event.Sequence) ([][]byte, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -104,8 +102,11 @@ func readStaged(path string, first event.Sequence) ([][]byte, error) {
 		if errors.Is(err, event.ErrVersion) {
 			return nil, &Error{Op: "read staged events", Path: path, Sequence: next, Err: err}
 		}
-		if err != nil || seq > next {
+		if err != nil {
 			break
+		}
+		if seq > next {
+			return nil, &Error{Op: "read staged events", Path: path, Sequence: seq, Err: fmt.Errorf("%w: %d to %d", ErrGap, next, seq-1)}
 		}
 		if seq == next { // older ones are in the segment already
 			records = append(records, record)
@@ -137,23 +138,26 @@ func (j *Journal) stage(first event.Sequence, b *batch) error {
 	s.bytes += b.bytes
 	j.mu.Unlock()
 	if s.bytes >= maxStagedBytes {
-		return j.flush()
+		j.flush()
 	}
 	return nil
 }
 
-// flush brings the staged events to the segment.
-func (j *Journal) flush() error {
+// flush brings the staged events to the segment. If that fails the journal is
+// poisoned; the events are acknowledged, and wait in the file for Recover or
+// the next Open.
+func (j *Journal) flush() {
 	s := j.staged
 	if len(s.records) == 0 {
-		return nil
+		return
 	}
-	if err := j.active.put(s.first, s.records, s.bytes); err != nil {
-		return err
+	err := j.active.put(s.first, s.records)
+	if err == nil {
+		err = j.resetStaged()
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return s.reset(j.active.last + 1)
+	if err != nil {
+		j.setPoison(err)
+	}
 }
 
 // flushStaged is flush for the committer, outside a batch.
@@ -163,10 +167,7 @@ func (j *Journal) flushStaged() {
 	if j.staged == nil || j.poison != nil {
 		return
 	}
-	if err := j.flush(); err != nil {
-		j.setPoison(err)
-		return
-	}
+	j.flush()
 	j.rotate()
 }
 
@@ -180,14 +181,16 @@ func (j *Journal) flushTimer() <-chan time.Time {
 	return time.After(max(0, j.opt.Sync.every-time.Since(j.staged.since)))
 }
 
-// reset empties the file: its events are in the segment. The truncation need
-// not be durable, since events that come back are older than the segment's
-// last and are passed over.
-func (s *staged) reset(next event.Sequence) error {
-	if err := s.f.Truncate(0); err != nil {
+// resetStaged empties the file: its events are in the segment. The truncation
+// need not be durable, since events that come back are older than the
+// segment's last and are passed over.
+func (j *Journal) resetStaged() error {
+	if err := j.staged.f.Truncate(0); err != nil {
 		return fmt.Errorf("empty staged events: %w", err)
 	}
-	s.records, s.bytes, s.first = nil, 0, next
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.staged.records, j.staged.bytes = nil, 0
 	return nil
 }
 

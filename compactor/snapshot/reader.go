@@ -35,34 +35,45 @@ type Contents struct {
 
 // ReadHeader reads no more than the first frame of a snapshot.
 func ReadHeader(r io.Reader) (Header, error) {
-	var h Header
-	frame, _, err := readFrame(r)
+	h, err := readHeader(&source{r: r})
 	if err != nil {
-		return h, fmt.Errorf("read snapshot header: %w", cut(err))
-	}
-	dec, err := newDecoder(1)
-	if err != nil {
-		return h, err
-	}
-	defer dec.Close()
-	raw, err := frame.decompress(dec)
-	if err != nil {
-		return h, fmt.Errorf("read snapshot header: %w", err)
-	}
-	if err := h.parse(raw); err != nil {
-		return h, fmt.Errorf("read snapshot header: %w", err)
+		return Header{}, fmt.Errorf("read snapshot header: %w", err)
 	}
 	return h, nil
 }
 
+func readHeader(src *source) (Header, error) {
+	frame, err := src.next()
+	if errors.Is(err, errEnd) {
+		err = src.cut()
+	}
+	if err != nil {
+		return Header{}, err
+	}
+	dec, err := newDecoder(1)
+	if err != nil {
+		return Header{}, err
+	}
+	defer dec.Close()
+	p := frame.parse(dec)
+	if p.err != nil {
+		return Header{}, p.err
+	}
+	if len(p.records) != 1 || p.records[0].kind != recordHeader {
+		return Header{}, fmt.Errorf("%w: first frame is not a header", event.ErrCorrupt)
+	}
+	return *p.records[0].header, nil
+}
+
 // Read decodes a snapshot into sinks that begin makes when the header is
 // known. Frames are decoded in parallel while r is read; the memory in use
-// beyond what the sink keeps is a few frames for each processor. What the sink
-// receives shares its bytes with the decoded frames.
+// beyond what the sink keeps is a few frames for each processor. Resources
+// share their bytes with the decoded frames.
 //
 // Read fails with [event.ErrCorrupt] if the file is not, to the last byte,
-// what a writer wrote, with [event.ErrVersion] if a newer xdswal wrote it, and
-// with the context's error once that is done.
+// what a writer wrote, and with [event.ErrVersion] if a newer xdswal wrote it.
+// An error of r, of begin or of the sink is passed through, and is neither;
+// once the context is done, so is its cause.
 func Read(ctx context.Context, r io.Reader, begin func(Header) (Sink, error)) (Contents, error) {
 	workers := runtime.GOMAXPROCS(0)
 	dec, err := newDecoder(workers)
@@ -70,8 +81,11 @@ func Read(ctx context.Context, r io.Reader, begin func(Header) (Sink, error)) (C
 		return Contents{}, err
 	}
 	defer dec.Close()
-	rd := &reader{r: r, dec: dec, begin: begin}
-	return rd.read(ctx, 2*workers)
+	rd := &reader{src: source{r: r}, dec: dec, begin: begin}
+	if err := rd.read(ctx, 2*workers); err != nil {
+		return rd.out, fmt.Errorf("read snapshot: %w", err)
+	}
+	return rd.out, nil
 }
 
 func newDecoder(concurrency int) (*zstd.Decoder, error) {
@@ -83,15 +97,14 @@ func newDecoder(concurrency int) (*zstd.Decoder, error) {
 }
 
 type reader struct {
-	r     io.Reader
+	src   source
 	dec   *zstd.Decoder
 	begin func(Header) (Sink, error)
 	sink  Sink
 	out   Contents
 	seen  Trailer // counts of what was decoded
 	ended bool    // the trailer was read
-	node  node
-	typ   typ
+	order order
 }
 
 // parsed is a decoded frame, or why it could not be decoded.
@@ -100,23 +113,28 @@ type parsed struct {
 	err     error
 }
 
-func (rd *reader) read(ctx context.Context, window int) (Contents, error) {
+func (rd *reader) read(ctx context.Context, window int) error {
 	var queue []chan parsed
-	// Frames that are still being decoded when read returns end by
-	// themselves: their channels have room.
+	// The decoder must not be closed while it decodes.
+	defer func() {
+		for _, ch := range queue {
+			<-ch
+		}
+	}()
 	for frames, eof := 0, false; !eof || len(queue) > 0; {
-		if err := ctx.Err(); err != nil {
-			return rd.out, fmt.Errorf("read snapshot: %w", context.Cause(ctx))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if !eof && len(queue) < window {
-			frame, n, err := readFrame(rd.r)
-			rd.out.Size += int64(n)
-			if errors.Is(err, io.EOF) {
+			offset := rd.src.offset
+			frame, err := rd.src.next()
+			rd.out.Size = rd.src.offset
+			if errors.Is(err, errEnd) {
 				eof = true
 				continue
 			}
 			if err != nil {
-				return rd.out, fmt.Errorf("read snapshot: frame %d, offset %d: %w", frames, rd.out.Size-int64(n), cut(err))
+				return fmt.Errorf("frame %d, offset %d: %w", frames, offset, err)
 			}
 			frames++
 			ch := make(chan parsed, 1)
@@ -124,18 +142,22 @@ func (rd *reader) read(ctx context.Context, window int) (Contents, error) {
 			queue = append(queue, ch)
 			continue
 		}
-		if err := rd.take(<-queue[0]); err != nil {
-			return rd.out, fmt.Errorf("read snapshot: frame %d: %w", frames-len(queue), err)
-		}
+		oldest := queue[0]
 		queue = queue[1:]
+		if err := rd.take(<-oldest); err != nil {
+			return fmt.Errorf("frame %d: %w", frames-len(queue)-1, err)
+		}
 	}
-	return rd.out, rd.end()
+	return rd.end()
 }
 
 // take passes a frame's records to the sink.
 func (rd *reader) take(p parsed) error {
 	if p.err != nil {
 		return p.err
+	}
+	if rd.ended {
+		return fmt.Errorf("%w: frame after the trailer", event.ErrCorrupt)
 	}
 	for i := range p.records {
 		if rd.ended {
@@ -159,39 +181,50 @@ func (rd *reader) takeRecord(rec *record) error {
 		rd.sink = sink
 		return err
 	case recordNode:
-		if rec.node.continued {
-			return rd.continues(rec.node.cache == rd.node.cache && rec.node.name == rd.node.name)
-		}
-		rd.node, rd.typ = rec.node, typ{}
-		rd.seen.Nodes++
-		return corrupt(rd.sink.Node(rec.node.cache, rec.node.name, rec.node.seq, rec.node.at))
+		return rd.takeNode(&rec.node)
 	case recordType:
-		if rec.typ.continued {
-			return rd.continues(rec.typ.url == rd.typ.url)
-		}
-		rd.typ = rec.typ
-		return corrupt(rd.sink.Type(rec.typ.url, rec.typ.version))
+		return rd.takeType(&rec.typ)
 	case recordResource:
-		for _, r := range rec.resources {
-			rd.seen.Bytes += r.Size()
-		}
-		rd.seen.Resources += len(rec.resources)
-		return corrupt(rd.sink.Resources(rec.resources))
+		return rd.takeResources(rec.resources)
 	default:
 		rd.out.Trailer, rd.ended = *rec.trailer, true
 		return nil
 	}
 }
 
-// corrupt marks a sink's refusal of an order that no writer writes.
-func corrupt(err error) error {
-	if err == nil {
-		return nil
+func (rd *reader) takeNode(n *node) error {
+	if n.continued {
+		return continues(rd.order.inNode && n.cache == rd.order.cache && n.name == rd.order.node)
 	}
-	return fmt.Errorf("%w: %w", event.ErrCorrupt, err)
+	if err := rd.order.toNode(n.cache, n.name); err != nil {
+		return fmt.Errorf("%w: %w", event.ErrCorrupt, err)
+	}
+	rd.seen.Nodes++
+	return rd.sink.Node(n.cache, n.name, n.seq, n.at)
 }
 
-func (rd *reader) continues(same bool) error {
+func (rd *reader) takeType(t *typ) error {
+	if t.continued {
+		return continues(rd.order.inType && t.url == rd.order.url)
+	}
+	if err := rd.order.toType(t.url); err != nil {
+		return fmt.Errorf("%w: %w", event.ErrCorrupt, err)
+	}
+	return rd.sink.Type(t.url, t.version)
+}
+
+func (rd *reader) takeResources(resources []*event.Resource) error {
+	if err := rd.order.toResources(resources[0].Name, resources[len(resources)-1].Name); err != nil {
+		return fmt.Errorf("%w: %w", event.ErrCorrupt, err)
+	}
+	for _, r := range resources {
+		rd.seen.Bytes += r.Size()
+	}
+	rd.seen.Resources += len(resources)
+	return rd.sink.Resources(resources)
+}
+
+func continues(same bool) error {
 	if same {
 		return nil
 	}
@@ -200,48 +233,71 @@ func (rd *reader) continues(same bool) error {
 
 func (rd *reader) end() error {
 	if !rd.ended {
-		return fmt.Errorf("read snapshot: %w: it ends without its trailer after %d bytes: the file was cut", event.ErrCorrupt, rd.out.Size)
+		return fmt.Errorf("%w: it ends without its trailer after %d bytes: the file was cut", event.ErrCorrupt, rd.out.Size)
 	}
 	t := rd.out.Trailer
 	if t.Nodes != rd.seen.Nodes || t.Resources != rd.seen.Resources || t.Bytes != rd.seen.Bytes {
-		return fmt.Errorf("read snapshot: %w: trailer counts %d nodes and %d resources, the file holds %d and %d",
-			event.ErrCorrupt, t.Nodes, t.Resources, rd.seen.Nodes, rd.seen.Resources)
+		return fmt.Errorf("%w: trailer counts %d nodes and %d resources of %d bytes, the file holds %d and %d of %d",
+			event.ErrCorrupt, t.Nodes, t.Resources, t.Bytes, rd.seen.Nodes, rd.seen.Resources, rd.seen.Bytes)
 	}
 	return nil
+}
+
+// source cuts a file into frames.
+type source struct {
+	r      io.Reader
+	err    error // why r failed, nil if it ended
+	offset int64
+	prev   uint32 // checksum of the info read last
+}
+
+// Read reads from r and remembers its error: one that says io.EOF or
+// io.ErrUnexpectedEOF, as an HTTP body does when its connection breaks, does
+// not mean that the file is short.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.offset += int64(n)
+	if err != io.EOF { //nolint:errorlint // As io.ReadFull compares it.
+		s.err = err
+	}
+	return n, err
+}
+
+// errEnd says that the file ended where a frame would begin.
+var errEnd = errors.New("end of file")
+
+func (s *source) next() (rawFrame, error) {
+	var head [infoSize]byte
+	if n, err := io.ReadFull(s, head[:]); err != nil {
+		if n == 0 && s.err == nil {
+			return rawFrame{}, errEnd
+		}
+		return rawFrame{}, s.cut()
+	}
+	i, err := parseInfo(head[:], s.prev)
+	if err != nil {
+		return rawFrame{}, err
+	}
+	s.prev = infoChecksum(head[:])
+	data := make([]byte, i.compressed)
+	if _, err := io.ReadFull(s, data); err != nil {
+		return rawFrame{}, s.cut()
+	}
+	return rawFrame{info: i, data: data}, nil
+}
+
+// cut returns why the file ended early.
+func (s *source) cut() error {
+	if s.err != nil {
+		return s.err
+	}
+	return fmt.Errorf("%w: it ends within a frame: the file was cut", event.ErrCorrupt)
 }
 
 // rawFrame is a zstd frame with its info.
 type rawFrame struct {
 	info info
 	data []byte
-}
-
-// readFrame reads one frame and returns how many bytes it took. It returns
-// io.EOF only where a frame would begin.
-func readFrame(r io.Reader) (rawFrame, int, error) {
-	var head [infoSize]byte
-	n, err := io.ReadFull(r, head[:])
-	if err != nil {
-		return rawFrame{}, n, err
-	}
-	i, err := parseInfo(head[:])
-	if err != nil {
-		return rawFrame{}, n, err
-	}
-	data := make([]byte, i.compressed)
-	m, err := io.ReadFull(r, data)
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return rawFrame{info: i, data: data}, n + m, err
-}
-
-// cut says of an early end what it means.
-func cut(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: it ends within a frame: the file was cut", event.ErrCorrupt)
-	}
-	return err
 }
 
 func (f rawFrame) decompress(dec *zstd.Decoder) ([]byte, error) {
@@ -267,18 +323,6 @@ func (f rawFrame) parse(dec *zstd.Decoder) parsed {
 	return parsed{records: records, err: err}
 }
 
-func (h *Header) parse(raw []byte) error {
-	records, err := parseRecords(raw)
-	if err != nil {
-		return err
-	}
-	if len(records) != 1 || records[0].kind != recordHeader {
-		return fmt.Errorf("%w: first frame is not a header", event.ErrCorrupt)
-	}
-	*h = *records[0].header
-	return nil
-}
-
 // record is a SnapshotRecord, or a run of resource records.
 type record struct {
 	kind      protowire.Number
@@ -290,6 +334,9 @@ type record struct {
 }
 
 func parseRecords(raw []byte) ([]record, error) {
+	if len(raw) == 0 {
+		return nil, fmt.Errorf("%w: empty frame", event.ErrCorrupt)
+	}
 	var p parser
 	for len(raw) > 0 {
 		message, n := protowire.ConsumeBytes(raw)
@@ -309,6 +356,7 @@ func parseRecords(raw []byte) ([]record, error) {
 			return nil, err
 		}
 	}
+	p.endRun()
 	return p.records, nil
 }
 
@@ -316,6 +364,8 @@ func parseRecords(raw []byte) ([]record, error) {
 type parser struct {
 	records []record
 	slab    []event.Resource
+	all     []*event.Resource // of the frame
+	run     int               // where in all the run that is open begins
 	typeURL string
 }
 
@@ -325,6 +375,7 @@ func (p *parser) add(kind protowire.Number, body []byte) error {
 	if kind == recordResource {
 		return p.addResource(body)
 	}
+	p.endRun()
 	p.records = append(p.records, record{kind: kind})
 	rec := &p.records[len(p.records)-1]
 	switch kind {
@@ -346,9 +397,6 @@ func (p *parser) add(kind protowire.Number, body []byte) error {
 }
 
 func (p *parser) addResource(body []byte) error {
-	if n := len(p.records); n == 0 || p.records[n-1].kind != recordResource {
-		p.records = append(p.records, record{kind: recordResource})
-	}
 	if len(p.slab) == 0 {
 		p.slab = make([]event.Resource, slabSize)
 	}
@@ -356,7 +404,20 @@ func (p *parser) addResource(body []byte) error {
 	p.slab = p.slab[1:]
 	// Nearly every resource has the type of its group: share that string.
 	r.TypeURL = p.typeURL
-	rec := &p.records[len(p.records)-1]
-	rec.resources = append(rec.resources, r)
-	return event.ParseResource(body, r)
+	if err := event.ParseResource(body, r); err != nil {
+		return err
+	}
+	if len(p.all) > p.run && p.all[len(p.all)-1].Name >= r.Name {
+		return fmt.Errorf("%w: resource %q: %w", event.ErrCorrupt, r.Name, errOrder)
+	}
+	p.all = append(p.all, r)
+	return nil
+}
+
+// endRun makes one record of the resources since the last other record.
+func (p *parser) endRun() {
+	if end := len(p.all); end > p.run {
+		p.records = append(p.records, record{kind: recordResource, resources: p.all[p.run:end:end]})
+		p.run = end
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
+	"unique"
 	"unsafe"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -123,9 +124,9 @@ func (n *node) unmarshal(b []byte) error {
 	return fields(b, func(num protowire.Number, v value) {
 		switch num {
 		case 1:
-			n.cache = v.text()
+			n.cache = v.shared()
 		case 2:
-			n.name = v.text()
+			n.name = string(v.bytes)
 		case 3:
 			n.seq = event.Sequence(v.number)
 		case 4:
@@ -155,9 +156,9 @@ func (t *typ) unmarshal(b []byte) error {
 	return fields(b, func(num protowire.Number, v value) {
 		switch num {
 		case 1:
-			t.url = v.text()
+			t.url = v.shared()
 		case 2:
-			t.version = v.text()
+			t.version = string(v.bytes)
 		case 3:
 			t.continued = v.number != 0
 		}
@@ -170,8 +171,14 @@ type value struct {
 	bytes  []byte
 }
 
-// text returns the value as a string that is part of the input.
-func (v value) text() string { return unsafe.String(unsafe.SliceData(v.bytes), len(v.bytes)) }
+// shared returns the value as a string that all who ask for the same one have
+// in common, for there are few caches and types. No string of a node or a type
+// is a part of its frame, as those of resources are: such a string would hold
+// the frame in memory long after all resources of the frame have changed.
+func (v value) shared() string {
+	part := unsafe.String(unsafe.SliceData(v.bytes), len(v.bytes))
+	return unique.Make(part).Value()
+}
 
 // fields calls fn for each field of a message.
 func fields(b []byte, fn func(protowire.Number, value)) error {

@@ -18,7 +18,11 @@
 //	12  xx * 4        compressed length of the frame that follows
 //	16  xx * 4        its decompressed length
 //	20  xx * 4        CRC-32C of its compressed bytes
-//	24  xx * 4        CRC-32C of bytes 8 to 23
+//	24  xx * 4        CRC-32C of bytes 8 to 23, continued from bytes 24 to 27
+//	                  of the info before; the first starts afresh
+//
+// So each info vouches for all that stands before it, and frames that are
+// missing, swapped or taken from another file are as evident as flipped bits.
 //
 // Decompressed, the file is SnapshotRecord messages (journal/event/xdswal.proto),
 // each preceded by its length as a varint. A file without its trailer was cut.
@@ -59,7 +63,8 @@ type Trailer struct {
 }
 
 // Name is the name of a snapshot: its writer's epoch and its sequence. Names
-// sort as text in the order of their epochs and then of their sequences.
+// sort as text in the order of their epochs, up to 9,999,999,999 of them, and
+// then of their sequences.
 type Name struct {
 	Epoch    uint64
 	Sequence event.Sequence
@@ -78,23 +83,21 @@ func (n Name) String() string {
 // ParseName parses the last element of a snapshot's path or key. It reports
 // false for what is not a snapshot's name.
 func ParseName(s string) (Name, bool) {
-	var n Name
-	body, ok := strings.CutPrefix(s[strings.LastIndexByte(s, '/')+1:], namePrefix)
-	if !ok {
-		return n, false
-	}
-	body, ok = strings.CutSuffix(body, nameSuffix)
-	if !ok {
-		return n, false
-	}
-	epoch, seq, ok := strings.Cut(body, "-")
-	if !ok {
-		return n, false
-	}
+	base := s[strings.LastIndexByte(s, '/')+1:]
+	body, hasPrefix := strings.CutPrefix(base, namePrefix)
+	body, hasSuffix := strings.CutSuffix(body, nameSuffix)
+	epoch, seq, hasDash := strings.Cut(body, "-")
 	e, err1 := event.ParseSequence(epoch)
 	q, err2 := event.ParseSequence(seq)
-	n = Name{Epoch: uint64(e), Sequence: q}
-	return n, err1 == nil && err2 == nil && strings.HasSuffix(n.String(), "-"+seq+nameSuffix)
+	if !hasPrefix || !hasSuffix || !hasDash || err1 != nil || err2 != nil {
+		return Name{}, false
+	}
+	n := Name{Epoch: uint64(e), Sequence: q}
+	// Other digits for the same numbers would name another object.
+	if n.String() != base {
+		return Name{}, false
+	}
+	return n, true
 }
 
 const (
@@ -107,6 +110,8 @@ const (
 	// maxFrameSize bounds what a reader allocates for one frame. A frame
 	// exceeds the target only where a single record does.
 	maxFrameSize = 1 << 30
+	// maxCompressed leaves room for a frame that does not compress.
+	maxCompressed = maxFrameSize + maxFrameSize/64
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -116,7 +121,9 @@ type info struct {
 	compressed, raw, crc uint32
 }
 
-func (i info) append(b []byte) []byte {
+// append appends the info; prev is the checksum at the end of the info before
+// it, 0 for the first.
+func (i info) append(b []byte, prev uint32) []byte {
 	b = binary.LittleEndian.AppendUint32(b, skippableMagic)
 	b = binary.LittleEndian.AppendUint32(b, infoSize-8)
 	start := len(b)
@@ -125,16 +132,19 @@ func (i info) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, i.compressed)
 	b = binary.LittleEndian.AppendUint32(b, i.raw)
 	b = binary.LittleEndian.AppendUint32(b, i.crc)
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(b, crc32.Update(prev, castagnoli, b[start:]))
 }
 
-func parseInfo(b []byte) (info, error) {
+// infoChecksum returns the checksum at the end of an info.
+func infoChecksum(b []byte) uint32 { return binary.LittleEndian.Uint32(b[24:infoSize]) }
+
+func parseInfo(b []byte, prev uint32) (info, error) {
 	if binary.LittleEndian.Uint32(b) != skippableMagic || binary.LittleEndian.Uint32(b[4:]) != infoSize-8 ||
 		string(b[8:11]) != infoMagic {
 		return info{}, fmt.Errorf("%w: no frame information where it should stand", event.ErrCorrupt)
 	}
-	if crc32.Checksum(b[8:24], castagnoli) != binary.LittleEndian.Uint32(b[24:]) {
-		return info{}, fmt.Errorf("%w: checksum of the frame information differs", event.ErrCorrupt)
+	if crc32.Update(prev, castagnoli, b[8:24]) != infoChecksum(b) {
+		return info{}, fmt.Errorf("%w: checksum of the frame information differs: its bytes changed, or it does not belong after what stands before it", event.ErrCorrupt)
 	}
 	if b[11] != fileFormat {
 		return info{}, fmt.Errorf("%w: snapshot has format %d, this xdswal reads %d", event.ErrVersion, b[11], fileFormat)
@@ -144,8 +154,8 @@ func parseInfo(b []byte) (info, error) {
 		raw:        binary.LittleEndian.Uint32(b[16:]),
 		crc:        binary.LittleEndian.Uint32(b[20:]),
 	}
-	if i.raw > maxFrameSize || i.compressed > maxFrameSize {
-		return info{}, fmt.Errorf("%w: frame of %d bytes", event.ErrCorrupt, max(i.raw, i.compressed))
+	if i.raw > maxFrameSize || i.compressed > maxCompressed {
+		return info{}, fmt.Errorf("%w: frame of %d bytes, %d compressed", event.ErrCorrupt, i.raw, i.compressed)
 	}
 	return i, nil
 }

@@ -22,13 +22,22 @@ type Writer struct {
 	enc     *zstd.Encoder
 	buf     []byte // records of the frame that is open
 	scratch []byte
-	pending []chan []byte // frames being compressed, oldest first
+	pending []chan frame // frames being compressed, oldest first
+	spare   []frame      // written frames, whose memory is used again
+	order   order
 	node    node
 	typ     typ
-	inType  bool
 	trailer Trailer
 	written int64
+	prev    uint32 // checksum of the info written last
 	err     error
+}
+
+// frame is a frame before and after its compression; packed leaves room for
+// the info.
+type frame struct {
+	raw, packed []byte
+	info        info
 }
 
 // NewWriter returns a writer of a snapshot to w, and writes the header.
@@ -47,27 +56,50 @@ func workers() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // Node begins a node.
 func (w *Writer) Node(cache, name string, seq event.Sequence, at time.Time) error {
+	if err := w.check(w.order.toNode(cache, name)); err != nil {
+		return err
+	}
 	w.node = node{cache: cache, name: name, seq: seq, at: at}
-	w.inType = false
 	w.trailer.Nodes++
 	w.appendNode()
-	return w.next()
+	return w.endFullFrame()
 }
 
 // Type begins a type of the node begun last.
 func (w *Writer) Type(url, version string) error {
+	if err := w.check(w.order.toType(url)); err != nil {
+		return err
+	}
+	if len(w.buf) == 0 {
+		w.appendNode()
+	}
 	w.typ = typ{url: url, version: version}
-	w.inType = true
 	w.appendType()
-	return w.next()
+	return w.endFullFrame()
 }
 
 // Resource adds a resource to the type begun last.
 func (w *Writer) Resource(r *event.Resource) error {
+	if err := w.check(w.order.toResources(r.Name, r.Name)); err != nil {
+		return err
+	}
+	if len(w.buf) == 0 {
+		w.appendNode()
+		w.appendType()
+	}
 	w.buf = appendResourceRecord(w.buf, r)
 	w.trailer.Resources++
 	w.trailer.Bytes += r.Size()
-	return w.next()
+	return w.endFullFrame()
+}
+
+// check makes the refusal of a record final: what follows it would be
+// missing.
+func (w *Writer) check(err error) error {
+	if w.err == nil && err != nil {
+		w.err = fmt.Errorf("write snapshot: %w", err)
+	}
+	return w.err
 }
 
 // Close writes the trailer with the digest of the state that was written. It
@@ -75,11 +107,9 @@ func (w *Writer) Resource(r *event.Resource) error {
 // returns nil.
 func (w *Writer) Close(digest [32]byte) (Trailer, error) {
 	defer w.enc.Close()
-	if w.node.cache != "" && len(w.buf) > 0 {
-		w.endFrame()
-	}
+	w.endFrame()
 	w.trailer.Digest = digest
-	w.buf = appendRecord(w.buf[:0], recordTrailer, w.trailer.marshal())
+	w.buf = appendRecord(w.buf, recordTrailer, w.trailer.marshal())
 	w.endFrame()
 	for len(w.pending) > 0 {
 		w.flushOldest()
@@ -100,68 +130,78 @@ func (w *Writer) Abort() {
 // Written returns the number of compressed bytes written so far.
 func (w *Writer) Written() int64 { return w.written }
 
+// appendNode and appendType append the record of what is open. The first time
+// they begin it, after that, in a later frame, they continue it.
 func (w *Writer) appendNode() {
 	w.scratch = w.node.append(w.scratch[:0])
 	w.buf = appendRecord(w.buf, recordNode, w.scratch)
+	w.node.continued = true
 }
 
 func (w *Writer) appendType() {
 	w.scratch = w.typ.append(w.scratch[:0])
 	w.buf = appendRecord(w.buf, recordType, w.scratch)
+	w.typ.continued = true
 }
 
-// next ends a frame that is large enough and begins the one after it with
-// the node and the type that are open.
-func (w *Writer) next() error {
-	if w.err != nil || len(w.buf) < targetFrameSize {
-		return w.err
-	}
-	w.endFrame()
-	w.node.continued, w.typ.continued = true, true
-	w.appendNode()
-	if w.inType {
-		w.appendType()
+func (w *Writer) endFullFrame() error {
+	if len(w.buf) >= targetFrameSize {
+		w.endFrame()
 	}
 	return w.err
 }
 
+// endFrame hands the frame that is open, if it holds anything, to be
+// compressed, and writes those that are done and too many.
 func (w *Writer) endFrame() {
+	if len(w.buf) == 0 || w.err != nil {
+		return
+	}
 	if len(w.buf) > maxFrameSize {
-		w.err = fmt.Errorf("write snapshot: a resource of %d bytes exceeds the limit of %d", len(w.buf), maxFrameSize)
+		w.err = fmt.Errorf("write snapshot: a frame of %d bytes, made so by one resource, exceeds the limit of %d", len(w.buf), maxFrameSize)
 		return
 	}
 	for len(w.pending) > workers() {
 		w.flushOldest()
 	}
-	raw := w.buf
-	ch := make(chan []byte, 1)
+	f := frame{raw: w.buf}
+	w.buf = nil
+	if n := len(w.spare); n > 0 {
+		w.buf, f.packed = w.spare[n-1].raw[:0], w.spare[n-1].packed
+		w.spare = w.spare[:n-1]
+	}
+	ch := make(chan frame, 1)
 	w.pending = append(w.pending, ch)
-	go func() { ch <- compress(w.enc, raw) }()
-	w.buf = make([]byte, 0, targetFrameSize+targetFrameSize/4)
+	go func() { ch <- f.compress(w.enc) }()
 }
 
+// flushOldest writes the oldest frame. Its info is made here, because it
+// continues the checksum of the frame before.
 func (w *Writer) flushOldest() {
-	frame := <-w.pending[0]
+	f := <-w.pending[0]
 	w.pending = w.pending[1:]
+	w.spare = append(w.spare, f)
 	if w.err != nil {
 		return
 	}
-	n, err := w.w.Write(frame)
+	f.info.append(f.packed[:0], w.prev)
+	w.prev = infoChecksum(f.packed)
+	n, err := w.w.Write(f.packed)
 	w.written += int64(n)
 	if err != nil {
 		w.err = fmt.Errorf("write snapshot: %w", err)
 	}
 }
 
-// compress returns an info and the zstd frame that it tells of.
-func compress(enc *zstd.Encoder, raw []byte) []byte {
-	out := make([]byte, infoSize, infoSize+len(raw)/3)
-	out = enc.EncodeAll(raw, out)
-	i := info{
-		compressed: uint32(len(out) - infoSize),
-		raw:        uint32(len(raw)),
-		crc:        crc32.Checksum(out[infoSize:], castagnoli),
+func (f frame) compress(enc *zstd.Encoder) frame {
+	if cap(f.packed) < infoSize {
+		f.packed = make([]byte, infoSize, infoSize+len(f.raw)/3)
 	}
-	i.append(out[:0])
-	return out
+	f.packed = enc.EncodeAll(f.raw, f.packed[:infoSize])
+	f.info = info{
+		compressed: uint32(len(f.packed) - infoSize),
+		raw:        uint32(len(f.raw)),
+		crc:        crc32.Checksum(f.packed[infoSize:], castagnoli),
+	}
+	return f
 }

@@ -75,9 +75,17 @@ const (
 	fieldSeconds, fieldNanos                                = 1, 2
 )
 
+// A tag on the wire is a field's number shifted by three bits, and its wire
+// type.
+const (
+	varint = int(protowire.VarintType)
+	length = int(protowire.BytesType)
+)
+
 // Marshal encodes ev as a record with a header that [Seal] has yet to fill.
-// The sequence and the time of ev are not read. It fails if a string of ev is
-// not valid UTF-8, which no protobuf tool would read.
+// The sequence and the time of ev are not read. It fails if the kind of ev is
+// unknown, or if a string is not valid UTF-8, which no protobuf tool would
+// read.
 func Marshal(ev *Event) ([]byte, error) {
 	if err := validate(ev); err != nil {
 		return nil, err
@@ -138,15 +146,16 @@ func Unmarshal(record []byte) (*Event, error) {
 		return nil, err
 	}
 	ev := &Event{Sequence: seq, Time: at}
-	err = fields(record[headerSize:], func(num protowire.Number, f field) error {
-		switch num {
-		case fieldKind:
-			ev.Kind = Kind(f.varint)
-		case fieldCache:
+	var kind uint64
+	err = fields(record[headerSize:], func(tag int, f field) error {
+		switch tag {
+		case fieldKind<<3 | varint:
+			kind = f.varint
+		case fieldCache<<3 | length:
 			ev.Cache = f.text()
-		case fieldNode:
+		case fieldNode<<3 | length:
 			ev.Node = f.text()
-		case fieldTypes:
+		case fieldTypes<<3 | length:
 			tc, err := parseTypeChange(f.bytes)
 			if err != nil {
 				return err
@@ -158,9 +167,10 @@ func Unmarshal(record []byte) (*Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse record %d: %w", seq, err)
 	}
-	if ev.Kind != Update && ev.Kind != Clear {
-		return nil, fmt.Errorf("parse record %d: %w: unknown kind %d", seq, ErrCorrupt, ev.Kind)
+	if kind != uint64(Update) && kind != uint64(Clear) {
+		return nil, fmt.Errorf("parse record %d: %w: unknown kind %d", seq, ErrCorrupt, kind)
 	}
+	ev.Kind = Kind(kind)
 	return ev, nil
 }
 
@@ -201,19 +211,19 @@ func appendTypeChange(b []byte, tc *TypeChange) []byte {
 
 func parseTypeChange(b []byte) (TypeChange, error) {
 	var tc TypeChange
-	err := fields(b, func(num protowire.Number, f field) error {
-		switch num {
-		case fieldTypeURL:
+	err := fields(b, func(tag int, f field) error {
+		switch tag {
+		case fieldTypeURL<<3 | length:
 			tc.TypeURL = f.text()
-		case fieldVersion:
+		case fieldVersion<<3 | length:
 			tc.Version = f.text()
-		case fieldUpserts:
+		case fieldUpserts<<3 | length:
 			r := &Resource{TypeURL: tc.TypeURL}
 			if err := ParseResource(f.bytes, r); err != nil {
 				return err
 			}
 			tc.Upserts = append(tc.Upserts, r)
-		case fieldDeletes:
+		case fieldDeletes<<3 | length:
 			tc.Deletes = append(tc.Deletes, f.text())
 		}
 		return nil
@@ -258,32 +268,39 @@ func AppendResource(b []byte, r *Resource) []byte {
 	return b
 }
 
-// ParseResource decodes an envoy.service.discovery.v3.Resource into r. The
-// strings and the value of r are parts of b; a type URL that equals the one r
-// had before is shared with it. The error is [ErrCorrupt].
+// ParseResource decodes an envoy.service.discovery.v3.Resource into r, and
+// overwrites what r was. The strings and the value of r are parts of b, but a
+// type URL that equals the one r had before is shared with it. The error is
+// [ErrCorrupt].
 func ParseResource(b []byte, r *Resource) error {
-	return fields(b, func(num protowire.Number, f field) error {
-		switch num {
-		case fieldResVersion:
+	shared := r.TypeURL
+	*r = Resource{}
+	return fields(b, func(tag int, f field) error {
+		switch tag {
+		case fieldResVersion<<3 | length:
 			r.Version = f.text()
-		case fieldResName:
+		case fieldResName<<3 | length:
 			r.Name = f.text()
-		case fieldResTTL:
+		case fieldResTTL<<3 | length:
 			ttl, err := parseDuration(f.bytes)
 			r.TTL = &ttl
 			return err
-		case fieldResAny:
-			return fields(f.bytes, func(num protowire.Number, f field) error {
-				switch num {
-				case fieldAnyTypeURL:
-					if r.TypeURL != string(f.bytes) {
-						r.TypeURL = f.text()
-					}
-				case fieldAnyValue:
-					r.Value = f.bytes
-				}
-				return nil
-			})
+		case fieldResAny<<3 | length:
+			return parseAny(f.bytes, r, shared)
+		}
+		return nil
+	})
+}
+
+func parseAny(b []byte, r *Resource, shared string) error {
+	return fields(b, func(tag int, f field) error {
+		switch tag {
+		case fieldAnyTypeURL<<3 | length:
+			if r.TypeURL = shared; r.TypeURL != string(f.bytes) {
+				r.TypeURL = f.text()
+			}
+		case fieldAnyValue<<3 | length:
+			r.Value = f.bytes
 		}
 		return nil
 	})
@@ -305,17 +322,17 @@ func appendDuration(b []byte, d time.Duration) []byte {
 }
 
 func parseDuration(b []byte) (time.Duration, error) {
-	var d time.Duration
-	err := fields(b, func(num protowire.Number, f field) error {
-		switch num {
-		case fieldSeconds:
-			d += time.Duration(f.varint) * time.Second
-		case fieldNanos:
-			d += time.Duration(f.varint)
+	var seconds, nanos time.Duration
+	err := fields(b, func(tag int, f field) error {
+		switch tag {
+		case fieldSeconds<<3 | varint:
+			seconds = time.Duration(f.varint)
+		case fieldNanos<<3 | varint:
+			nanos = time.Duration(int32(f.varint))
 		}
 		return nil
 	})
-	return d, err
+	return seconds*time.Second + nanos, err
 }
 
 func stringSize(num protowire.Number, s string) int {
@@ -333,8 +350,8 @@ func appendString(b []byte, num protowire.Number, s string) []byte {
 	return protowire.AppendString(b, s)
 }
 
-// field is the value of one field: varint, fixed64 or bytes, whichever its
-// wire type says.
+// field is the value of one field: varint or bytes, whichever its wire type
+// says.
 type field struct {
 	varint uint64
 	bytes  []byte
@@ -343,9 +360,10 @@ type field struct {
 // text returns the field's bytes as a string without copying them.
 func (f field) text() string { return unsafe.String(unsafe.SliceData(f.bytes), len(f.bytes)) }
 
-// fields calls fn for each field of a message. Fields of other wire types
-// than ours are passed over, as protobuf asks.
-func fields(b []byte, fn func(protowire.Number, field) error) error {
+// fields calls fn for each field of a message, with its tag. A known number
+// with another wire type is another tag, and so an unknown field, as protobuf
+// asks.
+func fields(b []byte, fn func(tag int, f field) error) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -356,8 +374,6 @@ func fields(b []byte, fn func(protowire.Number, field) error) error {
 		switch typ {
 		case protowire.VarintType:
 			f.varint, n = protowire.ConsumeVarint(b)
-		case protowire.Fixed64Type:
-			f.varint, n = protowire.ConsumeFixed64(b)
 		case protowire.BytesType:
 			f.bytes, n = protowire.ConsumeBytes(b)
 		default:
@@ -367,7 +383,7 @@ func fields(b []byte, fn func(protowire.Number, field) error) error {
 			return fmt.Errorf("%w: bad protobuf value of field %d", ErrCorrupt, num)
 		}
 		b = b[n:]
-		if err := fn(num, f); err != nil {
+		if err := fn(int(num)<<3|int(typ), f); err != nil {
 			return err
 		}
 	}
@@ -375,6 +391,9 @@ func fields(b []byte, fn func(protowire.Number, field) error) error {
 }
 
 func validate(ev *Event) error {
+	if ev.Kind != Update && ev.Kind != Clear {
+		return fmt.Errorf("encode event: unknown kind %d", ev.Kind)
+	}
 	if err := utf8Valid("cache", ev.Cache); err != nil {
 		return err
 	}

@@ -66,11 +66,13 @@ func (b *Builder) Resources(resources []*event.Resource) error {
 	return nil
 }
 
-// Build returns the state.
+// Build returns the state and lets go of all that the builder held.
 func (b *Builder) Build() *State {
 	b.endNode()
-	b.state.nodes = build(b.nodes)
-	return &b.state
+	st := b.state
+	st.nodes = build(b.nodes)
+	*b = Builder{}
+	return &st
 }
 
 func (b *Builder) openType() *Type {
@@ -85,9 +87,9 @@ func (b *Builder) openType() *Type {
 }
 
 func (b *Builder) endType() {
-	if t := b.openType(); t != nil && b.resources != nil {
+	if t := b.openType(); t != nil && len(b.resources) > 0 {
 		t.resources = build(b.resources)
-		b.resources = nil
+		b.resources = b.resources[:0]
 	}
 }
 

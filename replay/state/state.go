@@ -97,7 +97,7 @@ func (s *State) Apply(ev *event.Event) (*State, error) {
 // Digest returns the SHA-256 of all that an Envoy could tell two states apart
 // by, and of the sequences; docs/format/snapshot.md gives its exact input.
 func (s *State) Digest() [sha256.Size]byte {
-	d := digest{Hash: sha256.New()}
+	d := digest{hash: sha256.New(), buf: make([]byte, 0, 32<<10)}
 	d.number(uint64(s.seq))
 	d.number(uint64(s.nodes.size))
 	for _, n := range s.nodes.all() {
@@ -115,24 +115,52 @@ func (s *State) Digest() [sha256.Size]byte {
 			}
 		}
 	}
-	return [sha256.Size]byte(d.Sum(nil))
+	return d.sum()
 }
 
 // digest writes numbers as 8 bytes, big-endian, and texts after their length.
+// It gathers what it writes: the hash is slow with small pieces.
 type digest struct {
-	hash.Hash
-	buf []byte
+	hash hash.Hash
+	buf  []byte
 }
 
 func (d *digest) number(n uint64) {
-	d.buf = binary.BigEndian.AppendUint64(d.buf[:0], n)
-	d.Write(d.buf)
+	d.room(8)
+	d.buf = binary.BigEndian.AppendUint64(d.buf, n)
 }
 
 func (d *digest) text(s string) {
 	d.number(uint64(len(s)))
-	d.buf = append(d.buf[:0], s...)
-	d.Write(d.buf)
+	d.room(len(s))
+	d.buf = append(d.buf, s...)
+}
+
+func (d *digest) value(b []byte) {
+	d.number(uint64(len(b)))
+	if len(b) >= cap(d.buf) {
+		d.flush()
+		d.hash.Write(b)
+		return
+	}
+	d.room(len(b))
+	d.buf = append(d.buf, b...)
+}
+
+func (d *digest) room(n int) {
+	if len(d.buf)+n > cap(d.buf) {
+		d.flush()
+	}
+}
+
+func (d *digest) flush() {
+	d.hash.Write(d.buf)
+	d.buf = d.buf[:0]
+}
+
+func (d *digest) sum() [sha256.Size]byte {
+	d.flush()
+	return [sha256.Size]byte(d.hash.Sum(nil))
 }
 
 func (d *digest) resource(r *event.Resource) {
@@ -144,8 +172,7 @@ func (d *digest) resource(r *event.Resource) {
 		ttl = int64(*r.TTL)
 	}
 	d.number(uint64(ttl))
-	d.number(uint64(len(r.Value)))
-	d.Write(r.Value)
+	d.value(r.Value)
 }
 
 // nodeKey orders nodes by cache, then by name: no cache name holds a zero

@@ -129,7 +129,8 @@ func (p *page[V]) set(key string, val V) (left, right *page[V], split string, ad
 		i, found := p.find(key)
 		if found {
 			entries := slices.Clone(p.entries)
-			entries[i].val = val
+			// The old key may be part of a larger buffer that is to go.
+			entries[i] = entry[V]{key, val}
 			return &page[V]{entries: entries}, nil, "", false
 		}
 		left = &page[V]{entries: insert(p.entries, i, entry[V]{key, val})}
@@ -152,24 +153,23 @@ func (p *page[V]) set(key string, val V) (left, right *page[V], split string, ad
 }
 
 // split moves the upper half of an overfull page, which no tree holds yet, to
-// a new page.
+// a new page. Neither half keeps the array of both, and the lower bound is a
+// copy: what a page keeps in memory is what it holds.
 func (p *page[V]) split() (*page[V], string) {
 	if len(p.entries) > maxFanout {
-		half := splitAt(len(p.entries))
+		half := len(p.entries) / 2
 		right := &page[V]{entries: slices.Clone(p.entries[half:])}
-		p.entries = slices.Clip(p.entries[:half])
-		return right, right.entries[0].key
+		p.entries = slices.Clone(p.entries[:half])
+		return right, strings.Clone(right.entries[0].key)
 	}
 	if len(p.kids) > maxFanout {
-		half := splitAt(len(p.kids))
+		half := len(p.kids) / 2
 		right := &page[V]{kids: slices.Clone(p.kids[half:]), keys: slices.Clone(p.keys[half:])}
-		p.kids, p.keys = slices.Clip(p.kids[:half]), slices.Clip(p.keys[:half])
+		p.kids, p.keys = slices.Clone(p.kids[:half]), slices.Clone(p.keys[:half])
 		return right, right.keys[0]
 	}
 	return nil, ""
 }
-
-func splitAt(n int) int { return n / 2 }
 
 // del returns the page without key, nil if that leaves nothing.
 func (p *page[V]) del(key string) (*page[V], bool) {
@@ -223,8 +223,9 @@ func (p *page[V]) join(i int) {
 	}
 }
 
-// build makes a tree of entries that are sorted by key and distinct. It keeps
-// the slice.
+// build makes a tree of entries that are sorted by key and distinct. It does
+// not keep the slice: an array that all pages share would keep every value of
+// them in memory for as long as one of the pages is in use.
 func build[V any](entries []entry[V]) tree[V] {
 	if len(entries) == 0 {
 		return tree[V]{}
@@ -232,15 +233,15 @@ func build[V any](entries []entry[V]) tree[V] {
 	var pages []*page[V]
 	var lows []string
 	for part := range slices.Chunk(entries, maxFanout) {
-		pages = append(pages, &page[V]{entries: part})
-		lows = append(lows, part[0].key)
+		pages = append(pages, &page[V]{entries: slices.Clone(part)})
+		lows = append(lows, strings.Clone(part[0].key))
 	}
 	for len(pages) > 1 {
 		var up []*page[V]
 		var upLows []string
 		for lo := 0; lo < len(pages); lo += maxFanout {
 			hi := min(lo+maxFanout, len(pages))
-			up = append(up, &page[V]{kids: slices.Clip(pages[lo:hi]), keys: slices.Clip(lows[lo:hi])})
+			up = append(up, &page[V]{kids: slices.Clone(pages[lo:hi]), keys: slices.Clone(lows[lo:hi])})
 			upLows = append(upLows, lows[lo])
 		}
 		pages, lows = up, upLows

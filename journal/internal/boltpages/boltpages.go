@@ -5,6 +5,10 @@
 // and count before it follows one, so that a damaged file gives an error that
 // names the page. It follows the file format of bbolt version 2
 // (internal/common/{page,meta,bucket}.go of go.etcd.io/bbolt v1.4).
+//
+// A file that passes, all its buckets walked and its freelist checked, is safe
+// to hand to bbolt for writing: what bbolt reads to place a key or to find a
+// free page agrees with what was walked.
 package boltpages
 
 import (
@@ -83,13 +87,29 @@ func (f *File) Close() error { return f.f.Close() }
 func (f *File) Buckets() []Bucket { return f.buckets }
 
 // Walk calls fn for each pair of a bucket that holds no buckets, in the order
-// of the keys. Keys and values share memory that is not reused.
+// of the keys. Keys and values share memory that is not reused. A bucket can
+// be walked once: no page may be reached twice.
 func (f *File) Walk(b Bucket, fn func(key, value []byte) error) error {
-	w := walker{file: f, fn: func(_ uint32, key, value []byte) error { return fn(key, value) }}
-	if b.page == 0 {
-		return w.page(b.inline, 0, 0)
+	w := walker{file: f, fn: func(flags uint32, key, value []byte) error {
+		if flags != 0 {
+			return fmt.Errorf("%w: %s: entry %q of bucket %q is not a pair", event.ErrCorrupt, f.path, key, b.Name)
+		}
+		return fn(key, value)
+	}}
+	if b.page != 0 {
+		return w.visit(b.page, 0)
 	}
-	return w.visit(b.page, 0)
+	// A small bucket is a page without a number, in its parent's leaf.
+	if len(b.inline) < pageHeaderSize || !isInline(b.inline) {
+		return f.corrupt(0, fmt.Sprintf("inline page of bucket %q is damaged", b.Name))
+	}
+	return w.page(b.inline, 0, 0)
+}
+
+func isInline(page []byte) bool {
+	return binary.LittleEndian.Uint64(page) == 0 && // number
+		binary.LittleEndian.Uint16(page[8:]) == flagLeaf &&
+		binary.LittleEndian.Uint32(page[12:]) == 0 // overflow
 }
 
 // CheckFreelist checks that no page is both free and reached by the walks done
@@ -115,8 +135,9 @@ func (f *File) CheckFreelist() error {
 	for i := range count {
 		id := binary.LittleEndian.Uint64(ids[8*i:])
 		if _, used := f.seen[id]; used || id < 2 || id >= f.meta.highWater {
-			return f.corrupt(f.meta.freelist, fmt.Sprintf("freelist names page %d, which is in use or out of bounds", id))
+			return f.corrupt(f.meta.freelist, fmt.Sprintf("freelist names page %d, which is in use, named twice or out of bounds", id))
 		}
+		f.seen[id] = struct{}{}
 	}
 	return nil
 }
@@ -205,25 +226,26 @@ func (f *File) addBucket(flags uint32, key, value []byte) error {
 }
 
 // read returns a whole page, with its overflow, of one of the given kinds.
+// bbolt frees a page with its overflow, so that too must belong to it alone.
 func (f *File) read(id uint64, kinds uint16) ([]byte, error) {
 	if id < 2 || id >= f.meta.highWater {
 		return nil, f.corrupt(id, "page number is out of bounds")
-	}
-	if _, again := f.seen[id]; again {
-		return nil, f.corrupt(id, "page is in use twice")
 	}
 	b := make([]byte, f.pageSize)
 	if _, err := f.f.ReadAt(b, int64(id)*f.pageSize); err != nil {
 		return nil, f.readError(id, err)
 	}
 	flags, overflow := binary.LittleEndian.Uint16(b[8:]), uint64(binary.LittleEndian.Uint32(b[12:]))
-	if binary.LittleEndian.Uint64(b) != id || flags&kinds == 0 || flags&^kinds != 0 {
+	if binary.LittleEndian.Uint64(b) != id || flags&kinds == 0 || flags&(flags-1) != 0 {
 		return nil, f.corrupt(id, "page header is damaged")
 	}
 	if overflow >= f.meta.highWater-id {
 		return nil, f.corrupt(id, "page exceeds the file")
 	}
 	for i := range overflow + 1 {
+		if _, again := f.seen[id+i]; again {
+			return nil, f.corrupt(id+i, "page is in use twice")
+		}
 		f.seen[id+i] = struct{}{}
 	}
 	if overflow > 0 {
@@ -245,7 +267,8 @@ func (f *File) readError(id uint64, err error) error {
 // walker visits the leaves below a page, from left to right.
 type walker struct {
 	file *File
-	last []byte
+	last []byte // the newest key of a leaf
+	min  []byte // the newest key of a branch: those below are not smaller
 	fn   func(flags uint32, key, value []byte) error
 }
 
@@ -264,6 +287,9 @@ func (w *walker) page(page []byte, id uint64, depth int) error {
 	flags, count := binary.LittleEndian.Uint16(page[8:]), int(binary.LittleEndian.Uint16(page[10:]))
 	if pageHeaderSize+count*elementSize > len(page) {
 		return w.file.corrupt(id, "page counts more elements than it has room for")
+	}
+	if count == 0 && (flags == flagBranch || depth > 0) {
+		return w.file.corrupt(id, "page has no elements")
 	}
 	for i := range count {
 		at := pageHeaderSize + i*elementSize
@@ -286,6 +312,12 @@ func (w *walker) branch(page []byte, at int, id uint64, depth int) error {
 	if uint64(at)+pos+ksize > uint64(len(page)) {
 		return w.file.corrupt(id, "branch key exceeds the page")
 	}
+	// bbolt finds its way by these keys: a wrong one misplaces the next put.
+	key := page[uint64(at)+pos:][:ksize]
+	if bytes.Compare(w.min, key) > 0 || w.last != nil && bytes.Compare(w.last, key) >= 0 {
+		return w.file.corrupt(id, "branch keys are out of order")
+	}
+	w.min = key
 	return w.visit(binary.LittleEndian.Uint64(e[8:]), depth+1)
 }
 
@@ -298,7 +330,7 @@ func (w *walker) leaf(page []byte, at int, id uint64) error {
 		return w.file.corrupt(id, "leaf entry exceeds the page")
 	}
 	key, value := page[start:start+ksize], page[start+ksize:start+ksize+vsize]
-	if w.last != nil && bytes.Compare(w.last, key) >= 0 {
+	if bytes.Compare(w.min, key) > 0 || w.last != nil && bytes.Compare(w.last, key) >= 0 {
 		return w.file.corrupt(id, "keys are out of order")
 	}
 	w.last = key

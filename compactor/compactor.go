@@ -1,0 +1,319 @@
+// Package compactor folds the journal into snapshots: it decides when, writes
+// them durably into the data directory, ships them to a backend, keeps and
+// deletes older ones, and lets go of the journal that they cover.
+package compactor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+// Defaults of Options.
+const (
+	DefaultInterval      = 10 * time.Minute
+	DefaultTailBytes     = 256 << 20
+	DefaultTailRecords   = 1_000_000
+	DefaultKeepSnapshots = 3
+	DefaultKeepFor       = time.Hour
+)
+
+// ErrForeign is the identity of the error about a backend that holds another
+// store's snapshot where this one's should go.
+var ErrForeign = errors.New("belongs to another store")
+
+// Journal is what the compactor needs of the journal.
+type Journal interface {
+	// TruncateBefore drops what is not needed to read events from seq on.
+	TruncateBefore(ctx context.Context, seq event.Sequence) error
+	// Pressure reports that the journal is more than half full.
+	Pressure() bool
+}
+
+// Options are the settings of a compactor.
+type Options struct {
+	// Dir is the directory of the local snapshots; it must exist.
+	Dir string
+	// StoreID and Epoch are written into each snapshot.
+	StoreID string
+	Epoch   uint64
+	// Interval is the time between snapshots; default 10 minutes.
+	Interval time.Duration
+	// TailBytes and TailRecords start a compaction earlier, when the events
+	// since the last snapshot exceed them; default 256 MiB and 1,000,000.
+	TailBytes   int64
+	TailRecords int64
+	// KeepSnapshots is how many snapshots are kept; default 3, at least 2, so
+	// that there is one to fall back to.
+	KeepSnapshots int
+	// KeepFor keeps all snapshots of that age or younger besides; default an
+	// hour. A negative one keeps none besides.
+	KeepFor time.Duration
+	// Backend is where snapshots are shipped to, nil for none.
+	Backend backends.Backend
+	// Hooks and Logger report the work. Logger must not be nil.
+	Hooks  Hooks
+	Logger *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	o.Interval = cmp.Or(o.Interval, DefaultInterval)
+	o.TailBytes = cmp.Or(o.TailBytes, DefaultTailBytes)
+	o.TailRecords = cmp.Or(o.TailRecords, DefaultTailRecords)
+	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, DefaultKeepSnapshots))
+	o.KeepFor = cmp.Or(o.KeepFor, DefaultKeepFor)
+}
+
+// Status tells what a compactor has done.
+type Status struct {
+	// Sequence and Time are those of the newest snapshot in the data
+	// directory; Time is when it was written. Zero if there is none.
+	Sequence event.Sequence
+	Time     time.Time
+	// Shipped is the sequence of the newest snapshot that the backend is
+	// known to have.
+	Shipped event.Sequence
+	// Err and ShipErr are why the last snapshot could not be written, and not
+	// be shipped; nil once that succeeded.
+	Err, ShipErr error
+}
+
+// Compactor writes snapshots of a state that others advance. Its methods are
+// safe for concurrent use.
+type Compactor struct {
+	opt     Options
+	state   func() *state.State
+	journal Journal
+
+	tailBytes   atomic.Int64
+	tailRecords atomic.Int64
+	wake        chan struct{} // the tail is long
+	ship        chan struct{} // there is something to ship
+
+	// mu is held during a compaction, a pruning and a truncation.
+	mu sync.Mutex
+
+	statusMu sync.Mutex
+	status   Status
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// New returns a compactor of the state that the function returns. It takes up
+// what snapshots the directory holds; Start makes it work.
+func New(current func() *state.State, j Journal, opt Options) (*Compactor, error) {
+	opt.setDefaults()
+	c := &Compactor{opt: opt, state: current, journal: j, wake: make(chan struct{}, 1), ship: make(chan struct{}, 1)}
+	if err := durable.RemoveTemp(opt.Dir); err != nil {
+		return nil, fmt.Errorf("clean snapshot directory: %w", err)
+	}
+	local, err := catalog.Local(opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(local) > 0 {
+		c.status.Sequence, c.status.Time = local[0].Sequence, local[0].Written
+	}
+	return c, nil
+}
+
+// Start begins to compact by interval and by tail, and to ship. It prunes what
+// the last process left to prune.
+func (c *Compactor) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	c.stop = cancel
+	c.done.Add(1)
+	go func() {
+		defer c.done.Done()
+		c.run(ctx)
+	}()
+	if c.opt.Backend == nil {
+		return
+	}
+	c.done.Add(1)
+	go func() {
+		defer c.done.Done()
+		c.runShipper(ctx)
+	}()
+	signal(c.ship)
+}
+
+// Stop ends what Start began and waits for it.
+func (c *Compactor) Stop() {
+	if c.stop != nil {
+		c.stop()
+	}
+	c.done.Wait()
+}
+
+func (c *Compactor) run(ctx context.Context) {
+	c.settle(ctx)
+	tick := time.NewTicker(c.opt.Interval)
+	defer tick.Stop()
+	for {
+		reason := ReasonInterval
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-c.wake:
+			reason = ReasonTail
+		}
+		// Reported by hooks and status; the next occasion tries again.
+		_, _ = c.compact(ctx, reason)
+	}
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Committed tells the compactor how much the tail has grown.
+func (c *Compactor) Committed(records int, bytes int64) {
+	n, b := c.tailRecords.Add(int64(records)), c.tailBytes.Add(bytes)
+	if n >= c.opt.TailRecords || b >= c.opt.TailBytes {
+		signal(c.wake)
+	}
+}
+
+// Compact writes a snapshot of the current state into the data directory,
+// unless the newest one is of that state, and returns its sequence. Shipping
+// goes on beside.
+func (c *Compactor) Compact(ctx context.Context) (event.Sequence, error) {
+	return c.compact(ctx, ReasonDemand)
+}
+
+// Close writes a last snapshot, unless nothing changed, and ships it. It is
+// called after Stop, when the state does not change any more.
+func (c *Compactor) Close(ctx context.Context) error {
+	_, err := c.compact(ctx, ReasonClose)
+	if c.opt.Backend != nil {
+		err = errors.Join(err, c.shipNewest(ctx))
+	}
+	return err
+}
+
+func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	start := time.Now()
+	// What comes after the state is taken counts as tail of the next one.
+	c.tailRecords.Store(0)
+	c.tailBytes.Store(0)
+	st := c.state()
+	info := CompactionInfo{Reason: reason, Sequence: st.Sequence(), Unchanged: st.Sequence() == c.Status().Sequence}
+	call(c.opt.Hooks.CompactionStart, info)
+	if !info.Unchanged {
+		info.Err = c.write(ctx, st)
+	}
+	info.Duration = time.Since(start)
+	c.setStatus(func(s *Status) { s.Err = info.Err })
+	if info.Err != nil {
+		call(c.opt.Hooks.CompactionException, info)
+		c.opt.Logger.Error("snapshot was not written; updates go on, and it is tried again", "sequence", uint64(info.Sequence), "error", info.Err)
+		return 0, info.Err
+	}
+	if !info.Unchanged {
+		signal(c.ship)
+		c.prune(ctx)
+	}
+	call(c.opt.Hooks.CompactionStop, info)
+	return info.Sequence, nil
+}
+
+// write writes the snapshot of a state into the data directory. A crash
+// leaves the directory without it, or with it whole.
+func (c *Compactor) write(ctx context.Context, st *state.State) error {
+	name := snapshot.Name{Epoch: c.opt.Epoch, Sequence: st.Sequence()}
+	info := snapshot.Info{
+		Location: c.opt.Dir, Name: name.String(), Sequence: st.Sequence(),
+		Nodes: st.NumNodes(), Resources: st.NumResources(), ResourceBytes: st.Bytes(),
+	}
+	start := time.Now()
+	call(c.opt.Hooks.SnapshotWriteStart, info)
+	created := start.Round(0)
+	info.Err = durable.WriteFile(filepath.Join(c.opt.Dir, name.String()), func(w io.Writer) error {
+		var err error
+		info.Bytes, err = Encode(ctx, w, st, snapshot.Header{
+			Sequence: st.Sequence(), Time: st.Time(), Epoch: c.opt.Epoch, Created: created, StoreID: c.opt.StoreID,
+		})
+		return err
+	})
+	info.Duration = time.Since(start)
+	if info.Err != nil {
+		info.Err = fmt.Errorf("write snapshot %s to %s: %w", name, c.opt.Dir, info.Err)
+		call(c.opt.Hooks.SnapshotWriteException, info)
+		return info.Err
+	}
+	c.setStatus(func(s *Status) { s.Sequence, s.Time = st.Sequence(), created })
+	call(c.opt.Hooks.SnapshotWriteStop, info)
+	return nil
+}
+
+// Encode writes a snapshot of a state and returns its size in bytes.
+func Encode(ctx context.Context, w io.Writer, st *state.State, h snapshot.Header) (int64, error) {
+	sw, err := snapshot.NewWriter(w, h)
+	if err != nil {
+		return 0, err
+	}
+	if err := encode(ctx, sw, st); err != nil {
+		sw.Abort()
+		return sw.Written(), err
+	}
+	_, err = sw.Close(st.Digest())
+	return sw.Written(), err
+}
+
+func encode(ctx context.Context, w *snapshot.Writer, st *state.State) error {
+	for n := range st.All() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := w.Node(n.Cache(), n.Name(), n.Sequence(), n.Time()); err != nil {
+			return err
+		}
+		for i := range n.Types() {
+			t := &n.Types()[i]
+			if err := w.Type(t.URL(), t.Version()); err != nil {
+				return err
+			}
+			for r := range t.All() {
+				if err := w.Resource(r); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Status returns what the compactor has done.
+func (c *Compactor) Status() Status {
+	c.statusMu.Lock()
+	defer c.statusMu.Unlock()
+	return c.status
+}
+
+func (c *Compactor) setStatus(change func(*Status)) {
+	c.statusMu.Lock()
+	defer c.statusMu.Unlock()
+	change(&c.status)
+}

@@ -1,0 +1,49 @@
+package journal
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Advance makes next the sequence of the next event, for a journal that is
+// behind the snapshot it continues: a new one beside a snapshot from elsewhere,
+// or one whose tail a crash of the machine took. What it holds is dropped, as
+// the snapshot covers it. notBefore is the earliest time an event may get. To
+// advance to where the journal is does nothing; to go back is an error.
+//
+// It is called before the first append.
+func (j *Journal) Advance(next event.Sequence, notBefore time.Time) error {
+	if err := j.advanceTo(next, notBefore); err != nil {
+		return &Error{Op: "advance journal", Path: j.dir, Sequence: next, Err: err}
+	}
+	return j.TruncateBefore(context.Background(), next)
+}
+
+func (j *Journal) advanceTo(next event.Sequence, notBefore time.Time) error {
+	j.commitMu.Lock()
+	defer j.commitMu.Unlock()
+	if notBefore.After(j.lastTime) {
+		j.lastTime = notBefore
+	}
+	switch {
+	case next == j.last+1:
+		return nil
+	case next <= j.last:
+		return fmt.Errorf("the journal is at event %d already", j.last)
+	}
+	a, err := j.newActive(next, nil)
+	if err != nil {
+		return err
+	}
+	j.setActive(a)
+	j.mu.Lock()
+	j.last = next - 1
+	j.mu.Unlock()
+	if j.staged != nil {
+		return j.resetStaged()
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package xdswal
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// eventLog makes the caches' events durable and folds them. It is the journal
+// with the state beside it, or the state alone where nothing persists.
+type eventLog struct {
+	journal  *journal.Journal // nil in memory
+	failOpen bool
+	hooks    *Hooks
+	// grown is told of what was committed. It is set before the first append.
+	grown func(records int, bytes int64)
+
+	// state is replaced by the journal's committer alone, or under mu in
+	// memory.
+	state atomic.Pointer[state.State]
+
+	mu sync.Mutex
+	// unjournaled are the events that were applied though the journal could
+	// not take them, and that no snapshot was begun after.
+	unjournaled []*event.Event
+	degraded    error
+	closed      bool
+	wake        chan struct{} // the journal is in need of recovery
+}
+
+var _ xdscache.Log = (*eventLog)(nil)
+
+func newEventLog(failOpen bool, hooks *Hooks) *eventLog {
+	l := &eventLog{failOpen: failOpen, hooks: hooks, grown: func(int, int64) {}, wake: make(chan struct{}, 1)}
+	l.state.Store(&state.State{})
+	return l
+}
+
+// State returns the fold of all durable events.
+func (l *eventLog) State() *state.State { return l.state.Load() }
+
+// Generation returns the journal's generation.
+func (l *eventLog) Generation() uint64 {
+	if l.journal == nil {
+		return 0
+	}
+	return uint64(l.journal.Generation())
+}
+
+// Queue hands an event to the journal.
+func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
+	if l.journal == nil {
+		return l.keep(ev)
+	}
+	return l.journal.Queue(journal.Generation(generation), ev)
+}
+
+// keep applies an event in memory.
+func (l *eventLog) keep(ev *event.Event) (xdscache.Commit, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	st := l.State()
+	ev.Sequence, ev.Time = st.Sequence()+1, time.Now().Round(0)
+	l.apply([]*event.Event{ev})
+	return kept, nil
+}
+
+// kept is the commit of what is not journaled.
+var kept = func() commitDone {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
+type commitDone chan struct{}
+
+func (c commitDone) Done() <-chan struct{} { return c }
+func (c commitDone) Err() error            { return nil }
+
+// apply folds events. They have consecutive sequences: whoever calls it gave
+// them.
+func (l *eventLog) apply(events []*event.Event) {
+	st := l.State()
+	for _, ev := range events {
+		next, err := st.Apply(ev)
+		if err != nil {
+			// Going on would serve what is not in the journal.
+			panic(fmt.Sprintf("xdswal: the journal's sequences have a hole: %v", err))
+		}
+		st = next
+	}
+	l.state.Store(st)
+}
+
+// commitHook tells l.grown of commits, beside the user's hook.
+func (l *eventLog) commitHook(user func(journal.CommitInfo)) func(journal.CommitInfo) {
+	return func(info journal.CommitInfo) {
+		if info.Err == nil {
+			l.grown(info.Events, info.Bytes)
+		}
+		if user != nil {
+			user(info)
+		}
+	}
+}
+
+// failed is called by the journal's committer with events that it could not
+// make durable.
+func (l *eventLog) failed(events []*event.Event, cause error) error {
+	l.mu.Lock()
+	first := l.degraded == nil
+	l.degraded = cause
+	takeOn := l.failOpen && !l.closed
+	if takeOn {
+		l.unjournaled = append(l.unjournaled, events...)
+		l.apply(events)
+	}
+	l.mu.Unlock()
+	if first && l.hooks.Degraded != nil {
+		l.hooks.Degraded(cause)
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	if takeOn {
+		return nil
+	}
+	return cause
+}
+
+// Bounds of the waits between attempts to recover.
+const (
+	minRecoverBackoff = 100 * time.Millisecond
+	maxRecoverBackoff = 10 * time.Second
+)
+
+// recoverLoop brings the journal back after a failure, for as long as ctx
+// lasts. The snapshot function writes one and returns its sequence.
+func (l *eventLog) recoverLoop(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		}
+		for backoff := minRecoverBackoff; ; backoff = min(2*backoff, maxRecoverBackoff) {
+			if l.recover(ctx, snapshot) == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(backoff/2 + rand.N(backoff/2)):
+			}
+		}
+	}
+}
+
+// recover makes durable by a snapshot what the journal missed, and then lets
+// the journal go on behind it.
+func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
+	var covered event.Sequence
+	if l.takeUnjournaled() {
+		var err error
+		if covered, err = snapshot(ctx); err != nil {
+			return err
+		}
+	}
+	err := l.journal.Recover(ctx, func() []*event.Event { return l.after(covered) })
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	was := l.degraded
+	l.degraded, l.unjournaled = nil, nil
+	l.mu.Unlock()
+	if was != nil && l.hooks.Recovered != nil {
+		l.hooks.Recovered()
+	}
+	return nil
+}
+
+// takeUnjournaled reports whether there are events that only a snapshot can
+// make durable, and forgets those that the next snapshot will cover: if that
+// one fails, the one after it covers them all the same.
+func (l *eventLog) takeUnjournaled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unjournaled = nil
+	return l.failOpen && l.degraded != nil
+}
+
+// after returns the unjournaled events after a sequence. The journal's
+// committer waits meanwhile, so none is added.
+func (l *eventLog) after(seq event.Sequence) []*event.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, ev := range l.unjournaled {
+		if ev.Sequence > seq {
+			return l.unjournaled[i:]
+		}
+	}
+	return nil
+}
+
+// health returns why updates are not durable, nil if they are.
+func (l *eventLog) health() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.degraded
+}
+
+// close refuses what comes after.
+func (l *eventLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+}
+
+// replayJournal is the journal as a restore sees it.
+type replayJournal struct {
+	*journal.Journal
+}
+
+// Bounds returns the oldest and the newest sequence.
+func (j replayJournal) Bounds() (first, last event.Sequence, err error) {
+	s, err := j.Stats()
+	return s.First, s.Last, err
+}
+
+// compactedJournal is the journal as the compactor sees it.
+type compactedJournal struct {
+	*journal.Journal
+	max int64
+}
+
+// Pressure reports that the journal is more than half full.
+func (j compactedJournal) Pressure() bool {
+	s, err := j.Stats()
+	return err == nil && s.Bytes > j.max/2
+}

@@ -1,0 +1,85 @@
+package xdswal
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/xdswal/xdswal/internal/durable"
+)
+
+// Names in a data directory. docs/format/directory.md describes it.
+const (
+	metadataFile = "xdswal.json"
+	lockFile     = "LOCK"
+	journalDir   = "journal"
+	snapshotDir  = "snapshots"
+
+	directoryFormat = 1
+)
+
+// metadata is what a data directory says of itself, in xdswal.json.
+type metadata struct {
+	// Format is the format of the directory: 1.
+	Format int `json:"format"`
+	// StoreID is drawn when the directory is made and never changes.
+	StoreID string `json:"store_id"`
+	// Epoch counts how often the store was opened.
+	Epoch uint64 `json:"epoch"`
+}
+
+// readMetadata returns false if the directory has none yet.
+func readMetadata(dir string) (metadata, bool, error) {
+	var m metadata
+	path := filepath.Join(dir, metadataFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, fmt.Errorf("read data directory: %w", err)
+	}
+	if err := json.Unmarshal(data, &m); err != nil || m.Format < 1 || m.StoreID == "" {
+		return m, false, fmt.Errorf("%w: %s is not what xdswal writes: restore it from a copy; it holds the store's identity and epoch", ErrCorrupt, path)
+	}
+	if m.Format > directoryFormat {
+		return m, false, fmt.Errorf("%w: directory %s has format %d, this xdswal reads %d: run the newer xdswal", ErrVersion, dir, m.Format, directoryFormat)
+	}
+	return m, true, nil
+}
+
+// nextEpoch begins a new epoch of the directory, durably.
+func nextEpoch(dir string) (metadata, error) {
+	m, ok, err := readMetadata(dir)
+	if err != nil {
+		return m, err
+	}
+	if !ok {
+		m = metadata{Format: directoryFormat, StoreID: newStoreID()}
+	}
+	m.Epoch++
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return m, fmt.Errorf("write data directory: %w", err)
+	}
+	err = durable.WriteFile(filepath.Join(dir, metadataFile), func(w io.Writer) error {
+		_, err := w.Write(append(data, '\n'))
+		return err
+	})
+	if err != nil {
+		return m, fmt.Errorf("write data directory: %w", err)
+	}
+	return m, nil
+}
+
+func newStoreID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}

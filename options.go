@@ -1,0 +1,150 @@
+package xdswal
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// Options are the settings of a store. Only Dir has to be set.
+type Options struct {
+	// Dir is the data directory, which one store at a time may have open. It
+	// is created, with mode 0700, if need be.
+	Dir string
+	// MemoryOnly keeps everything in memory alone: Dir and all that is about
+	// persistence is ignored, and nothing survives the process.
+	MemoryOnly bool
+
+	// Sync says when an acknowledged update is on stable storage; default
+	// journal.SyncAlways.
+	Sync journal.SyncPolicy
+	// SegmentBytes is the size of a journal segment; default 32 MiB.
+	SegmentBytes int64
+	// MaxJournalBytes bounds the journal; default 4 GiB. Updates fail with
+	// ErrJournalFull beyond it.
+	MaxJournalBytes int64
+	// CommitTimeout bounds how long an update waits for its commit; default
+	// 10 seconds.
+	CommitTimeout time.Duration
+	// FailOpen applies updates that the journal cannot take, as when the disk
+	// is full: Envoys get them at once, the store is degraded, and a snapshot
+	// makes them durable as soon as one can be written. A crash before that
+	// loses them. Default: such an update fails and changes nothing.
+	FailOpen bool
+
+	// DisableSnapshots keeps the journal alone, which grows to its bound.
+	DisableSnapshots bool
+	// CompactInterval is the time between snapshots; default 10 minutes.
+	CompactInterval time.Duration
+	// CompactTailBytes and CompactTailRecords write a snapshot earlier, when
+	// the events since the last one exceed them; default 256 MiB and
+	// 1,000,000.
+	CompactTailBytes   int64
+	CompactTailRecords int64
+	// KeepSnapshots is how many snapshots are kept, here and in the backend;
+	// default 3, at least 2.
+	KeepSnapshots int
+	// KeepFor keeps all snapshots of that age or younger besides; default an
+	// hour, a negative one keeps none besides. Within what is kept, every
+	// moment can be restored.
+	KeepFor time.Duration
+
+	// Backend is where snapshots are shipped to, nil for none; see
+	// backends/file.
+	Backend backends.Backend
+	// RestoreTimeout bounds the restore at Open, the backend included;
+	// default 10 minutes.
+	RestoreTimeout time.Duration
+
+	// Hooks reports the store's work.
+	Hooks Hooks
+	// Logger gets what an operator should know; default: nobody.
+	Logger *slog.Logger
+}
+
+// Defaults of Options that no package below has.
+const (
+	DefaultRestoreTimeout = 10 * time.Minute
+)
+
+func (o *Options) setDefaults() error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.CommitTimeout = cmp.Or(o.CommitTimeout, xdscache.DefaultCommitTimeout)
+	o.RestoreTimeout = cmp.Or(o.RestoreTimeout, DefaultRestoreTimeout)
+	switch {
+	case o.MemoryOnly:
+	case o.Dir == "":
+		return errors.New("open store: Options.Dir is empty: name a data directory, or set MemoryOnly")
+	case o.FailOpen && o.DisableSnapshots:
+		return errors.New("open store: FailOpen needs snapshots to make good what the journal missed: unset DisableSnapshots or FailOpen")
+	}
+	return nil
+}
+
+func (o *Options) journal(l *eventLog) journal.Options {
+	hooks := o.Hooks.Journal
+	hooks.Commit = l.commitHook(hooks.Commit)
+	return journal.Options{
+		Sync:         o.Sync,
+		SegmentBytes: o.SegmentBytes,
+		MaxBytes:     o.MaxJournalBytes,
+		Committed:    l.apply,
+		Failed:       l.failed,
+		Hooks:        hooks,
+	}
+}
+
+func (o *Options) compactor(dir string, m metadata) compactor.Options {
+	return compactor.Options{
+		Dir:           dir,
+		StoreID:       m.StoreID,
+		Epoch:         m.Epoch,
+		Interval:      o.CompactInterval,
+		TailBytes:     o.CompactTailBytes,
+		TailRecords:   o.CompactTailRecords,
+		KeepSnapshots: o.KeepSnapshots,
+		KeepFor:       o.KeepFor,
+		Backend:       o.Backend,
+		Hooks:         o.Hooks.Compactor,
+		Logger:        o.Logger,
+	}
+}
+
+func (o *Options) replay(dir string, j *journal.Journal) replay.Options {
+	return replay.Options{
+		Dir:       dir,
+		Journal:   replayJournal{j},
+		Backend:   o.Backend,
+		KeepLocal: true,
+		Hooks:     o.Hooks.Replay,
+	}
+}
+
+// Hooks are callbacks about a store's work; each may be nil. They are called
+// by the goroutines that do the work, so they must be safe for concurrent use
+// and return quickly. Package telemetry has adapters for Prometheus and slog.
+type Hooks struct {
+	// Journal reports commits and segments.
+	Journal journal.Hooks
+	// Compactor reports compactions and the writing of snapshots.
+	Compactor compactor.Hooks
+	// Replay reports restores and the reading of snapshots.
+	Replay replay.Hooks
+	// Degraded reports that the journal cannot take updates, and why;
+	// Recovered that it can again.
+	Degraded  func(error)
+	Recovered func()
+	// CacheError reports an update that failed in a method without an error
+	// to return: ClearSnapshot of a snapshot cache, SetResources of a linear
+	// one. The node is empty for a linear cache.
+	CacheError func(cache, node string, err error)
+}

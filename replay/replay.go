@@ -1,0 +1,438 @@
+// Package replay restores a state: the newest valid snapshot, then the journal
+// from there.
+//
+// It never returns less than is known to have been acknowledged. A snapshot
+// that is damaged is passed over for an older one only where the journal still
+// has every event since that one; where it has not, the result is [ErrGap].
+package replay
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+var (
+	// ErrGap is the identity of the error about events that neither a
+	// snapshot nor the journal has.
+	ErrGap = event.ErrGap
+	// ErrTarget is the identity of the error about a point in time that
+	// cannot be restored: it is older than what is kept, or yet to come.
+	ErrTarget = errors.New("not within what is kept")
+)
+
+// Journal is what a restore needs of the journal.
+type Journal interface {
+	// Bounds returns the sequences of the oldest and the newest event that
+	// the journal holds; last is first-1 if it holds none.
+	Bounds() (first, last event.Sequence, err error)
+	// Range calls fn for the events from one sequence to another, in order;
+	// to = 0 stands for the newest.
+	Range(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error
+}
+
+// Target is a moment to restore. The zero value is the newest one.
+type Target struct {
+	// Sequence asks for the state after that event.
+	Sequence event.Sequence
+	// Time asks for the state after the last event that was committed by
+	// then. It is heeded if Sequence is 0.
+	Time time.Time
+}
+
+func (t Target) newest() bool { return t.Sequence == 0 && t.Time.IsZero() }
+
+// String names the moment.
+func (t Target) String() string {
+	switch {
+	case t.Sequence != 0:
+		return fmt.Sprintf("sequence %d", uint64(t.Sequence))
+	case !t.Time.IsZero():
+		return "time " + t.Time.Format(time.RFC3339Nano)
+	default:
+		return "the newest state"
+	}
+}
+
+// Options say what to restore from.
+type Options struct {
+	// Dir is the directory of local snapshots, empty for none.
+	Dir string
+	// Journal is the journal, nil for none.
+	Journal Journal
+	// Backend holds shipped snapshots; nil for none. It is asked only if what
+	// is local does not suffice, so that a restart needs no network.
+	Backend backends.Backend
+	// KeepLocal writes a snapshot that comes from the backend into Dir, for
+	// the next restart.
+	KeepLocal bool
+	// Target is the moment to restore.
+	Target Target
+	// Hooks reports the work.
+	Hooks Hooks
+}
+
+// Hooks are callbacks about a restore; each may be nil.
+type Hooks struct {
+	// SnapshotReadStart, -Stop and -Exception report the reading of one
+	// snapshot.
+	SnapshotReadStart     func(snapshot.Info)
+	SnapshotReadStop      func(snapshot.Info)
+	SnapshotReadException func(snapshot.Info)
+	// ReplayStart, -Stop and -Exception report the whole restore.
+	ReplayStart     func(Result)
+	ReplayStop      func(Result)
+	ReplayException func(Result)
+}
+
+// Result tells how a state was restored.
+type Result struct {
+	// Source is where the snapshot came from: a directory, a backend, or
+	// empty if there was none.
+	Source string
+	// Snapshot is its name, SnapshotSequence its sequence; empty and 0 if
+	// there was none.
+	Snapshot         string
+	SnapshotSequence event.Sequence
+	// StoreID and Epoch are what the snapshot says of its writer.
+	StoreID string
+	Epoch   uint64
+	// Sequence is that of the restored state, Time the time of its last event.
+	Sequence event.Sequence
+	Time     time.Time
+	// Events is how many events of the journal were applied.
+	Events int
+	// Nodes, Resources and Bytes count what the state holds; Bytes is the sum
+	// of the resources' wire sizes.
+	Nodes     int
+	Resources int
+	Bytes     int64
+	// Duration is how long the restore took.
+	Duration time.Duration
+	// Skipped are snapshots that were passed over, newest first.
+	Skipped []Skipped
+	// Err is why the restore failed, nil if it did not.
+	Err error
+}
+
+// Skipped is a snapshot that could not be used.
+type Skipped struct {
+	Location string
+	Name     string
+	Reason   error
+}
+
+// Restore restores the state that opt asks for. If it fails, the state is what
+// could be restored until then, which may be of use to look at and must not be
+// served.
+func Restore(ctx context.Context, opt Options) (*state.State, Result, error) {
+	r := &restore{opt: opt, state: &state.State{}}
+	start := time.Now()
+	call(opt.Hooks.ReplayStart, Result{})
+	err := r.run(ctx)
+	r.result.Sequence, r.result.Time = r.state.Sequence(), r.state.Time()
+	r.result.Nodes, r.result.Resources, r.result.Bytes = r.state.NumNodes(), r.state.NumResources(), r.state.Bytes()
+	r.result.Duration = time.Since(start)
+	if err != nil {
+		r.result.Err = fmt.Errorf("restore %s: %w", opt.Target, err)
+		call(opt.Hooks.ReplayException, r.result)
+		return r.state, r.result, r.result.Err
+	}
+	call(opt.Hooks.ReplayStop, r.result)
+	return r.state, r.result, nil
+}
+
+func call[T any](fn func(T), v T) {
+	if fn != nil {
+		fn(v)
+	}
+}
+
+type restore struct {
+	opt    Options
+	state  *state.State
+	result Result
+	// first and last bound the journal.
+	first, last event.Sequence
+	// known is the newest event that there is a trace of.
+	known event.Sequence
+	// places are where snapshots may be, the nearest first.
+	places []place
+}
+
+func (r *restore) run(ctx context.Context) error {
+	r.first, r.last = 1, 0
+	if r.opt.Journal != nil {
+		first, last, err := r.opt.Journal.Bounds()
+		if err != nil {
+			return err
+		}
+		r.first, r.last = first, last
+	}
+	// A journal that begins later was once written up to there.
+	r.known = max(r.last, r.first-1)
+	if err := r.checkTarget(); err != nil {
+		return err
+	}
+	if r.opt.Dir != "" {
+		r.places = append(r.places, localPlace(r.opt.Dir))
+	}
+	if r.opt.Backend != nil {
+		r.places = append(r.places, backendPlace(r.opt.Backend, r.opt.Dir, r.opt.KeepLocal))
+	}
+	var problems error
+	for _, p := range r.places {
+		err := r.from(ctx, p)
+		// A newer xdswal's data is no reason to look elsewhere for less.
+		if errors.Is(err, event.ErrVersion) || ctx.Err() != nil {
+			return err
+		}
+		problems = errors.Join(problems, err)
+		if err == nil && r.complete() && !r.nothing() {
+			break
+		}
+	}
+	if !r.complete() {
+		return errors.Join(r.gap(), problems)
+	}
+	if r.nothing() && problems != nil {
+		// Nothing is here, and whether something is there is not known.
+		return problems
+	}
+	return r.tail(ctx)
+}
+
+// nothing reports whether there is no trace of any event.
+func (r *restore) nothing() bool { return r.known == 0 && r.state.Sequence() == 0 }
+
+// checkTarget refuses a sequence that is yet to come as far as the journal
+// knows; snapshots may know of more.
+func (r *restore) checkTarget() error {
+	if r.opt.Target.Time.IsZero() || r.opt.Target.Sequence != 0 {
+		return nil
+	}
+	if r.opt.Target.Time.After(time.Now().Add(time.Minute)) {
+		return fmt.Errorf("%w: %s is in the future", ErrTarget, r.opt.Target)
+	}
+	return nil
+}
+
+// from takes the newest usable snapshot of a place as the base, if that brings
+// the restore further.
+func (r *restore) from(ctx context.Context, p place) error {
+	candidates, err := p.list(ctx)
+	if err != nil {
+		return err
+	}
+	if len(candidates) > 0 && r.opt.Target.newest() {
+		r.known = max(r.known, candidates[0].name.Sequence)
+	}
+	for _, c := range candidates {
+		if c.name.Sequence <= r.state.Sequence() || (r.opt.Target.Sequence != 0 && c.name.Sequence > r.opt.Target.Sequence) {
+			continue
+		}
+		err := r.read(ctx, p, c)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errLater):
+			continue
+		case errors.Is(err, event.ErrVersion), ctx.Err() != nil:
+			return err
+		}
+		r.result.Skipped = append(r.result.Skipped, Skipped{Location: p.location, Name: c.name.String(), Reason: err})
+	}
+	return nil
+}
+
+// errLater says that a snapshot is later than the target.
+var errLater = errors.New("later than the target")
+
+// read makes a snapshot the base.
+func (r *restore) read(ctx context.Context, p place, c candidate) error {
+	info := snapshot.Info{Location: p.location, Name: c.name.String(), Sequence: c.name.Sequence, Bytes: c.size}
+	call(r.opt.Hooks.SnapshotReadStart, info)
+	start := time.Now()
+	st, contents, err := p.read(ctx, c, func(h snapshot.Header) error {
+		if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && h.Time.After(t.Time) {
+			return errLater
+		}
+		if h.Sequence != c.name.Sequence {
+			return fmt.Errorf("%w: header has sequence %d, the name %d", event.ErrCorrupt, h.Sequence, c.name.Sequence)
+		}
+		return nil
+	})
+	info.Duration = time.Since(start)
+	if err != nil {
+		info.Err = fmt.Errorf("read snapshot %s in %s: %w", c.name, p.location, err)
+		call(r.opt.Hooks.SnapshotReadException, info)
+		return info.Err
+	}
+	r.state = st
+	r.result.Source, r.result.Snapshot, r.result.SnapshotSequence = p.location, c.name.String(), c.name.Sequence
+	r.result.StoreID, r.result.Epoch = contents.Header.StoreID, contents.Header.Epoch
+	info.Nodes, info.Resources, info.ResourceBytes, info.Bytes = st.NumNodes(), st.NumResources(), st.Bytes(), contents.Size
+	call(r.opt.Hooks.SnapshotReadStop, info)
+	return nil
+}
+
+// complete reports whether base and journal together reach all that is known,
+// or the target.
+func (r *restore) complete() bool {
+	base := r.state.Sequence()
+	continues := r.last >= r.first && r.first <= base+1
+	if r.opt.Target.Sequence != 0 {
+		return base == r.opt.Target.Sequence || (continues && r.last >= r.opt.Target.Sequence)
+	}
+	if !r.opt.Target.Time.IsZero() {
+		return continues || base >= r.known
+	}
+	return base >= r.known || (continues && r.last >= r.known)
+}
+
+func (r *restore) gap() error {
+	base := r.state.Sequence()
+	if t := r.opt.Target; t.Sequence > max(r.known, base) {
+		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, t, max(r.known, base))
+	}
+	from := "no snapshot can be read"
+	if base > 0 {
+		from = fmt.Sprintf("the newest usable snapshot is of event %d", base)
+	}
+	has := "the journal holds no events"
+	if r.last >= r.first {
+		has = fmt.Sprintf("the journal holds events %d to %d", r.first, r.last)
+	}
+	identity := ErrGap
+	if !r.opt.Target.newest() && len(r.result.Skipped) == 0 {
+		identity = fmt.Errorf("%w: %w", ErrTarget, ErrGap)
+	}
+	return fmt.Errorf("%w: %s and %s, but event %d is known: see what was skipped, and restore from a backend or a copy that has it",
+		identity, from, has, r.known)
+}
+
+// tail applies the journal to the base.
+func (r *restore) tail(ctx context.Context) error {
+	next, to := r.state.Sequence()+1, r.opt.Target.Sequence
+	if r.opt.Journal == nil || r.last < next || (to != 0 && to < next) {
+		return nil
+	}
+	err := r.opt.Journal.Range(ctx, next, to, func(ev *event.Event) error {
+		if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && ev.Time.After(t.Time) {
+			return errLater
+		}
+		st, err := r.state.Apply(ev)
+		if err != nil {
+			return err
+		}
+		r.state = st
+		r.result.Events++
+		return nil
+	})
+	if errors.Is(err, errLater) {
+		return nil
+	}
+	return err
+}
+
+// place is where snapshots are.
+type place struct {
+	location string
+	list     func(context.Context) ([]candidate, error)
+	read     func(context.Context, candidate, func(snapshot.Header) error) (*state.State, snapshot.Contents, error)
+}
+
+type candidate struct {
+	name snapshot.Name
+	key  string
+	size int64
+}
+
+func localPlace(dir string) place {
+	return place{
+		location: dir,
+		list: func(context.Context) ([]candidate, error) {
+			local, err := catalog.Local(dir)
+			out := make([]candidate, len(local))
+			for i, l := range local {
+				out[i] = candidate{name: l.Name, key: l.Path, size: l.Size}
+			}
+			return out, err
+		},
+		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+			f, err := os.Open(c.key)
+			if err != nil {
+				return nil, snapshot.Contents{}, err
+			}
+			defer f.Close()
+			return Decode(ctx, f, check)
+		},
+	}
+}
+
+func backendPlace(b backends.Backend, dir string, keep bool) place {
+	return place{
+		location: b.String(),
+		list: func(ctx context.Context) ([]candidate, error) {
+			remote, err := catalog.Remote(ctx, b)
+			out := make([]candidate, len(remote))
+			for i, r := range remote {
+				out[i] = candidate{name: r.Name, key: r.Path, size: r.Size}
+			}
+			return out, err
+		},
+		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+			body, err := b.Get(ctx, c.key, 0, -1)
+			if err != nil {
+				return nil, snapshot.Contents{}, err
+			}
+			defer body.Close()
+			if dir == "" || !keep {
+				return Decode(ctx, body, check)
+			}
+			return decodeAndKeep(ctx, body, filepath.Join(dir, c.name.String()), check)
+		},
+	}
+}
+
+// decodeAndKeep decodes a snapshot while it writes it to a file, which comes
+// into being only if all of it was decoded.
+func decodeAndKeep(ctx context.Context, body io.Reader, path string, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+	var st *state.State
+	var contents snapshot.Contents
+	err := durable.WriteFile(path, func(w io.Writer) error {
+		var err error
+		st, contents, err = Decode(ctx, io.TeeReader(body, w), check)
+		return err
+	})
+	return st, contents, err
+}
+
+// Decode reads a snapshot into a state. The check, if it is not nil, may refuse
+// it by its header.
+func Decode(ctx context.Context, r io.Reader, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+	var b *state.Builder
+	contents, err := snapshot.Read(ctx, bufio.NewReaderSize(r, 1<<18), func(h snapshot.Header) (snapshot.Sink, error) {
+		b = state.NewBuilder(h.Sequence, h.Time)
+		if check == nil {
+			return b, nil
+		}
+		return b, check(h)
+	})
+	if err != nil {
+		return nil, contents, err
+	}
+	return b.Build(), contents, nil
+}

@@ -1,0 +1,198 @@
+package xdscache
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"weak"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/runtime/protoiface"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Resource is a resource as go-control-plane serves it: a message that
+// marshals by copying the bytes it holds, and that decodes them when somebody
+// looks inside. It is proto.Equal to the message that was set. Decoded serves
+// who wants that message itself.
+type Resource event.Resource
+
+var (
+	_ types.ResourceWithName = (*Resource)(nil)
+	_ protoreflect.Message   = (*message)(nil)
+)
+
+// served returns r as go-control-plane takes it, at no cost.
+func served(r *event.Resource) *Resource { return (*Resource)(r) }
+
+// GetName returns the resource's name.
+func (r *Resource) GetName() string { return r.Name }
+
+// String tells the resource's type, name and size, and nothing of what is in
+// it.
+func (r *Resource) String() string {
+	return fmt.Sprintf("%s %q (%d bytes)", r.TypeURL, r.Name, len(r.Value))
+}
+
+// Decoded returns the message that was set, for example a *clusterv3.Cluster,
+// as a new copy. A type that is not linked into the program gives an Empty
+// whose unknown fields are the resource.
+func (r *Resource) Decoded() (proto.Message, error) {
+	m := messageType(r.TypeURL).New().Interface()
+	if err := proto.Unmarshal(r.Value, m); err != nil {
+		return nil, fmt.Errorf("decode %s %q: the bytes are not a message of that type", r.TypeURL, r.Name)
+	}
+	return m, nil
+}
+
+// ProtoReflect returns the resource's reflective view.
+func (r *Resource) ProtoReflect() protoreflect.Message { return &message{r: r} }
+
+func messageType(typeURL string) protoreflect.MessageType {
+	t, err := protoregistry.GlobalTypes.FindMessageByURL(typeURL)
+	if err != nil {
+		return (*emptypb.Empty)(nil).ProtoReflect().Type()
+	}
+	return t
+}
+
+// message is the reflective view of a resource. Marshaling goes through its
+// methods and decodes nothing; everything else decodes, once a view.
+type message struct {
+	r       *Resource
+	once    sync.Once
+	decoded protoreflect.Message
+}
+
+var methods = protoiface.Methods{
+	Flags: protoiface.SupportMarshalDeterministic,
+	Size: func(in protoiface.SizeInput) protoiface.SizeOutput {
+		return protoiface.SizeOutput{Size: len(in.Message.(*message).r.Value)}
+	},
+	Marshal: func(in protoiface.MarshalInput) (protoiface.MarshalOutput, error) {
+		return protoiface.MarshalOutput{Buf: append(in.Buf, in.Message.(*message).r.Value...)}, nil
+	},
+	// The message was marshaled before: it had what it requires.
+	CheckInitialized: func(protoiface.CheckInitializedInput) (protoiface.CheckInitializedOutput, error) {
+		return protoiface.CheckInitializedOutput{}, nil
+	},
+}
+
+// decode returns the decoded message. Bytes that do not decode give a message
+// that is not valid, for want of an error to return.
+func (m *message) decode() protoreflect.Message {
+	m.once.Do(func() {
+		decoded, err := m.r.Decoded()
+		if err != nil {
+			m.decoded = m.Type().Zero()
+			return
+		}
+		m.decoded = decoded.ProtoReflect()
+	})
+	return m.decoded
+}
+
+func (m *message) Descriptor() protoreflect.MessageDescriptor { return m.Type().Descriptor() }
+func (m *message) Type() protoreflect.MessageType             { return messageType(m.r.TypeURL) }
+func (m *message) New() protoreflect.Message                  { return m.Type().New() }
+func (m *message) Interface() protoreflect.ProtoMessage       { return m.r }
+func (m *message) ProtoMethods() *protoiface.Methods          { return &methods }
+func (m *message) IsValid() bool                              { return true }
+func (m *message) GetUnknown() protoreflect.RawFields         { return m.decode().GetUnknown() }
+
+func (m *message) Range(f func(protoreflect.FieldDescriptor, protoreflect.Value) bool) {
+	m.decode().Range(f)
+}
+
+func (m *message) Has(fd protoreflect.FieldDescriptor) bool { return m.decode().Has(fd) }
+
+func (m *message) Get(fd protoreflect.FieldDescriptor) protoreflect.Value {
+	return m.decode().Get(fd)
+}
+
+func (m *message) WhichOneof(od protoreflect.OneofDescriptor) protoreflect.FieldDescriptor {
+	return m.decode().WhichOneof(od)
+}
+
+func (m *message) NewField(fd protoreflect.FieldDescriptor) protoreflect.Value {
+	return m.decode().NewField(fd)
+}
+
+// A resource is immutable, like a read-only message of the protobuf module.
+
+func (m *message) Clear(protoreflect.FieldDescriptor)                   { m.refuse() }
+func (m *message) Set(protoreflect.FieldDescriptor, protoreflect.Value) { m.refuse() }
+func (m *message) SetUnknown(protoreflect.RawFields)                    { m.refuse() }
+
+func (m *message) Mutable(protoreflect.FieldDescriptor) protoreflect.Value {
+	m.refuse()
+	return protoreflect.Value{}
+}
+
+func (m *message) refuse() {
+	panic(fmt.Sprintf("xdscache: %s is immutable: change a copy made by Decoded or proto.Clone", m.r))
+}
+
+// newResource marshals a message that is to be served under a name.
+func newResource(typeURL, name string, res types.ResourceWithTTL) (*event.Resource, error) {
+	if isNil(res.Resource) {
+		return nil, fmt.Errorf("resource %q of type %s is nil", name, typeURL)
+	}
+	if r, ok := res.Resource.(*Resource); ok {
+		return &event.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
+	}
+	value, err := cachev3.MarshalResource(res.Resource)
+	if err != nil {
+		return nil, fmt.Errorf("marshal resource %q of type %s: %w", name, typeURL, err)
+	}
+	return &event.Resource{
+		Name:    name,
+		TypeURL: ownTypeURL(typeURL, res.Resource),
+		Version: cachev3.HashResource(value),
+		Value:   value,
+		TTL:     res.TTL,
+		Source:  sourceOf(res.Resource),
+	}, nil
+}
+
+// ownTypeURL returns the URL of the message's own type, which is typeURL but
+// for snapshots that serve foreign messages.
+func ownTypeURL(typeURL string, m proto.Message) string {
+	name := string(m.ProtoReflect().Descriptor().FullName())
+	if strings.TrimPrefix(typeURL, resourcev3.APITypePrefix) == name {
+		return typeURL
+	}
+	return resourcev3.APITypePrefix + name
+}
+
+func isNil(m proto.Message) bool {
+	if m == nil {
+		return true
+	}
+	v := reflect.ValueOf(m)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+// address returns where a message is, nil if it is not behind a pointer.
+func address(m proto.Message) *byte {
+	v := reflect.ValueOf(m)
+	if v.Kind() != reflect.Pointer {
+		return nil
+	}
+	return (*byte)(v.UnsafePointer())
+}
+
+// sourceOf returns the message's address in a form that does not keep the
+// message in memory, and that no later message at that address equals.
+func sourceOf(m proto.Message) weak.Pointer[byte] { return weak.Make(address(m)) }
+
+// isSource reports whether r was marshaled from the message at p.
+func isSource(r *event.Resource, p *byte) bool { return p != nil && r.Source.Value() == p }

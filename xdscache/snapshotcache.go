@@ -1,0 +1,333 @@
+package xdscache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+// SnapshotCache is a [cachev3.SnapshotCache] whose updates are durable before
+// an Envoy sees them. It is safe for concurrent use; updates of one node are
+// ordered among themselves, those of different nodes run in parallel.
+type SnapshotCache struct {
+	served cachev3.SnapshotCache
+	hash   cachev3.NodeHash
+	log    Log
+	name   string
+	opt    options
+
+	entities sync.Map // node key → *entity
+
+	mu sync.RWMutex
+	// current is what the served cache holds, by node.
+	current map[string]*servedSnapshot
+	// typeURLs are the types that foreign snapshots are asked for, sorted.
+	typeURLs []string
+}
+
+var _ cachev3.SnapshotCache = (*SnapshotCache)(nil)
+
+// NewSnapshotCache returns a cache that holds what the log's state has for it,
+// and serves that at once. Its first parameters are those of
+// cachev3.NewSnapshotCache.
+func NewSnapshotCache(l Log, ads bool, hash cachev3.NodeHash, opts ...Option) *SnapshotCache {
+	opt := newOptions(opts)
+	c := &SnapshotCache{
+		hash:    hash,
+		log:     l,
+		name:    SnapshotCacheName(opt.name),
+		opt:     opt,
+		current: map[string]*servedSnapshot{},
+	}
+	c.typeURLs = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(opt.typeURLs), knownTypes...))))
+	if opt.heartbeat > 0 {
+		c.served = cachev3.NewSnapshotCacheWithHeartbeating(opt.heartbeatCtx, ads, hash, opt.logger, opt.heartbeat)
+	} else {
+		c.served = cachev3.NewSnapshotCache(ads, hash, opt.logger)
+	}
+	for node := range l.State().Cache(c.name) {
+		s := newServed(node)
+		c.current[node.Name()] = s
+		// No watch is open yet: this cannot fail.
+		_ = c.served.SetSnapshot(context.Background(), node.Name(), s)
+	}
+	return c
+}
+
+// Name returns the cache's name among the snapshot caches of its store.
+func (c *SnapshotCache) Name() string { return c.opt.name }
+
+// SetSnapshot makes snapshot the node's configuration. It returns when that is
+// durable and go-control-plane's cache has answered the watches for it.
+//
+// If it could not be made durable, the error says why and the node keeps the
+// configuration it had. If it is durable but a watch did not take its answer
+// until ctx was done, the error is the context's, as go-control-plane's;
+// setting the same snapshot again then tells that watch. A ctx that is done
+// when SetSnapshot is called changes nothing. One that is done later does not
+// end the wait for the commit, which the commit timeout does.
+//
+// A snapshot that equals the one before is not journaled again.
+func (c *SnapshotCache) SetSnapshot(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) error {
+	_, err := c.Set(ctx, node, snapshot)
+	return err
+}
+
+// Set is SetSnapshot and returns the sequence at which the node is durable as
+// set.
+func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) (event.Sequence, error) {
+	if isNilSnapshot(snapshot) {
+		return 0, fmt.Errorf("set snapshot of node %q: the snapshot is nil", node)
+	}
+	want, err := wantSnapshot(snapshot)
+	if err != nil {
+		return 0, fmt.Errorf("set snapshot of node %q: %w", node, err)
+	}
+	urls := c.types()
+	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
+	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*event.Event, error) {
+		return d.snapshot(base, urls, want)
+	})
+}
+
+// ResourceName names a resource of a node.
+type ResourceName struct {
+	TypeURL, Name string
+}
+
+// UpdateResources changes some resources of a node and leaves the others: it
+// sets upserts, which are keyed by type URL, removes deletes, and gives the
+// types that it touches the version. Its cost grows with the change and not
+// with the node, apart from what go-control-plane does for open watches. It
+// returns and fails as SetSnapshot does, with the event's sequence. A node that
+// is not there is made.
+//
+// With neither upserts nor deletes only a node that is not there is made.
+func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (event.Sequence, error) {
+	changes, err := newChanges(upserts, deletes)
+	if err != nil {
+		return 0, fmt.Errorf("update resources of node %q: %w", node, err)
+	}
+	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
+	return c.update(ctx, "update resources of", node, nil, func(base *state.Node) (*event.Event, error) {
+		return d.changes(base, changes, version)
+	})
+}
+
+// Clear removes a node's snapshot and go-control-plane's status of the node.
+func (c *SnapshotCache) Clear(ctx context.Context, node string) error {
+	_, err := c.Delete(ctx, node)
+	return err
+}
+
+// Delete is Clear and returns the sequence at which the node is gone.
+func (c *SnapshotCache) Delete(ctx context.Context, node string) (event.Sequence, error) {
+	return c.update(ctx, "clear", node, nil, func(base *state.Node) (*event.Event, error) {
+		if base == nil {
+			return nil, nil
+		}
+		return &event.Event{Kind: event.Clear, Cache: c.name, Node: node}, nil
+	})
+}
+
+// ClearSnapshot is Clear for callers of go-control-plane's interface, which
+// has no error to return: it is reported to the error handler.
+func (c *SnapshotCache) ClearSnapshot(node string) {
+	if err := c.Clear(context.Background(), node); err != nil {
+		c.opt.onError(c.name, node, err)
+	}
+}
+
+func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*event.Event, error)) (event.Sequence, error) {
+	e := c.entity(node)
+	ev, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, ev *event.Event) error {
+		return c.publish(ctx, e, ev, given)
+	})
+	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() {
+		return 0, err // as go-control-plane's own
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s node %q: %w", what, node, err)
+	}
+	if ev == nil {
+		return c.log.State().Sequence(), nil
+	}
+	return ev.Sequence, nil
+}
+
+// publish brings the served cache to the durable state of a node, which has at
+// least ev. Updates that were committed together are published together.
+func (c *SnapshotCache) publish(ctx context.Context, e *entity, ev *event.Event, given cachev3.ResourceSnapshot) error {
+	e.publishing.Lock()
+	defer e.publishing.Unlock()
+	c.mu.RLock()
+	current := c.current[e.node]
+	c.mu.RUnlock()
+
+	st := c.log.State()
+	node := st.Node(e.cache, e.node)
+	if node == nil {
+		c.setCurrent(e.node, nil)
+		e.published, e.untold = st.Sequence(), false
+		c.served.ClearSnapshot(e.node)
+		return nil
+	}
+	isNew := current == nil || current.node.Sequence() != node.Sequence()
+	if isNew {
+		current = newServed(node)
+	}
+	if given != nil && (ev == nil || ev.Sequence == node.Sequence()) {
+		current.given(given)
+	}
+	if !isNew && !e.untold {
+		return nil
+	}
+	c.setCurrent(e.node, current)
+	err := c.served.SetSnapshot(ctx, e.node, current)
+	e.published, e.untold = st.Sequence(), err != nil
+	return err
+}
+
+func (c *SnapshotCache) setCurrent(node string, s *servedSnapshot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s == nil {
+		delete(c.current, node)
+		return
+	}
+	c.current[node] = s
+}
+
+func (c *SnapshotCache) entity(node string) *entity {
+	if e, ok := c.entities.Load(node); ok {
+		return e.(*entity)
+	}
+	e, _ := c.entities.LoadOrStore(node, &entity{log: c.log, cache: c.name, node: node})
+	return e.(*entity)
+}
+
+// GetSnapshot returns the node's snapshot: the one that was set, while the
+// caller holds it, or a copy with decoded messages, which is the caller's to
+// change. It is a *cachev3.Snapshot unless a snapshot of another kind was set
+// or the node has a type that go-control-plane does not know.
+func (c *SnapshotCache) GetSnapshot(node string) (cachev3.ResourceSnapshot, error) {
+	c.mu.RLock()
+	s := c.current[node]
+	c.mu.RUnlock()
+	if s == nil {
+		return nil, fmt.Errorf("no snapshot found for node %s", node)
+	}
+	return s.original()
+}
+
+// GetNode returns what is served to a node, with its resources as bytes, nil
+// if the node has no snapshot. It costs nothing.
+func (c *SnapshotCache) GetNode(node string) *state.Node {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if s := c.current[node]; s != nil {
+		return s.node
+	}
+	return nil
+}
+
+// Nodes yields what is served to each node, sorted by node.
+func (c *SnapshotCache) Nodes() iter.Seq[*state.Node] {
+	return func(yield func(*state.Node) bool) {
+		c.mu.RLock()
+		current := maps.Clone(c.current)
+		c.mu.RUnlock()
+		for _, name := range slices.Sorted(maps.Keys(current)) {
+			if !yield(current[name].node) {
+				return
+			}
+		}
+	}
+}
+
+// GetStatusInfo forwards to go-control-plane's cache.
+func (c *SnapshotCache) GetStatusInfo(node string) cachev3.StatusInfo {
+	return c.served.GetStatusInfo(node)
+}
+
+// GetStatusKeys forwards to go-control-plane's cache.
+func (c *SnapshotCache) GetStatusKeys() []string { return c.served.GetStatusKeys() }
+
+// CreateWatch forwards to go-control-plane's cache.
+func (c *SnapshotCache) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
+	if err := c.discover(context.Background(), c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
+		return nil, err
+	}
+	return c.served.CreateWatch(request, sub, value)
+}
+
+// CreateDeltaWatch forwards to go-control-plane's cache.
+func (c *SnapshotCache) CreateDeltaWatch(request *cachev3.DeltaRequest, sub cachev3.Subscription, value chan cachev3.DeltaResponse) (func(), error) {
+	if err := c.discover(context.Background(), c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
+		return nil, err
+	}
+	return c.served.CreateDeltaWatch(request, sub, value)
+}
+
+// Fetch forwards to go-control-plane's cache.
+func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
+	if err := c.discover(ctx, c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
+		return nil, err
+	}
+	return c.served.Fetch(ctx, request)
+}
+
+func (c *SnapshotCache) types() []string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.typeURLs
+}
+
+// discover learns of a type that a client asks for and that the node's
+// foreign snapshot has, and journals it before the client sees it. A
+// ResourceSnapshot tells of a type only when it is asked for it.
+func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) error {
+	c.mu.RLock()
+	current := c.current[node]
+	_, known := slices.BinarySearch(c.typeURLs, typeURL)
+	c.mu.RUnlock()
+	if known || current == nil {
+		return nil
+	}
+	foreign := current.foreign()
+	if foreign == nil || (foreign.GetVersion(typeURL) == "" && len(foreign.GetResources(typeURL)) == 0) {
+		return nil
+	}
+	c.mu.Lock()
+	if at, known := slices.BinarySearch(c.typeURLs, typeURL); !known {
+		c.typeURLs = slices.Insert(slices.Clone(c.typeURLs), at, typeURL)
+	}
+	snapshots := map[string]cachev3.ResourceSnapshot{}
+	for name, s := range c.current {
+		if foreign := s.foreign(); foreign != nil {
+			snapshots[name] = foreign
+		}
+	}
+	c.mu.Unlock()
+	for name, snapshot := range snapshots {
+		if err := c.SetSnapshot(ctx, name, snapshot); err != nil {
+			return fmt.Errorf("journal type %s, which a client asks for: %w", typeURL, err)
+		}
+	}
+	return nil
+}
+
+func isNilSnapshot(s cachev3.ResourceSnapshot) bool {
+	own, ok := s.(*cachev3.Snapshot)
+	return s == nil || (ok && own == nil)
+}
