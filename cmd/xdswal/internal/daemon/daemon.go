@@ -1,0 +1,220 @@
+// Package daemon is xdswal serve: a store, an xDS server on its cache, and the
+// admin interface.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/backendurl"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcedir"
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// Run serves until ctx is done, and then shuts down: clients are let go, what
+// was acknowledged is durable, and a last snapshot is written. It returns nil
+// after a shutdown in which nothing failed.
+func Run(ctx context.Context, c Config, logs io.Writer) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	logger, err := newLogger(c, logs)
+	if err != nil {
+		return err
+	}
+	d := &daemon{config: c, logger: logger, registry: prometheus.NewRegistry()}
+	return d.run(ctx)
+}
+
+func newLogger(c Config, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level is %q: say debug, info, warn or error", c.LogLevel)
+	}
+	opt := &slog.HandlerOptions{Level: level}
+	switch c.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opt)), nil
+	}
+	return nil, fmt.Errorf("--log-format is %q: say text or json", c.LogFormat)
+}
+
+type daemon struct {
+	config   Config
+	logger   *slog.Logger
+	registry *prometheus.Registry
+	store    *xdswal.Store
+	cache    *xdscache.SnapshotCache
+}
+
+func (d *daemon) run(ctx context.Context) (err error) {
+	// Both addresses first: what is taken is told before anything is done.
+	var lc net.ListenConfig
+	xdsListener, err := lc.Listen(ctx, "tcp", d.config.XDSAddr)
+	if err != nil {
+		return fmt.Errorf("listen for xDS: %w", err)
+	}
+	defer xdsListener.Close()
+	adminListener, err := lc.Listen(ctx, "tcp", d.config.AdminAddr)
+	if err != nil {
+		return fmt.Errorf("listen for the admin interface: %w", err)
+	}
+	defer adminListener.Close()
+
+	// The admin interface answers /healthz while the store is restored.
+	handler := d.adminHandler(adminListener.Addr())
+	stopAdmin, adminFailed := d.serveAdmin(adminListener, handler)
+	defer stopAdmin()
+
+	if err := d.openStore(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.closeStore()) }()
+
+	x, err := newXDSServer(d.config, d.cache, d.logger)
+	if err != nil {
+		return err
+	}
+	xdsFailed := x.serve(xdsListener)
+	defer x.stop()
+	handler.Ready(admin.Service{Store: d.store, Cache: d.cache})
+	d.logger.Info("serving", "xds", xdsListener.Addr().String(), "admin", adminListener.Addr().String(), "dir", d.config.Dir)
+
+	stopLoader := d.loadResources(ctx)
+	defer stopLoader()
+	select {
+	case <-ctx.Done():
+		d.logger.Info("shutting down")
+		return nil
+	case err := <-xdsFailed:
+		return fmt.Errorf("serve xDS: %w", err)
+	case err := <-adminFailed:
+		return fmt.Errorf("serve the admin interface: %w", err)
+	}
+}
+
+func (d *daemon) openStore(ctx context.Context) error {
+	sync, err := journal.ParseSyncPolicy(d.config.Sync)
+	if err != nil {
+		return fmt.Errorf("--sync: %w", err)
+	}
+	var backend backends.Backend
+	if d.config.Backend != "" {
+		if backend, err = backendurl.Open(ctx, d.config.Backend); err != nil {
+			return fmt.Errorf("--backend: %w", err)
+		}
+	}
+	hooks, attach, err := newHooks(d.registry, d.logger)
+	if err != nil {
+		return err
+	}
+	d.store, err = xdswal.Open(ctx, xdswal.Options{
+		Dir:              d.config.Dir,
+		MemoryOnly:       d.config.MemoryOnly,
+		Sync:             sync,
+		MaxJournalBytes:  d.config.MaxJournalBytes,
+		CommitTimeout:    d.config.CommitTimeout,
+		FailOpen:         d.config.FailOpen,
+		DisableSnapshots: d.config.NoSnapshots,
+		CompactInterval:  d.config.CompactInterval,
+		KeepSnapshots:    d.config.KeepSnapshots,
+		KeepFor:          d.config.KeepFor,
+		Backend:          backend,
+		Hooks:            hooks,
+		Logger:           d.logger,
+	})
+	if err != nil {
+		return err
+	}
+	attach(d.store)
+	opts := []xdscache.Option{}
+	if d.config.Heartbeat > 0 {
+		opts = append(opts, xdscache.WithHeartbeat(context.WithoutCancel(ctx), d.config.Heartbeat))
+	}
+	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}, opts...)
+	return nil
+}
+
+func (d *daemon) closeStore() error {
+	ctx, cancel := context.WithTimeout(context.Background(), d.config.ShutdownTimeout)
+	defer cancel()
+	err := d.store.Close(ctx)
+	if err == nil {
+		d.logger.Info("closed", "sequence", uint64(d.store.State().Sequence()))
+	}
+	return err
+}
+
+func (d *daemon) adminHandler(addr net.Addr) *admin.Handler {
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	loopback := isLoopback(addr)
+	if !loopback {
+		d.logger.Warn("the admin interface is not on a loopback address: it has no authentication and shows private keys", "addr", addr.String())
+	}
+	metrics := promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})
+	return admin.New(d.config.MaxBodyBytes, metrics, loopback, d.logger)
+}
+
+func isLoopback(addr net.Addr) bool {
+	ap, err := netip.ParseAddrPort(addr.String())
+	return err == nil && ap.Addr().IsLoopback()
+}
+
+// serveAdmin returns a function that stops the server, and the channel that
+// tells if it ends by itself.
+func (d *daemon) serveAdmin(l net.Listener, h http.Handler) (stop func(), failed <-chan error) {
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(d.logger.Handler(), slog.LevelWarn),
+	}
+	ch := make(chan error, 1)
+	go func() { ch <- server.Serve(l) }()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}, ch
+}
+
+// loadResources follows the resource directory until the function that it
+// returns is called.
+func (d *daemon) loadResources(ctx context.Context) (stop func()) {
+	if d.config.Resources == "" {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	loader := &resourcedir.Loader{Dir: d.config.Resources, MaxBytes: d.config.MaxBodyBytes, Cache: d.cache, Logger: d.logger}
+	var done sync.WaitGroup
+	done.Add(1)
+	go func() {
+		defer done.Done()
+		loader.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		done.Wait()
+	}
+}

@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoverygrpc "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	extensionservice "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
+	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	runtimeservice "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	secretservice "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// maxStreams bounds the streams of one connection: an Envoy without ADS opens
+// one a type and resource.
+const maxStreams = 100_000
+
+// xdsServer serves ADS and the services of each type, state of the world and
+// delta.
+type xdsServer struct {
+	grpc   *grpc.Server
+	cancel context.CancelFunc
+}
+
+func newXDSServer(c Config, cache cachev3.Cache, logger *slog.Logger) (*xdsServer, error) {
+	creds, err := transport(c)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(c.XDSAddr)
+	if ip := net.ParseIP(host); c.XDSCert == "" && (ip == nil || !ip.IsLoopback()) && host != "localhost" {
+		logger.Warn("xDS is served in plain text on an address that is not loopback: private keys cross the network; see --xds-tls-cert", "addr", c.XDSAddr)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := grpc.NewServer(
+		grpc.Creds(creds),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	s := serverv3.NewServer(ctx, cache, nil)
+	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(g, s)
+	clusterservice.RegisterClusterDiscoveryServiceServer(g, s)
+	endpointservice.RegisterEndpointDiscoveryServiceServer(g, s)
+	listenerservice.RegisterListenerDiscoveryServiceServer(g, s)
+	routeservice.RegisterRouteDiscoveryServiceServer(g, s)
+	routeservice.RegisterScopedRoutesDiscoveryServiceServer(g, s)
+	routeservice.RegisterVirtualHostDiscoveryServiceServer(g, s)
+	secretservice.RegisterSecretDiscoveryServiceServer(g, s)
+	runtimeservice.RegisterRuntimeDiscoveryServiceServer(g, s)
+	extensionservice.RegisterExtensionConfigDiscoveryServiceServer(g, s)
+	return &xdsServer{grpc: g, cancel: cancel}, nil
+}
+
+func transport(c Config) (credentials.TransportCredentials, error) {
+	if c.XDSCert == "" {
+		return insecure.NewCredentials(), nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.XDSCert, c.XDSKey)
+	if err != nil {
+		return nil, fmt.Errorf("load the xDS server's certificate: %w", err)
+	}
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if c.XDSClientCA == "" {
+		return credentials.NewTLS(conf), nil
+	}
+	pem, err := os.ReadFile(c.XDSClientCA)
+	if err != nil {
+		return nil, fmt.Errorf("load the xDS clients' authorities: %w", err)
+	}
+	conf.ClientCAs = x509.NewCertPool()
+	if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("load the xDS clients' authorities: %s holds no PEM certificate", c.XDSClientCA)
+	}
+	conf.ClientAuth = tls.RequireAndVerifyClientCert
+	return credentials.NewTLS(conf), nil
+}
+
+// serve serves on l, and tells if that ends by itself.
+func (s *xdsServer) serve(l net.Listener) <-chan error {
+	failed := make(chan error, 1)
+	go func() {
+		if err := s.grpc.Serve(l); err != nil {
+			failed <- err
+		}
+	}()
+	return failed
+}
+
+// stop ends all streams: xDS streams do not end by themselves, and clients go
+// on with what they have.
+func (s *xdsServer) stop() {
+	s.cancel()
+	s.grpc.Stop()
+}
+
+// xdsLogger gives go-control-plane's cache the daemon's logger. What it says at
+// its info level is said for each request of each client.
+type xdsLogger struct {
+	*slog.Logger
+}
+
+func (l xdsLogger) Debugf(string, ...any) {}
+func (l xdsLogger) Infof(format string, args ...any) {
+	if l.Enabled(context.Background(), slog.LevelDebug) {
+		l.Debug(fmt.Sprintf(format, args...))
+	}
+}
+func (l xdsLogger) Warnf(format string, args ...any)  { l.Warn(fmt.Sprintf(format, args...)) }
+func (l xdsLogger) Errorf(format string, args ...any) { l.Error(fmt.Sprintf(format, args...)) }

@@ -1,0 +1,41 @@
+// Command xdswal is an xDS control plane whose configuration survives crashes,
+// and the tool to look at what such a control plane has kept.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	// So that an @type in a resource file finds its message.
+	_ "github.com/xdswal/xdswal/internal/envoytypes"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "xdswal:", err)
+		os.Exit(1)
+	}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "xdswal",
+		Short:         "An xDS control plane whose configuration survives crashes",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(serveCommand())
+	root.AddCommand(inspectCommands()...)
+	return root
+}

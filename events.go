@@ -1,0 +1,19 @@
+package xdswal
+
+import (
+	"context"
+	"errors"
+
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Events calls fn for the journaled updates from one sequence to another, both
+// included, in their order; to = 0 stands for the newest. It fails with
+// [ErrGap] for updates that are in the journal no more, because a snapshot
+// covers them. Events runs beside updates.
+func (s *Store) Events(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
+	if s.log.journal == nil {
+		return errors.New("read events: the store has no journal: see MemoryOnly")
+	}
+	return s.log.journal.Range(ctx, from, to, fn)
+}
