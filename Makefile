@@ -1,0 +1,74 @@
+# xdswal. `make help` lists the targets.
+
+GO           ?= go
+TOOLS        := $(CURDIR)/.tools/bin
+GOLANGCI     := $(TOOLS)/golangci-lint
+GOLANGCI_VER := v2.5.0
+PROTOC_GEN_GO_VER := v1.36.11
+VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS      := -s -w -X main.version=$(VERSION)
+PLATFORMS    := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Serve the quickstart's resources: xDS on :18000, admin on :19000, data in .xdswal
+	$(GO) run ./cmd/xdswal serve --dir .xdswal/data --backend file://$(CURDIR)/.xdswal/backend --resources examples/quickstart/resources
+
+.PHONY: build
+build: ## Build bin/xdswal
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/xdswal ./cmd/xdswal
+
+.PHONY: deps
+deps: ## Install what the tests use beside Go, as root on Debian; elsewhere those tests skip, and say so
+	@scripts/deps
+
+.PHONY: test
+test: deps ## Run all tests, the crash loop of 50 kills included
+	$(GO) test -timeout 20m ./...
+	cd bench && $(GO) test ./...
+
+.PHONY: race
+race: ## Run all tests under the race detector, with a shorter crash loop
+	$(GO) test -race -short -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for 20 seconds
+	@scripts/fuzz 20s
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Run the linters
+	$(GOLANGCI) run ./...
+	cd bench && $(GOLANGCI) run --config ../.golangci.yml ./...
+	$(GO) mod tidy -diff
+	cd bench && $(GO) mod tidy -diff
+
+$(GOLANGCI):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VER)
+
+.PHONY: bench
+bench: ## Run the benchmarks (about 6 minutes); BENCHFLAGS=-short for a minute
+	cd bench && $(GO) run . $(BENCHFLAGS)
+
+.PHONY: cross
+cross: ## Build for linux and darwin on amd64 and arm64, into dist/
+	@for p in $(PLATFORMS); do \
+		echo "build $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -ldflags '$(LDFLAGS)' \
+			-o dist/xdswal-$${p%/*}-$${p#*/} ./cmd/xdswal || exit 1; \
+	done
+
+.PHONY: proto
+proto: ## Generate the reference code of journal/event/xdswal.proto
+	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VER)
+	PATH=$(TOOLS):$$PATH $(GO) generate ./journal/event/...
+
+.PHONY: ci
+ci: ## What CI runs
+	@.ci/run
+
+.PHONY: clean
+clean: ## Remove what was built, and the quickstart's data
+	rm -rf bin dist .xdswal
