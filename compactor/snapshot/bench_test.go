@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"runtime"
 	"sync"
 	"testing"
@@ -19,16 +18,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay/state"
 )
 
 const (
-	benchNodes    = 100
-	benchPerNode  = 1000
-	benchPerType  = benchPerNode / 4
-	benchResouces = benchNodes * benchPerNode
+	benchNodes   = 100
+	benchPerNode = 1000
+	benchPerType = benchPerNode / 4
 )
 
 // typical is a state of 100,000 resources of about 1 KB: clusters, their
@@ -73,7 +70,6 @@ func makeCluster(node, i int) types.Resource {
 		})
 	}
 	for k := range 8 {
-		c.LoadBalancingPolicy = nil
 		c.Filters = append(c.Filters, &cluster.Filter{Name: fmt.Sprintf("envoy.filters.upstream.%s.%d", service(node, i), k)})
 	}
 	return c
@@ -108,53 +104,6 @@ func marshaled(url string, m types.Resource) *event.Resource {
 	return &event.Resource{Name: cachev3.GetResourceName(m), TypeURL: url, Version: cachev3.HashResource(b), Value: b}
 }
 
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
-
-// writeState writes st to w in its order.
-func writeState(w io.Writer, h snapshot.Header, st *state.State) error {
-	sw, err := snapshot.NewWriter(w, h)
-	if err != nil {
-		return err
-	}
-	for n := range st.All() {
-		if err := sw.Node(n.Cache(), n.Name(), n.Sequence(), n.Time()); err != nil {
-			sw.Abort()
-			return err
-		}
-		for i := range n.Types() {
-			t := &n.Types()[i]
-			if err := sw.Type(t.URL(), t.Version()); err != nil {
-				sw.Abort()
-				return err
-			}
-			for r := range t.All() {
-				if err := sw.Resource(r); err != nil {
-					sw.Abort()
-					return err
-				}
-			}
-		}
-	}
-	_, err = sw.Close(st.Digest())
-	return err
-}
-
-func readState(ctx context.Context, r io.Reader) (*state.State, snapshot.Contents, error) {
-	var b *state.Builder
-	c, err := snapshot.Read(ctx, r, func(h snapshot.Header) (snapshot.Sink, error) {
-		b = state.NewBuilder(h.Sequence, h.Time)
-		return b, nil
-	})
-	if err != nil {
-		return nil, c, err
-	}
-	return b.Build(), c, nil
-}
-
 func BenchmarkWriter(b *testing.B) {
 	st := typical()
 	b.SetBytes(st.Bytes())
@@ -162,7 +111,8 @@ func BenchmarkWriter(b *testing.B) {
 	var size countWriter
 	for b.Loop() {
 		size = 0
-		require.NoError(b, writeState(&size, snapshot.Header{Sequence: st.Sequence()}, st))
+		_, err := writeState(&size, headerOf(st), st)
+		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(size)/float64(st.NumResources()), "file-B/resource")
 }
@@ -185,14 +135,13 @@ func (w *countWriter) Write(p []byte) (int, error) {
 
 func BenchmarkRead(b *testing.B) {
 	st := typical()
-	var file bytes.Buffer
-	require.NoError(b, writeState(&file, snapshot.Header{Sequence: st.Sequence()}, st))
+	file := file(b, st)
 	b.SetBytes(st.Bytes())
 	b.ReportAllocs()
 	var got *state.State
 	for b.Loop() {
 		var err error
-		got, _, err = readState(context.Background(), bytes.NewReader(file.Bytes()))
+		got, _, err = readState(context.Background(), bytes.NewReader(file))
 		require.NoError(b, err)
 	}
 	b.StopTimer()

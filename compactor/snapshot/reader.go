@@ -156,9 +156,6 @@ func (rd *reader) take(p parsed) error {
 	if p.err != nil {
 		return p.err
 	}
-	if rd.ended {
-		return fmt.Errorf("%w: frame after the trailer", event.ErrCorrupt)
-	}
 	for i := range p.records {
 		if rd.ended {
 			return fmt.Errorf("%w: record after the trailer", event.ErrCorrupt)
@@ -257,7 +254,7 @@ type source struct {
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.offset += int64(n)
-	if err != io.EOF { //nolint:errorlint // As io.ReadFull compares it.
+	if err != io.EOF { // A wrapped one is not the end, to io.ReadFull neither.
 		s.err = err
 	}
 	return n, err

@@ -106,7 +106,7 @@ func (w *Writer) check(err error) error {
 // does not close the underlying writer. The snapshot is whole only if Close
 // returns nil.
 func (w *Writer) Close(digest [32]byte) (Trailer, error) {
-	defer w.enc.Close()
+	defer func() { _ = w.enc.Close() }() // It has no stream to end.
 	w.endFrame()
 	w.trailer.Digest = digest
 	w.buf = appendRecord(w.buf, recordTrailer, w.trailer.marshal())
@@ -124,7 +124,7 @@ func (w *Writer) Abort() {
 	}
 	w.pending = nil
 	w.err = errors.New("snapshot writer was aborted")
-	w.enc.Close()
+	_ = w.enc.Close()
 }
 
 // Written returns the number of compressed bytes written so far.

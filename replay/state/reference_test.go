@@ -162,8 +162,29 @@ func requireState(t *testing.T, want *reference, st *state.State) {
 	require.Equal(t, len(ids), i)
 	require.Equal(t, resources, st.NumResources())
 	require.Equal(t, bytes, st.Bytes())
+	requireCaches(t, ids, st)
 	require.Nil(t, st.Node("snapshot/nowhere", "n"))
 	require.Equal(t, want.digest(), st.Digest())
+}
+
+func requireCaches(t *testing.T, ids []nodeID, st *state.State) {
+	t.Helper()
+	var caches []string
+	for _, id := range ids {
+		caches = append(caches, id.cache)
+	}
+	caches = slices.Compact(caches)
+	require.Equal(t, caches, st.Caches())
+	var got []nodeID
+	for _, cache := range caches {
+		for n := range st.Cache(cache) {
+			got = append(got, nodeID{n.Cache(), n.Name()})
+		}
+	}
+	require.Equal(t, ids, got)
+	for n := range st.Cache("snapshot") { // begins other names, and is none
+		t.Fatalf("node %q of %q", n.Name(), n.Cache())
+	}
 }
 
 func requireNode(t *testing.T, want refNode, n *state.Node) {

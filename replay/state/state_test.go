@@ -386,7 +386,6 @@ func TestChangedResourcesAreFreed(t *testing.T) {
 			b, bBuffer := inOneBuffer("b", n)
 			buffers := map[string]weak.Pointer[byte]{"a": aBuffer, "b": bBuffer}
 			st := stateOf(t, tt.made, slices.Concat(a, b))
-			a, b = nil, nil
 			tc := event.TypeChange{TypeURL: "t", Version: "2"}
 			for i := range n {
 				tt.change(fmt.Sprintf("%s-%05d", tt.part, i), &tc)
