@@ -25,6 +25,7 @@ import (
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcedir"
 	"github.com/xdswal/xdswal/journal"
+	prometheushooks "github.com/xdswal/xdswal/telemetry/prometheus"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -123,7 +124,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 			return fmt.Errorf("--backend: %w", err)
 		}
 	}
-	hooks, attach, err := newHooks(d.registry, d.logger)
+	metrics, err := prometheushooks.New(d.registry)
 	if err != nil {
 		return err
 	}
@@ -139,13 +140,13 @@ func (d *daemon) openStore(ctx context.Context) error {
 		KeepSnapshots:    d.config.KeepSnapshots,
 		KeepFor:          d.config.KeepFor,
 		Backend:          backend,
-		Hooks:            hooks,
+		Hooks:            metrics.Hooks(),
 		Logger:           d.logger,
 	})
 	if err != nil {
 		return err
 	}
-	attach(d.store)
+	metrics.Attach(d.store.Status)
 	opts := []xdscache.Option{}
 	if d.config.Heartbeat > 0 {
 		opts = append(opts, xdscache.WithHeartbeat(context.WithoutCancel(ctx), d.config.Heartbeat))

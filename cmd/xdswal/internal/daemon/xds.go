@@ -115,11 +115,13 @@ type xdsLogger struct {
 	*slog.Logger
 }
 
-func (l xdsLogger) Debugf(string, ...any) {}
-func (l xdsLogger) Infof(format string, args ...any) {
-	if l.Enabled(context.Background(), slog.LevelDebug) {
-		l.Debug(fmt.Sprintf(format, args...))
+func (l xdsLogger) Debugf(string, ...any)             {}
+func (l xdsLogger) Infof(format string, args ...any)  { l.log(slog.LevelDebug, format, args) }
+func (l xdsLogger) Warnf(format string, args ...any)  { l.log(slog.LevelWarn, format, args) }
+func (l xdsLogger) Errorf(format string, args ...any) { l.log(slog.LevelError, format, args) }
+
+func (l xdsLogger) log(level slog.Level, format string, args []any) {
+	if ctx := context.Background(); l.Enabled(ctx, level) {
+		l.LogAttrs(ctx, level, "go-control-plane", slog.String("message", fmt.Sprintf(format, args...)))
 	}
 }
-func (l xdsLogger) Warnf(format string, args ...any)  { l.Warn(fmt.Sprintf(format, args...)) }
-func (l xdsLogger) Errorf(format string, args ...any) { l.Error(fmt.Sprintf(format, args...)) }
