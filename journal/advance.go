@@ -16,34 +16,48 @@ import (
 //
 // It is called before the first append.
 func (j *Journal) Advance(next event.Sequence, notBefore time.Time) error {
-	if err := j.advanceTo(next, notBefore); err != nil {
+	advanced, err := j.advanceTo(next, notBefore)
+	if err != nil {
 		return &Error{Op: "advance journal", Path: j.dir, Sequence: next, Err: err}
+	}
+	if !advanced {
+		// Nothing says that a snapshot covers the sealed segments.
+		return nil
 	}
 	return j.TruncateBefore(context.Background(), next)
 }
 
-func (j *Journal) advanceTo(next event.Sequence, notBefore time.Time) error {
+// advanceTo reports whether the journal was behind.
+func (j *Journal) advanceTo(next event.Sequence, notBefore time.Time) (bool, error) {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
+	switch {
+	case j.opt.ReadOnly:
+		return false, ErrReadOnly
+	case j.active == nil:
+		return false, ErrClosed
+	case j.poison != nil:
+		return false, fmt.Errorf("%w: %w", ErrPoisoned, j.poison)
+	}
 	if notBefore.After(j.lastTime) {
 		j.lastTime = notBefore
 	}
 	switch {
 	case next == j.last+1:
-		return nil
+		return false, nil
 	case next <= j.last:
-		return fmt.Errorf("the journal is at event %d already", j.last)
+		return false, fmt.Errorf("the journal is at event %d already", j.last)
 	}
 	a, err := j.newActive(next, nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	j.setActive(a)
 	j.mu.Lock()
 	j.last = next - 1
 	j.mu.Unlock()
 	if j.staged != nil {
-		return j.resetStaged()
+		return true, j.resetStaged()
 	}
-	return nil
+	return true, nil
 }

@@ -31,9 +31,11 @@ var (
 	// that is open for reading.
 	ErrReadOnly = errors.New("journal is open for reading only")
 
-	// ErrGap, ErrCorrupt and ErrVersion are those of package event.
-	ErrGap     = event.ErrGap
+	// ErrGap is [event.ErrGap].
+	ErrGap = event.ErrGap
+	// ErrCorrupt is [event.ErrCorrupt].
 	ErrCorrupt = event.ErrCorrupt
+	// ErrVersion is [event.ErrVersion].
 	ErrVersion = event.ErrVersion
 )
 

@@ -234,8 +234,7 @@ func Open(dir string, opt Options) (*Journal, error) {
 	}
 	j.lock = lock
 	if err := j.openForAppend(); err != nil {
-		j.release()
-		return nil, err
+		return nil, errors.Join(err, j.release())
 	}
 	go j.commit()
 	return j, nil

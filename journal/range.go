@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/xdswal/xdswal/journal/event"
 )
@@ -194,7 +195,7 @@ func (r *ranger) yield(record []byte) error {
 func (r *ranger) activeSegment(end event.Sequence) error {
 	for r.next <= end {
 		chunk, err := r.copyChunk(end)
-		if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+		if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 			// It was sealed in between.
 			return r.sealedSegment(r.active.segment, end)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
@@ -212,18 +213,18 @@ func fillZero(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return errors.Join(err, f.Close())
 	}
 	zeros := make([]byte, 256<<10)
-	for left := size - info.Size(); left > 0; left -= int64(len(zeros)) {
-		if _, err := f.Write(zeros[:min(left, int64(len(zeros)))]); err != nil {
-			return err
-		}
+	for left := size - info.Size(); left > 0 && err == nil; left -= int64(len(zeros)) {
+		_, err = f.Write(zeros[:min(left, int64(len(zeros)))])
 	}
-	return f.Sync()
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 func boltOptions() *bolt.Options {
@@ -310,7 +311,7 @@ func (j *Journal) openActive() error {
 
 // boltError gives bbolt's errors the identities of ours.
 func boltError(err error) error {
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return ErrLocked
 	}
 	return err
@@ -339,7 +340,7 @@ func scanSegment(seg segment, fn func(event.Sequence, []byte) error) (scan, erro
 	if err != nil {
 		return fail(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	records, err := checkBuckets(f)
 	if err != nil {
 		return fail(err)
@@ -425,7 +426,7 @@ func lockShared(seg segment) (*bolt.DB, error) {
 		ReadOnly: true,
 		OpenFile: func(path string, _ int, _ os.FileMode) (*os.File, error) { return os.Open(path) },
 	})
-	if errors.Is(err, bolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, &Error{Op: "read segment", Path: seg.path, Err: ErrLocked}
 	}
 	// What else is wrong with the file, the scan tells better.

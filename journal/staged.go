@@ -13,7 +13,8 @@ import (
 	"github.com/xdswal/xdswal/journal/event"
 )
 
-// maxStagedBytes is how much is staged before it goes to the segment.
+// maxStagedBytes is how much is staged before it goes to the segment, or
+// SegmentBytes if that is less: what is staged cannot be truncated.
 const maxStagedBytes = 4 << 20
 
 // staged is the file that takes events first where not every commit is synced.
@@ -137,7 +138,7 @@ func (j *Journal) stage(first event.Sequence, b *batch) error {
 	s.records = append(s.records, b.records...)
 	s.bytes += b.bytes
 	j.mu.Unlock()
-	if s.bytes >= maxStagedBytes {
+	if s.bytes >= min(maxStagedBytes, j.opt.SegmentBytes) {
 		j.flush()
 	}
 	return nil

@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -413,7 +414,7 @@ func TestSealedDamage(t *testing.T) {
 			ev, err := event.Unmarshal(b)
 			require.ErrorIs(t, err, c.want)
 			require.Nil(t, ev)
-			if c.want == event.ErrVersion {
+			if errors.Is(c.want, event.ErrVersion) {
 				require.NotErrorIs(t, err, event.ErrCorrupt)
 			}
 		})

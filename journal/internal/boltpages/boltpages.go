@@ -268,7 +268,7 @@ func (f *File) readError(id uint64, err error) error {
 type walker struct {
 	file *File
 	last []byte // the newest key of a leaf
-	min  []byte // the newest key of a branch: those below are not smaller
+	next []byte // the key that a branch tells of the page below it, until it is seen
 	fn   func(flags uint32, key, value []byte) error
 }
 
@@ -312,12 +312,11 @@ func (w *walker) branch(page []byte, at int, id uint64, depth int) error {
 	if uint64(at)+pos+ksize > uint64(len(page)) {
 		return w.file.corrupt(id, "branch key exceeds the page")
 	}
-	// bbolt finds its way by these keys: a wrong one misplaces the next put.
 	key := page[uint64(at)+pos:][:ksize]
-	if bytes.Compare(w.min, key) > 0 || w.last != nil && bytes.Compare(w.last, key) >= 0 {
+	if !w.inOrder(key) {
 		return w.file.corrupt(id, "branch keys are out of order")
 	}
-	w.min = key
+	w.next = key
 	return w.visit(binary.LittleEndian.Uint64(e[8:]), depth+1)
 }
 
@@ -330,9 +329,19 @@ func (w *walker) leaf(page []byte, at int, id uint64) error {
 		return w.file.corrupt(id, "leaf entry exceeds the page")
 	}
 	key, value := page[start:start+ksize], page[start+ksize:start+ksize+vsize]
-	if bytes.Compare(w.min, key) > 0 || w.last != nil && bytes.Compare(w.last, key) >= 0 {
+	if !w.inOrder(key) {
 		return w.file.corrupt(id, "keys are out of order")
 	}
-	w.last = key
+	w.last, w.next = key, nil
 	return w.fn(flags, key, value)
+}
+
+// inOrder reports whether key may follow: it is larger than the one before,
+// and the first key of a page is the one that the branch above it has. bbolt
+// finds its way by these, and a put where they differ damages the tree.
+func (w *walker) inOrder(key []byte) bool {
+	if len(key) == 0 || w.next != nil && !bytes.Equal(w.next, key) {
+		return false
+	}
+	return w.last == nil || bytes.Compare(w.last, key) < 0
 }

@@ -6,8 +6,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,26 +23,27 @@ import (
 )
 
 func main() {
+	log.SetFlags(0)
+	log.SetPrefix("gen: ")
 	source := flag.String("proto", "xdswal.proto", "`file` to generate from")
 	out := flag.String("out", ".", "`directory` to write to")
 	flag.Parse()
-	if err := run(*source, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "gen:", err)
-		os.Exit(1)
+	if err := run(context.Background(), *source, *out); err != nil {
+		log.Fatal(err)
 	}
 }
 
-func run(source, out string) error {
+func run(ctx context.Context, source, out string) (err error) {
 	temp, err := os.MkdirTemp("", "eventpb")
 	if err != nil {
 		return fmt.Errorf("create temporary directory: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	imports := filepath.Join(temp, "imports.binpb")
 	if err := writeImports(imports, discovery.File_envoy_service_discovery_v3_discovery_proto); err != nil {
 		return err
 	}
-	command := exec.Command("protoc",
+	command := exec.CommandContext(ctx, "protoc",
 		"--descriptor_set_in="+imports,
 		"--proto_path="+filepath.Dir(source),
 		"--go_out="+out, "--go_opt=paths=source_relative",

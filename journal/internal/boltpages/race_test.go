@@ -1,0 +1,5 @@
+//go:build race
+
+package boltpages_test
+
+const raceEnabled = true

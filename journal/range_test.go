@@ -1,0 +1,215 @@
+package journal_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+func TestRange(t *testing.T) {
+	for _, policy := range policies {
+		t.Run(policy.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir, journal.Options{Sync: policy, SegmentBytes: minSegment, First: 11})
+			b := newBook(11)
+			b.fill(t, j, 90, 3000) // events 11 to 100, over several segments
+			require.Greater(t, len(segments(t, dir)), 2)
+			for _, c := range []struct {
+				name        string
+				from, to    event.Sequence
+				first, last event.Sequence // what is yielded
+				err         error
+			}{
+				{"all", 11, 0, 11, 100, nil},
+				{"all, by number", 11, 100, 11, 100, nil},
+				{"some", 20, 70, 20, 70, nil},
+				{"one", 42, 42, 42, 42, nil},
+				{"the last", 100, 0, 100, 100, nil},
+				{"behind the last", 101, 0, 1, 0, nil},
+				{"far behind the last", 1000, 0, 1, 0, nil},
+				{"backwards", 50, 40, 1, 0, nil},
+				{"beyond the last", 90, 105, 90, 100, journal.ErrGap},
+				{"before the first", 10, 20, 1, 0, journal.ErrGap},
+				{"from zero", 0, 0, 1, 0, journal.ErrGap},
+				{"wholly before the first", 2, 5, 1, 0, journal.ErrGap},
+				{"wholly beyond the last", 200, 300, 1, 0, journal.ErrGap},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					events, err := collect(j, c.from, c.to)
+					require.True(t, errors.Is(err, c.err), "%v", err)
+					if c.err != nil {
+						requirePlace(t, err, dir)
+					}
+					require.Len(t, events, int(c.last+1-c.first))
+					for i, ev := range events {
+						require.Equal(t, c.first+event.Sequence(i), ev.Sequence)
+						require.NoError(t, intact(ev))
+					}
+				})
+			}
+			b.verify(t, j, dir, 11)
+		})
+	}
+}
+
+// The error of fn, and the cause of the context's end, come back as they are,
+// wherever the event is kept.
+func TestRangeStops(t *testing.T) {
+	boom, gone := errors.New("boom"), errors.New("gone")
+	for _, policy := range policies {
+		t.Run(policy.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir, journal.Options{Sync: policy, SegmentBytes: minSegment})
+			b := newBook(1)
+			b.fill(t, j, 60, 3000)
+			for stop := event.Sequence(1); stop <= 60; stop++ {
+				var last event.Sequence
+				err := j.Range(t.Context(), 1, 0, func(ev *event.Event) error {
+					if last = ev.Sequence; last == stop {
+						return boom
+					}
+					return nil
+				})
+				require.Same(t, boom, err)
+				require.Equal(t, stop, last)
+
+				ctx, cancel := context.WithCancelCause(t.Context())
+				err = j.Range(ctx, 1, 0, func(ev *event.Event) error {
+					if last = ev.Sequence; last == stop {
+						cancel(gone)
+					}
+					return nil
+				})
+				require.Equal(t, stop, last)
+				if stop < 60 {
+					require.Same(t, gone, err)
+				}
+				cancel(nil)
+			}
+			b.verify(t, j, dir, 1)
+		})
+	}
+}
+
+// Events that Range yields are the caller's: they stay as they are while the
+// journal goes on.
+func TestRangeEventsMayBeKept(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, journal.Options{SegmentBytes: minSegment})
+	b := newBook(1)
+	b.fill(t, j, 20, 1000)
+	events, err := collect(j, 1, 0)
+	require.NoError(t, err)
+	b.fill(t, j, 100, 3000)
+	require.NoError(t, j.TruncateBefore(t.Context(), b.last()))
+	stats, err := j.Stats()
+	require.NoError(t, err)
+	b.verify(t, j, dir, stats.First)
+	for i, ev := range events {
+		require.Equal(t, fmt.Sprintf("node-%d", i), ev.Node)
+		require.NoError(t, intact(ev))
+	}
+}
+
+// Range beside appends, rotation and truncation yields all that there is, or
+// ErrGap for what is gone.
+func TestRangeBesideWriters(t *testing.T) {
+	for _, policy := range policies {
+		t.Run(policy.String(), func(t *testing.T) {
+			rotations := int64(12)
+			if raceEnabled {
+				rotations = 6
+			}
+			dir := t.TempDir()
+			var created atomic.Int64
+			j := open(t, dir, journal.Options{Sync: policy, SegmentBytes: minSegment, Hooks: journal.Hooks{
+				SegmentCreated: func(journal.SegmentInfo) { created.Add(1) },
+			}})
+			b := newBook(1)
+			var last atomic.Uint64
+			var wg sync.WaitGroup
+			background := func(fn func() error) {
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					for created.Load() < rotations && !t.Failed() {
+						if err := fn(); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				}()
+			}
+			for w := range 4 {
+				n := 0
+				background(func() error {
+					n++
+					ev := update(fmt.Sprintf("node-%d-%d", w, n), rand.IntN(6000))
+					seq, err := j.Append(t.Context(), ev)
+					if err != nil {
+						return err
+					}
+					b.ack(seq, ev.Node)
+					for old := last.Load(); uint64(seq) > old && !last.CompareAndSwap(old, uint64(seq)); old = last.Load() {
+					}
+					return nil
+				})
+			}
+			background(func() error {
+				stats, err := j.Stats()
+				if err != nil || stats.Segments < 5 {
+					return err
+				}
+				return j.TruncateBefore(t.Context(), stats.First+(stats.Last-stats.First)/3)
+			})
+			var whole, gaps atomic.Int64
+			for range 2 {
+				background(func() error {
+					stats, err := j.Stats()
+					if err != nil {
+						return err
+					}
+					from := stats.First + event.Sequence(rand.Uint64N(uint64(stats.Last-stats.First+2)))
+					if rand.IntN(2) == 0 {
+						from = stats.First
+					}
+					acked := event.Sequence(last.Load())
+					next := from
+					err = j.Range(t.Context(), from, 0, func(ev *event.Event) error {
+						if ev.Sequence != next {
+							return fmt.Errorf("event %d where %d should stand", ev.Sequence, next)
+						}
+						next++
+						return intact(ev)
+					})
+					switch {
+					case errors.Is(err, journal.ErrGap):
+						gaps.Add(1)
+						return nil
+					case err != nil:
+						return err
+					case next <= acked:
+						return fmt.Errorf("the range ended before event %d, acknowledged was %d", next, acked)
+					}
+					whole.Add(1)
+					return nil
+				})
+			}
+			wg.Wait()
+			require.Positive(t, whole.Load())
+			t.Logf("%d ranges, %d gaps, %d events", whole.Load(), gaps.Load(), b.last())
+			stats, err := j.Stats()
+			require.NoError(t, err)
+			b.verify(t, j, dir, stats.First)
+		})
+	}
+}
