@@ -2,7 +2,9 @@ package xdswal
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,7 @@ type eventLog struct {
 	journal  *journal.Journal // nil in memory
 	failOpen bool
 	hooks    *Hooks
+	logger   *slog.Logger
 	// grown is told of what was committed. It is set before the first append.
 	grown func(records int, bytes int64)
 
@@ -32,14 +35,18 @@ type eventLog struct {
 	// not take them, and that no snapshot was begun after.
 	unjournaled []*event.Event
 	degraded    error
+	failures    uint64 // counts the batches that failed
 	closed      bool
 	wake        chan struct{} // the journal is in need of recovery
 }
 
 var _ xdscache.Log = (*eventLog)(nil)
 
-func newEventLog(failOpen bool, hooks *Hooks) *eventLog {
-	l := &eventLog{failOpen: failOpen, hooks: hooks, grown: func(int, int64) {}, wake: make(chan struct{}, 1)}
+func newEventLog(opt *Options) *eventLog {
+	l := &eventLog{
+		failOpen: opt.FailOpen, hooks: &opt.Hooks, logger: opt.Logger,
+		grown: func(int, int64) {}, wake: make(chan struct{}, 1),
+	}
 	l.state.Store(&state.State{})
 	return l
 }
@@ -60,7 +67,11 @@ func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, e
 	if l.journal == nil {
 		return l.keep(ev)
 	}
-	return l.journal.Queue(journal.Generation(generation), ev)
+	commit, err := l.journal.Queue(journal.Generation(generation), ev)
+	if errors.Is(err, journal.ErrClosed) {
+		return nil, ErrClosed
+	}
+	return commit, err
 }
 
 // keep applies an event in memory.
@@ -108,10 +119,32 @@ func (l *eventLog) commitHook(user func(journal.CommitInfo)) func(journal.Commit
 	return func(info journal.CommitInfo) {
 		if info.Err == nil {
 			l.grown(info.Events, info.Bytes)
+			l.committed()
 		}
 		if user != nil {
 			user(info)
 		}
+	}
+}
+
+// committed notes that the journal has taken events: if it was full, it has room
+// again.
+func (l *eventLog) committed() {
+	l.mu.Lock()
+	was := errors.Is(l.degraded, journal.ErrFull) && len(l.unjournaled) == 0
+	if was {
+		l.degraded = nil
+	}
+	l.mu.Unlock()
+	if was {
+		l.recovered()
+	}
+}
+
+func (l *eventLog) recovered() {
+	l.logger.Info("the journal takes updates again")
+	if l.hooks.Recovered != nil {
+		l.hooks.Recovered()
 	}
 }
 
@@ -121,14 +154,18 @@ func (l *eventLog) failed(events []*event.Event, cause error) error {
 	l.mu.Lock()
 	first := l.degraded == nil
 	l.degraded = cause
+	l.failures++
 	takeOn := l.failOpen && !l.closed
 	if takeOn {
 		l.unjournaled = append(l.unjournaled, events...)
 		l.apply(events)
 	}
 	l.mu.Unlock()
-	if first && l.hooks.Degraded != nil {
-		l.hooks.Degraded(cause)
+	if first {
+		l.logger.Error("the journal cannot take updates; it is tried again", "applied", takeOn, "error", cause)
+		if l.hooks.Degraded != nil {
+			l.hooks.Degraded(cause)
+		}
 	}
 	select {
 	case l.wake <- struct{}{}:
@@ -171,25 +208,52 @@ func (l *eventLog) recoverLoop(ctx context.Context, snapshot func(context.Contex
 // recover makes durable by a snapshot what the journal missed, and then lets
 // the journal go on behind it.
 func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
-	var covered event.Sequence
-	if l.takeUnjournaled() {
-		var err error
-		if covered, err = snapshot(ctx); err != nil {
-			return err
-		}
+	l.mu.Lock()
+	failures, cause := l.failures, l.degraded
+	l.mu.Unlock()
+	if cause == nil {
+		return nil
 	}
-	err := l.journal.Recover(ctx, func() []*event.Event { return l.after(covered) })
+	var covered event.Sequence
+	var err error
+	if l.takeUnjournaled() {
+		covered, err = snapshot(ctx)
+	} else if errors.Is(cause, journal.ErrFull) {
+		err = l.makeRoom(ctx, snapshot)
+	}
 	if err != nil {
 		return err
 	}
+	if err := l.journal.Recover(ctx, func() []*event.Event { return l.after(covered) }); err != nil {
+		return err
+	}
 	l.mu.Lock()
-	was := l.degraded
-	l.degraded, l.unjournaled = nil, nil
+	// What failed since has woken the loop again, and may not be covered.
+	was := l.degraded != nil && l.failures == failures
+	if was {
+		l.degraded, l.unjournaled = nil, nil
+	}
 	l.mu.Unlock()
-	if was != nil && l.hooks.Recovered != nil {
-		l.hooks.Recovered()
+	if was {
+		l.recovered()
 	}
 	return nil
+}
+
+// makeRoom has the journal drop what a snapshot covers.
+func (l *eventLog) makeRoom(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
+	before, err := l.journal.Stats()
+	if err != nil {
+		return err
+	}
+	if _, err := snapshot(ctx); err != nil {
+		return err
+	}
+	after, err := l.journal.Stats()
+	if err == nil && after.Bytes >= before.Bytes {
+		return journal.ErrFull
+	}
+	return err
 }
 
 // takeUnjournaled reports whether there are events that only a snapshot can
@@ -220,6 +284,12 @@ func (l *eventLog) health() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.degraded
+}
+
+func (l *eventLog) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // close refuses what comes after.

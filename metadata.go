@@ -64,18 +64,24 @@ func nextEpoch(dir string) (metadata, error) {
 		m = metadata{Format: directoryFormat, StoreID: newStoreID()}
 	}
 	m.Epoch++
+	return m, writeMetadata(dir, m)
+}
+
+// writeMetadata writes what a data directory says of itself, durably. A crash
+// leaves what was there before, or this.
+func writeMetadata(dir string, m metadata) error {
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		return m, fmt.Errorf("write data directory: %w", err)
+		return fmt.Errorf("write data directory: %w", err)
 	}
 	err = durable.WriteFile(filepath.Join(dir, metadataFile), func(w io.Writer) error {
 		_, err := w.Write(append(data, '\n'))
 		return err
 	})
 	if err != nil {
-		return m, fmt.Errorf("write data directory: %w", err)
+		return fmt.Errorf("write data directory: %w", err)
 	}
-	return m, nil
+	return nil
 }
 
 func newStoreID() string {

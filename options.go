@@ -103,8 +103,15 @@ func (o *Options) journal(l *eventLog) journal.Options {
 	}
 }
 
-func (o *Options) compactor(dir string, m metadata) compactor.Options {
+func (o *Options) compactor(dir string, m metadata, restored replay.Result) compactor.Options {
+	var damaged []string
+	for _, s := range restored.Skipped {
+		if s.Location == dir {
+			damaged = append(damaged, s.Name)
+		}
+	}
 	return compactor.Options{
+		Damaged:       damaged,
 		Dir:           dir,
 		StoreID:       m.StoreID,
 		Epoch:         m.Epoch,

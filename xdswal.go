@@ -89,7 +89,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		snapshots: map[string]*xdscache.SnapshotCache{},
 		linears:   map[string]*xdscache.LinearCache{},
 	}
-	s.log = newEventLog(opt.FailOpen, &s.opt.Hooks)
+	s.log = newEventLog(&s.opt)
 	if opt.MemoryOnly {
 		// Versions of linear caches differ from those of the last process.
 		s.meta.Epoch = uint64(time.Now().UnixNano())
@@ -108,6 +108,10 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 func (s *Store) open(ctx context.Context) error {
 	dir := s.opt.Dir
 	snapshots := filepath.Join(dir, snapshotDir)
+	// A directory of a newer format is refused before anything is changed.
+	if _, _, err := readMetadata(dir); err != nil {
+		return err
+	}
 	if err := durable.MkdirAll(snapshots); err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.lock, err = durable.Lock(filepath.Join(dir, lockFile)); err != nil {
 		return err
 	}
-	// A directory of a newer format is refused before anything is changed.
+	// Whoever had the lock may have been a newer xdswal.
 	if _, _, err := readMetadata(dir); err != nil {
 		return err
 	}
@@ -146,7 +150,7 @@ func (s *Store) start(snapshots string) error {
 		if limit == 0 {
 			limit = journal.DefaultMaxBytes
 		}
-		c, err := compactor.New(s.log.State, compactedJournal{s.log.journal, limit}, s.opt.compactor(snapshots, s.meta))
+		c, err := compactor.New(s.log.State, compactedJournal{s.log.journal, limit}, s.opt.compactor(snapshots, s.meta, s.restored))
 		if err != nil {
 			return err
 		}
@@ -241,6 +245,9 @@ func (s *Store) State() *state.State { return s.log.State() }
 func (s *Store) Compact(ctx context.Context) (event.Sequence, error) {
 	if s.compact == nil {
 		return 0, errors.New("compact: the store keeps no snapshots: see MemoryOnly and DisableSnapshots")
+	}
+	if s.log.isClosed() {
+		return 0, ErrClosed
 	}
 	return s.compact.Compact(ctx)
 }

@@ -27,17 +27,17 @@ type desired struct {
 }
 
 // snapshot returns the event that makes base hold what want gives for each of
-// the types, nil if it does already.
+// the types, which are sorted, nil if it does already.
 func (d differ) snapshot(base *state.Node, urls []string, want func(url string) desired) (*event.Event, error) {
 	ev := &event.Event{Kind: event.Update, Cache: d.cache, Node: d.node}
 	if base != nil {
 		for i := range base.Types() {
 			// Types that the caller's snapshot cannot hold are gone from it.
-			if url := base.Types()[i].URL(); !slices.Contains(urls, url) {
-				urls = append(slices.Clip(urls), url)
+			url := base.Types()[i].URL()
+			if at, found := slices.BinarySearch(urls, url); !found {
+				urls = slices.Insert(slices.Clip(urls), at, url)
 			}
 		}
-		slices.Sort(urls)
 	}
 	for _, url := range urls {
 		var have *state.Type

@@ -75,7 +75,8 @@ func (c *LinearCache) DeleteResource(name string) error {
 	return c.UpdateResources(nil, []string{name})
 }
 
-// UpdateResources sets and removes resources in one event.
+// UpdateResources sets and removes resources in one event. A name that is in
+// both is removed.
 func (c *LinearCache) UpdateResources(toUpdate map[string]types.Resource, toDelete []string) error {
 	return c.Update(context.Background(), toUpdate, toDelete)
 }
@@ -84,9 +85,13 @@ func (c *LinearCache) UpdateResources(toUpdate map[string]types.Resource, toDele
 // called changes nothing, and one that is done later does not end the wait for
 // the commit, which the commit timeout does.
 func (c *LinearCache) Update(ctx context.Context, toUpdate map[string]types.Resource, toDelete []string) error {
+	upserts := withoutTTL(toUpdate)
+	for _, name := range toDelete {
+		delete(upserts, name)
+	}
 	change := &changes{
 		urls:    []string{c.typeURL},
-		upserts: map[string]map[string]types.ResourceWithTTL{c.typeURL: withoutTTL(toUpdate)},
+		upserts: map[string]map[string]types.ResourceWithTTL{c.typeURL: upserts},
 		deletes: map[string][]string{c.typeURL: toDelete},
 	}
 	return c.update(ctx, "update resources", func(d differ, base *state.Node) (*event.Event, error) {
@@ -126,19 +131,19 @@ func (c *LinearCache) update(ctx context.Context, what string, compute func(diff
 			ev = nil // a linear cache without resources needs no node
 		}
 		return ev, err
-	}, c.publish)
+	}, c.publish, func() {})
 	if err != nil {
 		return fmt.Errorf("%s of linear cache %q: %w", what, c.opt.name, err)
 	}
 	return nil
 }
 
-// publish brings the served cache to the durable state, which has at least ev.
-// Updates that were committed together are published together.
-func (c *LinearCache) publish(_ context.Context, ev *event.Event) error {
+// publish brings the served cache to the durable state, which is that of seq or
+// later. Updates that were committed together are published together.
+func (c *LinearCache) publish(_ context.Context, seq event.Sequence) error {
 	c.entity.publishing.Lock()
 	defer c.entity.publishing.Unlock()
-	if ev == nil || ev.Sequence <= c.entity.published {
+	if seq <= c.entity.published {
 		return nil
 	}
 	st := c.log.State()

@@ -19,6 +19,9 @@ type servedSnapshot struct {
 	node   *state.Node
 	maps   []typeMaps // as node.Types
 	source atomic.Pointer[source]
+	// untold is set while the served cache could not tell every watch. The
+	// entity's publishing guards it.
+	untold bool
 }
 
 // source is a snapshot in the caller's own form: what SetSnapshot was given,

@@ -26,7 +26,12 @@ type SnapshotCache struct {
 	name   string
 	opt    options
 
-	entities sync.Map // node key → *entity
+	// updating is held for reading by every update, and for writing while
+	// discover sets snapshots again, which must not replace later ones.
+	updating sync.RWMutex
+
+	entityMu sync.Mutex
+	entities map[string]*entity // of the nodes that are being updated
 
 	mu sync.RWMutex
 	// current is what the served cache holds, by node.
@@ -43,11 +48,12 @@ var _ cachev3.SnapshotCache = (*SnapshotCache)(nil)
 func NewSnapshotCache(l Log, ads bool, hash cachev3.NodeHash, opts ...Option) *SnapshotCache {
 	opt := newOptions(opts)
 	c := &SnapshotCache{
-		hash:    hash,
-		log:     l,
-		name:    SnapshotCacheName(opt.name),
-		opt:     opt,
-		current: map[string]*servedSnapshot{},
+		hash:     hash,
+		log:      l,
+		name:     SnapshotCacheName(opt.name),
+		opt:      opt,
+		entities: map[string]*entity{},
+		current:  map[string]*servedSnapshot{},
 	}
 	c.typeURLs = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(opt.typeURLs), knownTypes...))))
 	if opt.heartbeat > 0 {
@@ -83,12 +89,22 @@ func (c *SnapshotCache) SetSnapshot(ctx context.Context, node string, snapshot c
 	return err
 }
 
-// Set is SetSnapshot and returns the sequence at which the node is durable as
-// set.
+// Set is SetSnapshot and returns the sequence at which the node became as set.
 func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) (event.Sequence, error) {
 	if isNilSnapshot(snapshot) {
 		return 0, fmt.Errorf("set snapshot of node %q: the snapshot is nil", node)
 	}
+	c.updating.RLock()
+	defer c.updating.RUnlock()
+	return c.set(ctx, node, snapshot, nil)
+}
+
+// errSuperseded says that a node is not any more what it was.
+var errSuperseded = errors.New("superseded")
+
+// set sets a snapshot. If instead is not nil and the node is another by now, the
+// error is errSuperseded.
+func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot, instead *state.Node) (event.Sequence, error) {
 	want, err := wantSnapshot(snapshot)
 	if err != nil {
 		return 0, fmt.Errorf("set snapshot of node %q: %w", node, err)
@@ -96,6 +112,9 @@ func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.R
 	urls := c.types()
 	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
 	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*event.Event, error) {
+		if instead != nil && (base == nil || base.Sequence() != instead.Sequence()) {
+			return nil, errSuperseded
+		}
 		return d.snapshot(base, urls, want)
 	})
 }
@@ -114,6 +133,8 @@ type ResourceName struct {
 //
 // With neither upserts nor deletes only a node that is not there is made.
 func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (event.Sequence, error) {
+	c.updating.RLock()
+	defer c.updating.RUnlock()
 	changes, err := newChanges(upserts, deletes)
 	if err != nil {
 		return 0, fmt.Errorf("update resources of node %q: %w", node, err)
@@ -130,8 +151,10 @@ func (c *SnapshotCache) Clear(ctx context.Context, node string) error {
 	return err
 }
 
-// Delete is Clear and returns the sequence at which the node is gone.
+// Delete is Clear and returns a sequence at which the node is gone.
 func (c *SnapshotCache) Delete(ctx context.Context, node string) (event.Sequence, error) {
+	c.updating.RLock()
+	defer c.updating.RUnlock()
 	return c.update(ctx, "clear", node, nil, func(base *state.Node) (*event.Event, error) {
 		if base == nil {
 			return nil, nil
@@ -149,25 +172,25 @@ func (c *SnapshotCache) ClearSnapshot(node string) {
 }
 
 func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*event.Event, error)) (event.Sequence, error) {
-	e := c.entity(node)
-	ev, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, ev *event.Event) error {
-		return c.publish(ctx, e, ev, given)
-	})
+	e := c.acquire(node)
+	seq, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, seq event.Sequence) error {
+		return c.publish(ctx, e, seq, given)
+	}, func() { c.release(e) })
 	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() {
 		return 0, err // as go-control-plane's own
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s node %q: %w", what, node, err)
 	}
-	if ev == nil {
+	if seq == 0 {
 		return c.log.State().Sequence(), nil
 	}
-	return ev.Sequence, nil
+	return seq, nil
 }
 
-// publish brings the served cache to the durable state of a node, which has at
-// least ev. Updates that were committed together are published together.
-func (c *SnapshotCache) publish(ctx context.Context, e *entity, ev *event.Event, given cachev3.ResourceSnapshot) error {
+// publish brings the served cache to the durable state of a node, which is that
+// of seq or later. Updates that were committed together are published together.
+func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq event.Sequence, given cachev3.ResourceSnapshot) error {
 	e.publishing.Lock()
 	defer e.publishing.Unlock()
 	c.mu.RLock()
@@ -177,8 +200,11 @@ func (c *SnapshotCache) publish(ctx context.Context, e *entity, ev *event.Event,
 	st := c.log.State()
 	node := st.Node(e.cache, e.node)
 	if node == nil {
+		if seq != 0 && seq <= e.published {
+			return nil // and a watch that was opened since stays
+		}
 		c.setCurrent(e.node, nil)
-		e.published, e.untold = st.Sequence(), false
+		e.published = st.Sequence()
 		c.served.ClearSnapshot(e.node)
 		return nil
 	}
@@ -186,15 +212,15 @@ func (c *SnapshotCache) publish(ctx context.Context, e *entity, ev *event.Event,
 	if isNew {
 		current = newServed(node)
 	}
-	if given != nil && (ev == nil || ev.Sequence == node.Sequence()) {
+	if given != nil && seq == node.Sequence() {
 		current.given(given)
 	}
-	if !isNew && !e.untold {
+	if !isNew && !current.untold {
 		return nil
 	}
 	c.setCurrent(e.node, current)
 	err := c.served.SetSnapshot(ctx, e.node, current)
-	e.published, e.untold = st.Sequence(), err != nil
+	e.published, current.untold = st.Sequence(), err != nil
 	return err
 }
 
@@ -208,18 +234,32 @@ func (c *SnapshotCache) setCurrent(node string, s *servedSnapshot) {
 	c.current[node] = s
 }
 
-func (c *SnapshotCache) entity(node string) *entity {
-	if e, ok := c.entities.Load(node); ok {
-		return e.(*entity)
+// acquire returns the entity of a node, which is there while it has users.
+func (c *SnapshotCache) acquire(node string) *entity {
+	c.entityMu.Lock()
+	defer c.entityMu.Unlock()
+	e := c.entities[node]
+	if e == nil {
+		e = &entity{log: c.log, cache: c.name, node: node}
+		c.entities[node] = e
 	}
-	e, _ := c.entities.LoadOrStore(node, &entity{log: c.log, cache: c.name, node: node})
-	return e.(*entity)
+	e.users++
+	return e
 }
 
-// GetSnapshot returns the node's snapshot: the one that was set, while the
-// caller holds it, or a copy with decoded messages, which is the caller's to
-// change. It is a *cachev3.Snapshot unless a snapshot of another kind was set
-// or the node has a type that go-control-plane does not know.
+func (c *SnapshotCache) release(e *entity) {
+	c.entityMu.Lock()
+	defer c.entityMu.Unlock()
+	if e.users--; e.users == 0 {
+		delete(c.entities, e.node)
+	}
+}
+
+// GetSnapshot returns the node's snapshot: the one that was set, while somebody
+// holds it, or one with decoded messages. As in go-control-plane, others may get
+// the same one, so its messages must not be changed. It is a *cachev3.Snapshot
+// unless a snapshot of another kind was set or the node has a type that
+// go-control-plane does not know.
 func (c *SnapshotCache) GetSnapshot(node string) (cachev3.ResourceSnapshot, error) {
 	c.mu.RLock()
 	s := c.current[node]
@@ -308,19 +348,27 @@ func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) erro
 	if foreign == nil || (foreign.GetVersion(typeURL) == "" && len(foreign.GetResources(typeURL)) == 0) {
 		return nil
 	}
+	c.updating.Lock()
+	defer c.updating.Unlock()
 	c.mu.Lock()
-	if at, known := slices.BinarySearch(c.typeURLs, typeURL); !known {
-		c.typeURLs = slices.Insert(slices.Clone(c.typeURLs), at, typeURL)
+	before := c.typeURLs
+	if at, known := slices.BinarySearch(before, typeURL); !known {
+		c.typeURLs = slices.Insert(slices.Clone(before), at, typeURL)
 	}
-	snapshots := map[string]cachev3.ResourceSnapshot{}
+	snapshots := map[string]*servedSnapshot{}
 	for name, s := range c.current {
-		if foreign := s.foreign(); foreign != nil {
-			snapshots[name] = foreign
+		if s.foreign() != nil {
+			snapshots[name] = s
 		}
 	}
 	c.mu.Unlock()
-	for name, snapshot := range snapshots {
-		if err := c.SetSnapshot(ctx, name, snapshot); err != nil {
+	for name, s := range snapshots {
+		_, err := c.set(ctx, name, s.foreign(), s.node)
+		// What came since, whose commit is late, may be of another kind.
+		if err != nil && !errors.Is(err, errSuperseded) {
+			c.mu.Lock()
+			c.typeURLs = before // the next watch tries again
+			c.mu.Unlock()
 			return fmt.Errorf("journal type %s, which a client asks for: %w", typeURL, err)
 		}
 	}

@@ -21,7 +21,10 @@ package xdscache
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
@@ -79,7 +82,8 @@ type options struct {
 
 // WithName names the cache among the caches of its store; the default is
 // empty for a snapshot cache and the type URL for a linear one. The name is
-// what finds the cache's contents again after a restart.
+// what finds the cache's contents again after a restart. A name that is not
+// UTF-8, or holds a zero byte, makes the constructor panic.
 func WithName(name string) Option { return func(o *options) { o.name = name } }
 
 // WithLogger sets the logger of the go-control-plane cache.
@@ -133,6 +137,9 @@ func newOptions(opts []Option) options {
 	}
 	if o.logger == nil {
 		o.logger = log.NewDefaultLogger()
+	}
+	if !utf8.ValidString(o.name) || strings.Contains(o.name, "\x00") {
+		panic(fmt.Sprintf("xdscache: the cache name %q is not UTF-8 without zero bytes", o.name))
 	}
 	if o.onError == nil {
 		o.onError = func(string, string, error) {}

@@ -1,0 +1,145 @@
+package xdswal_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// bulk is a resource of some size.
+func bulk(i int) *cachev3.Snapshot {
+	s := &cachev3.Snapshot{}
+	version := fmt.Sprint(i)
+	s.Resources[types.Cluster] = cachev3.NewResources(version, []types.Resource{clusterOf("a", version+strings.Repeat("x", 8<<10))})
+	return s
+}
+
+// health counts what Hooks say of a store's health.
+type health struct {
+	degraded, recovered atomic.Int32
+}
+
+func (h *health) hooks() xdswal.Hooks {
+	return xdswal.Hooks{
+		Degraded:  func(error) { h.degraded.Add(1) },
+		Recovered: func() { h.recovered.Add(1) },
+	}
+}
+
+// fillJournal updates a node until the journal is full, and returns the last
+// update that it took and the error of the first that it did not.
+func fillJournal(t *testing.T, c *xdscache.SnapshotCache, from int) (int, error) {
+	t.Helper()
+	for i := from; i < from+10_000; i++ {
+		if err := c.SetSnapshot(context.Background(), "n", bulk(i)); err != nil {
+			return i - 1, err
+		}
+	}
+	require.FailNow(t, "the journal does not fill")
+	return 0, nil
+}
+
+// requireVersion checks what a node is served.
+func requireVersion(t *testing.T, c *xdscache.SnapshotCache, version int) {
+	t.Helper()
+	got, err := c.GetSnapshot("n")
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprint(version), got.GetVersion(resourcev3.ClusterType))
+	w, cancel := watch(t, c, "n", resourcev3.ClusterType, "")
+	defer cancel()
+	require.Equal(t, fmt.Sprint(version), receive(t, w).GetResponseVersion())
+}
+
+// A full journal refuses updates and goes on serving; what was acknowledged is
+// there after a restart.
+func TestJournalFull(t *testing.T) {
+	var h health
+	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 4 * small, DisableSnapshots: true, Hooks: h.hooks()}
+	s := openStore(t, opt)
+	c := snapshotCache(s)
+	last, err := fillJournal(t, c, 1)
+	require.ErrorIs(t, err, xdswal.ErrJournalFull)
+	require.ErrorContains(t, err, `set snapshot of node "n"`)
+	requireVersion(t, c, last)
+	require.ErrorIs(t, s.Status().Degraded, xdswal.ErrJournalFull)
+	require.EqualValues(t, 1, h.degraded.Load())
+
+	// A smaller update that fits shows that it takes updates.
+	_, err = c.UpdateResources(context.Background(), "n", nil, []xdscache.ResourceName{{TypeURL: resourcev3.ClusterType, Name: "a"}}, "small")
+	if err == nil {
+		require.NoError(t, s.Status().Degraded)
+	}
+	requireServed(t, s)
+	seq := s.Status().Sequence
+	closeStore(t, s)
+	s = openStore(t, xdswal.Options{Dir: opt.Dir})
+	require.Equal(t, seq, s.Status().Sequence)
+	set(t, snapshotCache(s), "n", bulk(last+1)) // with the default bound
+	requireSound(t, s)
+}
+
+// Snapshots free a journal that is full, without anybody's doing.
+func TestJournalFullIsFreed(t *testing.T) {
+	var h health
+	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: h.hooks()}
+	s := openStore(t, opt)
+	c := snapshotCache(s)
+	version := 0
+	for range 6 {
+		version++
+		set(t, c, "n", bulk(version))
+	}
+	// With it, a part of the journal is covered by two snapshots soon.
+	_, err := s.Compact(context.Background())
+	require.NoError(t, err)
+	for range 5 {
+		last, err := fillJournal(t, c, version+1)
+		require.ErrorIs(t, err, xdswal.ErrJournalFull)
+		version = last
+		requireVersion(t, c, version)
+		require.Eventually(t, func() bool {
+			err := c.SetSnapshot(context.Background(), "n", bulk(version+1))
+			if err != nil {
+				require.ErrorIs(t, err, xdswal.ErrJournalFull)
+			}
+			return err == nil
+		}, timeout, time.Millisecond)
+		version++
+		requireVersion(t, c, version)
+	}
+	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
+	require.Positive(t, h.degraded.Load())
+	require.Equal(t, h.degraded.Load(), h.recovered.Load())
+	requireSound(t, s)
+}
+
+// With FailOpen a full journal stops nothing, and nothing is lost.
+func TestJournalFullFailOpen(t *testing.T) {
+	var h health
+	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: -1, FailOpen: true, Hooks: h.hooks()}
+	s := openStore(t, opt)
+	c := snapshotCache(s)
+	const updates = 300
+	for i := 1; i <= updates; i++ {
+		set(t, c, "n", bulk(i))
+		requireVersion(t, c, i)
+	}
+	require.Positive(t, h.degraded.Load())
+	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
+	require.Equal(t, h.degraded.Load(), h.recovered.Load())
+	requireSound(t, s)
+	s = openStore(t, opt)
+	requireVersion(t, snapshotCache(s), updates)
+	requireSound(t, s)
+}

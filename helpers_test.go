@@ -1,0 +1,206 @@
+package xdswal_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// timeout bounds waits that end at once unless something is wrong.
+const timeout = 30 * time.Second
+
+// small is the least size of a segment.
+const small = 64 << 10
+
+// openStore opens a store that is closed after the test. A directory is made if
+// none is named.
+func openStore(t testing.TB, opt xdswal.Options) *xdswal.Store {
+	t.Helper()
+	if opt.Dir == "" && !opt.MemoryOnly {
+		opt.Dir = t.TempDir()
+	}
+	if opt.SegmentBytes == 0 {
+		opt.SegmentBytes = small
+	}
+	s, err := xdswal.Open(context.Background(), opt)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	return s
+}
+
+func closeStore(t testing.TB, s *xdswal.Store) {
+	t.Helper()
+	require.NoError(t, s.Close(context.Background()))
+}
+
+// requireSound is the invariant of every test: the default cache serves the
+// state, the state is the fold of the journal where that is whole, and a store
+// that is opened again has the same. The store is closed.
+func requireSound(t testing.TB, s *xdswal.Store) {
+	t.Helper()
+	requireServed(t, s)
+	st := s.State()
+	folded := &state.State{}
+	err := s.Events(context.Background(), 1, 0, func(ev *event.Event) error {
+		var err error
+		folded, err = folded.Apply(ev)
+		return err
+	})
+	if folded.Sequence() == st.Sequence() {
+		require.NoError(t, err)
+		require.Equal(t, st.Digest(), folded.Digest())
+	}
+	closeStore(t, s)
+	again := openStore(t, xdswal.Options{Dir: s.Status().Dir})
+	require.Equal(t, st.Digest(), again.State().Digest())
+	requireServed(t, again)
+	closeStore(t, again)
+}
+
+// requireServed checks that the default cache answers every node with what the
+// state has: bytes and TTLs.
+func requireServed(t testing.TB, s *xdswal.Store) {
+	t.Helper()
+	c := snapshotCache(s)
+	nodes := 0
+	for n := range s.State().Cache(xdscache.SnapshotCacheName("")) {
+		nodes++
+		for i := range n.Types() {
+			typ := &n.Types()[i]
+			got := fetch(t, c, n.Name(), typ.URL())
+			require.Len(t, got, typ.Len())
+			for r := range typ.All() {
+				value, err := cachev3.MarshalResource(got[r.Name].Resource)
+				require.NoError(t, err)
+				require.Equal(t, string(r.Value), string(value))
+				require.Equal(t, r.TTL, got[r.Name].TTL)
+			}
+		}
+	}
+	require.Len(t, slices.Collect(c.Nodes()), nodes)
+}
+
+func snapshotCache(s *xdswal.Store, opts ...xdscache.Option) *xdscache.SnapshotCache {
+	return s.SnapshotCache(false, cachev3.IDHash{}, nil, opts...)
+}
+
+func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.ResourceWithTTL {
+	t.Helper()
+	resp, err := c.Fetch(context.Background(), &cachev3.Request{Node: &corev3.Node{Id: node}, TypeUrl: url, VersionInfo: "none such"})
+	require.NoError(t, err)
+	out := map[string]types.ResourceWithTTL{}
+	for _, r := range resp.(*cachev3.RawResponse).GetRawResources() {
+		out[cachev3.GetResourceName(r.Resource)] = r
+	}
+	return out
+}
+
+func cluster(name string) *clusterv3.Cluster { return &clusterv3.Cluster{Name: name} }
+
+// clusterOf returns a cluster with contents of some size.
+func clusterOf(name, alt string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{Name: name, AltStatName: alt}
+}
+
+func clusters(t testing.TB, version string, resources ...types.Resource) *cachev3.Snapshot {
+	t.Helper()
+	s, err := cachev3.NewSnapshot(version, map[string][]types.Resource{resourcev3.ClusterType: resources})
+	require.NoError(t, err)
+	return s
+}
+
+func set(t testing.TB, c *xdscache.SnapshotCache, node string, s cachev3.ResourceSnapshot) {
+	t.Helper()
+	require.NoError(t, c.SetSnapshot(context.Background(), node, s))
+}
+
+// watch opens a SotW watch for all of a type.
+func watch(t testing.TB, c cachev3.Cache, node, url, version string) (chan cachev3.Response, func()) {
+	t.Helper()
+	w := make(chan cachev3.Response, 1)
+	cancel, err := c.CreateWatch(&cachev3.Request{Node: &corev3.Node{Id: node}, TypeUrl: url, VersionInfo: version}, stream.NewSotwSubscription(nil, true), w)
+	require.NoError(t, err)
+	return w, cancel
+}
+
+func receive[T any](t testing.TB, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(timeout):
+		require.FailNow(t, "nothing came")
+		panic("unreachable")
+	}
+}
+
+func requireOpen[T any](t testing.TB, ch <-chan T) {
+	t.Helper()
+	select {
+	case <-ch:
+		require.FailNow(t, "the watch was answered")
+	default:
+	}
+}
+
+func requireProtoEqual(t testing.TB, want, got proto.Message) {
+	t.Helper()
+	require.True(t, proto.Equal(want, got), "got %v, want %v", got, want)
+}
+
+// files returns what is in a directory: sizes, times of change and contents.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		out[path] = fmt.Sprint(info.Mode(), info.ModTime())
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			out[path] += string(b)
+			return err
+		}
+		return nil
+	}))
+	return out
+}
+
+// subsequence reports the first of got that is out of the order of all.
+func subsequence[T comparable](got, all []T) (T, bool) {
+	for _, v := range got {
+		at := slices.Index(all, v)
+		if at < 0 {
+			return v, false
+		}
+		all = all[at+1:]
+	}
+	var none T
+	return none, true
+}
+
+func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

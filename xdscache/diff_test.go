@@ -1,0 +1,683 @@
+package xdscache_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+const (
+	clusterName  = "envoy.config.cluster.v3.Cluster"
+	endpointName = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+func snapshotWithTTL(t testing.TB, version string, ttl time.Duration, r types.Resource) *cachev3.Snapshot {
+	t.Helper()
+	item := types.ResourceWithTTL{Resource: r}
+	if ttl != 0 {
+		item.TTL = &ttl
+	}
+	s, err := cachev3.NewSnapshotWithTTLs(version, map[string][]types.ResourceWithTTL{resourcev3.ClusterType: {item}})
+	require.NoError(t, err)
+	return s
+}
+
+func both(t testing.TB, clusterVersion, endpointVersion string) *cachev3.Snapshot {
+	t.Helper()
+	s := clusters(t, clusterVersion, cluster("a"))
+	s.Resources[types.Endpoint] = cachev3.NewResources(endpointVersion, []types.Resource{endpoint("a")})
+	return s
+}
+
+// What a snapshot changes is journaled, and nothing else.
+func TestSetSnapshotAppendsTheDifference(t *testing.T) {
+	a := cluster("a")
+	for _, row := range []struct {
+		name   string
+		first  func(t testing.TB) cachev3.ResourceSnapshot
+		second func(t testing.TB) cachev3.ResourceSnapshot
+		want   string // the second event, empty if nothing is appended
+	}{
+		{
+			name:   "the same message",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+		}, {
+			name:   "an equal message elsewhere",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", cluster("a")) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", cluster("a")) },
+		}, {
+			name:   "one of two changed",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a, cluster("b")) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "2", a, clusterOf("b", "x")) },
+			want:   "update " + clusterName + "@2 +b",
+		}, {
+			name:   "one removed and one added",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a, cluster("b")) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "2", a, cluster("c")) },
+			want:   "update " + clusterName + "@2 +c -b",
+		}, {
+			name:   "a TTL is set",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", 0, a) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", time.Second, a) },
+			want:   "update " + clusterName + "@1 +a",
+		}, {
+			name:   "a TTL changes",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", time.Minute, a) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", time.Second, a) },
+			want:   "update " + clusterName + "@1 +a",
+		}, {
+			name:   "an equal TTL elsewhere",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", time.Minute, a) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return snapshotWithTTL(t, "1", time.Minute, a) },
+		}, {
+			name:   "the version alone",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return both(t, "1", "1") },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return both(t, "1", "2") },
+			want:   "update " + endpointName + "@2",
+		}, {
+			name:   "a type is removed",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return both(t, "1", "1") },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+			want:   "update " + endpointName + "@ -a",
+		}, {
+			name:   "a type becomes empty and keeps a version",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "2") },
+			want:   "update " + clusterName + "@2 -a",
+		}, {
+			name:   "empty twice",
+			first:  func(testing.TB) cachev3.ResourceSnapshot { return &cachev3.Snapshot{} },
+			second: func(testing.TB) cachev3.ResourceSnapshot { return &cachev3.Snapshot{} },
+		}, {
+			name:  "an own version changes",
+			first: func(testing.TB) cachev3.ResourceSnapshot { return foreign("1", map[string]string{"a": "v1"}, a) },
+			second: func(testing.TB) cachev3.ResourceSnapshot {
+				return foreign("1", map[string]string{"a": "v2"}, a)
+			},
+			want: "update " + clusterName + "@1 +a",
+		}, {
+			name:  "an own version stays",
+			first: func(testing.TB) cachev3.ResourceSnapshot { return foreign("1", map[string]string{"a": "v1"}, a) },
+			second: func(testing.TB) cachev3.ResourceSnapshot {
+				return foreign("1", map[string]string{"a": "v1"}, cluster("a"))
+			},
+		}, {
+			name:   "another kind of snapshot with the same in it",
+			first:  func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+			second: func(testing.TB) cachev3.ResourceSnapshot { return foreign("1", nil, a) },
+		}, {
+			name:   "a type that only an earlier snapshot could hold",
+			first:  func(testing.TB) cachev3.ResourceSnapshot { return custom("1") },
+			second: func(t testing.TB) cachev3.ResourceSnapshot { return clusters(t, "1", a) },
+			want:   "update " + clusterName + "@1 +a google.protobuf.Duration@ -one-second",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l, xdscache.WithTypeURLs(durationURL))
+			require.Len(t, l.appended(func() { set(t, c, "n", row.first(t)) }), 1)
+			events := l.appended(func() { set(t, c, "n", row.second(t)) })
+			if row.want == "" {
+				require.Empty(t, events)
+			} else {
+				require.Len(t, events, 1)
+				require.Equal(t, row.want, describe(events[0]))
+			}
+			// Once more appends nothing, whatever it was.
+			require.Empty(t, l.appended(func() { set(t, c, "n", row.second(t)) }))
+			requireServed(t, l, c)
+		})
+	}
+}
+
+const durationURL = resourcev3.APITypePrefix + "google.protobuf.Duration"
+
+// snapshotOf is a ResourceSnapshot of a user's own making.
+type snapshotOf struct {
+	url, version string
+	resources    map[string]types.ResourceWithTTL
+	versions     map[string]string
+	err          error
+	constructed  atomic.Int32
+}
+
+func foreign(version string, versions map[string]string, resources ...types.Resource) *snapshotOf {
+	s := &snapshotOf{url: resourcev3.ClusterType, version: version, versions: versions, resources: map[string]types.ResourceWithTTL{}}
+	for _, r := range resources {
+		s.resources[cachev3.GetResourceName(r)] = types.ResourceWithTTL{Resource: r}
+	}
+	return s
+}
+
+// custom is a snapshot of a type that go-control-plane does not know.
+func custom(version string) *snapshotOf {
+	return &snapshotOf{
+		url: durationURL, version: version,
+		resources: map[string]types.ResourceWithTTL{"one-second": {Resource: durationpb.New(time.Second)}},
+		versions:  map[string]string{"one-second": version},
+	}
+}
+
+func (s *snapshotOf) GetVersion(url string) string {
+	if url != s.url {
+		return ""
+	}
+	return s.version
+}
+
+func (s *snapshotOf) GetResourcesAndTTL(url string) map[string]types.ResourceWithTTL {
+	if url != s.url {
+		return nil
+	}
+	return s.resources
+}
+
+func (s *snapshotOf) GetResources(url string) map[string]types.Resource {
+	if url != s.url {
+		return nil
+	}
+	out := map[string]types.Resource{}
+	for name, r := range s.resources {
+		out[name] = r.Resource
+	}
+	return out
+}
+
+func (s *snapshotOf) ConstructVersionMap() error {
+	s.constructed.Add(1)
+	return s.err
+}
+
+func (s *snapshotOf) GetVersionMap(url string) map[string]string {
+	if url != s.url {
+		return nil
+	}
+	return s.versions
+}
+
+// A message that is set again under its address is not looked at, unless its
+// content is to be compared.
+func TestPointerEquality(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		opts  []xdscache.Option
+		looks bool
+	}{
+		{name: "by address"},
+		{name: "by content", opts: []xdscache.Option{xdscache.WithContentComparison()}, looks: true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l, row.opts...)
+			var looks atomic.Int64
+			m := &counted{cluster("a"), &looks}
+			again := &counted{cluster("a"), &looks}
+			set(t, c, "n", clusters(t, "1", m))
+			require.Positive(t, looks.Load())
+
+			looksAt := func(m types.Resource) int64 {
+				before := looks.Load()
+				require.Empty(t, l.appended(func() { set(t, c, "n", clusters(t, "1", m)) }))
+				require.Empty(t, l.appended(func() {
+					_, err := c.UpdateResources(context.Background(), "n", map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(m)}, nil, "1")
+					require.NoError(t, err)
+				}))
+				return looks.Load() - before
+			}
+			require.Equal(t, row.looks, looksAt(m) > 0)
+			// An equal message elsewhere is compared once, and known from then on.
+			require.Positive(t, looksAt(again))
+			require.Equal(t, row.looks, looksAt(again) > 0)
+			requireServed(t, l, c)
+		})
+	}
+}
+
+// A message that was changed in place, against the rules, is seen if the cache
+// compares contents.
+func TestContentComparison(t *testing.T) {
+	for _, compare := range []bool{false, true} {
+		t.Run(fmt.Sprint(compare), func(t *testing.T) {
+			l := newLog(t)
+			var opts []xdscache.Option
+			if compare {
+				opts = append(opts, xdscache.WithContentComparison())
+			}
+			c := newCache(l, opts...)
+			m := cluster("a")
+			snapshot := clusters(t, "1", m)
+			set(t, c, "n", snapshot)
+			m.AltStatName = "changed"
+			events := l.appended(func() { set(t, c, "n", snapshot) })
+			if compare {
+				require.Len(t, events, 1)
+				require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
+			} else {
+				require.Empty(t, events)
+			}
+			requireServed(t, l, c)
+		})
+	}
+}
+
+// The per-resource version is the caller's where it gives one, and else
+// go-control-plane's hash.
+func TestResourceVersions(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	s := foreign("1", map[string]string{"a": "own"}, cluster("a"), cluster("b"))
+	set(t, c, "n", s)
+	require.Positive(t, s.constructed.Load(), "the version map is asked for after it is constructed")
+	typ := c.GetNode("n").Type(resourcev3.ClusterType)
+	require.Equal(t, "own", typ.Get("a").Version)
+	value, err := cachev3.MarshalResource(cluster("b"))
+	require.NoError(t, err)
+	require.Equal(t, cachev3.HashResource(value), typ.Get("b").Version)
+
+	w := deltaWatch(t, c, "n", resourcev3.ClusterType, map[string]string{"a": "own"})
+	require.Equal(t, map[string]string{"a": "own", "b": cachev3.HashResource(value)}, receive(t, w).GetReturnedResources())
+
+	got, err := c.GetSnapshot("n")
+	require.NoError(t, err)
+	require.Same(t, s, got)
+	requireServed(t, l, c)
+}
+
+func TestRefusedSnapshots(t *testing.T) {
+	const secret = "the secret"
+	var nilSnapshot *cachev3.Snapshot
+	for _, row := range []struct {
+		name string
+		set  func(c *xdscache.SnapshotCache) error
+		want string
+	}{
+		{"nil", func(c *xdscache.SnapshotCache) error { return c.SetSnapshot(context.Background(), "n", nil) }, "the snapshot is nil"},
+		{"nil of its type", func(c *xdscache.SnapshotCache) error { return c.SetSnapshot(context.Background(), "n", nilSnapshot) }, "the snapshot is nil"},
+		{"nil resource", func(c *xdscache.SnapshotCache) error {
+			s := clusters(t, "2", cluster("a"))
+			s.Resources[types.Cluster].Items["b"] = types.ResourceWithTTL{}
+			return c.SetSnapshot(context.Background(), "n", s)
+		}, `resource "b" of type ` + resourcev3.ClusterType + " is nil"},
+		{"resource that does not marshal", func(c *xdscache.SnapshotCache) error {
+			return c.SetSnapshot(context.Background(), "n", clusters(t, "2", clusterOf("a", secret+"\xff"), cluster("b")))
+		}, `marshal resource "a" of type`},
+		{"version that is not UTF-8", func(c *xdscache.SnapshotCache) error {
+			return c.SetSnapshot(context.Background(), "n", clusters(t, "\xff", cluster("a")))
+		}, "not valid UTF-8"},
+		{"node that is not UTF-8", func(c *xdscache.SnapshotCache) error {
+			return c.SetSnapshot(context.Background(), "\xff", clusters(t, "1", cluster("a")))
+		}, "not valid UTF-8"},
+		{"version map that cannot be made", func(c *xdscache.SnapshotCache) error {
+			s := foreign("2", nil, cluster("b"))
+			s.err = context.DeadlineExceeded
+			return c.SetSnapshot(context.Background(), "n", s)
+		}, "construct the snapshot's version map: context deadline exceeded"},
+		{"update with a nil resource", update(items(nil), nil), "is nil"},
+		{"update with a nil resource of its type", update([]types.ResourceWithTTL{{Resource: (*counted)(nil)}}, nil), "is nil"},
+		{"update without a name", update(items(cluster("")), nil), "has no name"},
+		{"update that sets twice", update(items(cluster("x"), cluster("x")), nil), "is set twice"},
+		{"update that sets and deletes", update(items(cluster("x")), []xdscache.ResourceName{{TypeURL: resourcev3.ClusterType, Name: "x"}}), "is both set and deleted"},
+		{"update that does not marshal", update(items(clusterOf("x", secret+"\xff")), nil), `marshal resource "x"`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l)
+			first := clusters(t, "1", cluster("a"))
+			set(t, c, "n", first)
+			w := watch(t, c, "n", resourcev3.ClusterType, "1", "a")
+			require.Empty(t, l.appended(func() {
+				err := row.set(c)
+				require.ErrorContains(t, err, row.want)
+				require.NotContains(t, err.Error(), secret)
+			}))
+			requireOpen(t, w)
+			got, err := c.GetSnapshot("n")
+			require.NoError(t, err)
+			require.Same(t, first, got)
+			require.Equal(t, 1, l.State().NumNodes())
+			requireServed(t, l, c)
+		})
+	}
+}
+
+func update(upserts []types.ResourceWithTTL, deletes []xdscache.ResourceName) func(*xdscache.SnapshotCache) error {
+	return func(c *xdscache.SnapshotCache) error {
+		_, err := c.UpdateResources(context.Background(), "n", map[string][]types.ResourceWithTTL{resourcev3.ClusterType: upserts}, deletes, "2")
+		return err
+	}
+}
+
+func TestUpdateResources(t *testing.T) {
+	del := func(url string, names ...string) []xdscache.ResourceName {
+		var out []xdscache.ResourceName
+		for _, name := range names {
+			out = append(out, xdscache.ResourceName{TypeURL: url, Name: name})
+		}
+		return out
+	}
+	for _, row := range []struct {
+		name    string
+		upserts map[string][]types.ResourceWithTTL
+		deletes []xdscache.ResourceName
+		version string
+		want    string
+	}{
+		{
+			name:    "set, replace and remove, in two types",
+			upserts: map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(cluster("new"), clusterOf("a", "x"))},
+			deletes: append(del(resourcev3.ClusterType, "b"), del(resourcev3.EndpointType, "a")...),
+			version: "2",
+			want:    "update " + clusterName + "@2 +a +new -b " + endpointName + "@2 -a",
+		}, {
+			name:    "equal contents and a new version",
+			upserts: map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(cluster("a"))},
+			version: "2",
+			want:    "update " + clusterName + "@2",
+		}, {
+			name:    "equal contents and the same version",
+			upserts: map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(cluster("a"))},
+			version: "1",
+		}, {
+			name:    "removal of what is not there",
+			deletes: del(resourcev3.ClusterType, "nobody"),
+			version: "1",
+		}, {
+			name:    "removal of a type that is not there",
+			deletes: del(resourcev3.ListenerType, "nobody"),
+			version: "2",
+		}, {
+			name:    "the same removal twice",
+			deletes: del(resourcev3.ClusterType, "a", "a"),
+			version: "2",
+			want:    "update " + clusterName + "@2 -a",
+		}, {
+			name:    "the last resource and no version",
+			deletes: del(resourcev3.EndpointType, "a"),
+			want:    "update " + endpointName + "@ -a",
+		}, {
+			name:    "nothing",
+			version: "2",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l)
+			s := clusters(t, "1", cluster("a"), cluster("b"))
+			s.Resources[types.Endpoint] = cachev3.NewResources("1", []types.Resource{endpoint("a")})
+			first, err := c.Set(context.Background(), "n", s)
+			require.NoError(t, err)
+			require.EqualValues(t, 1, first)
+			events := l.appended(func() {
+				seq, err := c.UpdateResources(context.Background(), "n", row.upserts, row.deletes, row.version)
+				require.NoError(t, err)
+				require.Equal(t, c.GetNode("n").Sequence(), seq)
+			})
+			if row.want == "" {
+				require.Empty(t, events)
+			} else {
+				require.Len(t, events, 1)
+				require.Equal(t, row.want, describe(events[0]))
+			}
+			requireServed(t, l, c)
+		})
+	}
+}
+
+// An update makes a node that is not there; without any resource it makes an
+// empty one.
+func TestUpdateResourcesMakesNode(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	events := l.appended(func() {
+		require.NoError(t, update(items(cluster("a")), nil)(c))
+		_, err := c.UpdateResources(context.Background(), "empty", nil, nil, "1")
+		require.NoError(t, err)
+	})
+	require.Len(t, events, 2)
+	require.Equal(t, "update "+clusterName+"@2 +a", describe(events[0]))
+	require.Equal(t, "update", describe(events[1]))
+	s, err := c.GetSnapshot("empty")
+	require.NoError(t, err)
+	require.Equal(t, &cachev3.Snapshot{}, s)
+	requireServed(t, l, c)
+}
+
+// The cost of an update does not grow with its node.
+func TestUpdateResourcesCost(t *testing.T) {
+	cost := func(size int) float64 {
+		b := state.NewBuilder(1, time.Now())
+		require.NoError(t, b.Node(xdscache.SnapshotCacheName(""), "n", 1, time.Now()))
+		require.NoError(t, b.Type(resourcev3.ClusterType, "1"))
+		resources := make([]*event.Resource, size)
+		for i := range resources {
+			resources[i] = &event.Resource{Name: fmt.Sprintf("service-%06d", i), TypeURL: resourcev3.ClusterType}
+		}
+		require.NoError(t, b.Resources(resources))
+		l := newLog(t)
+		l.forget()
+		l.state = b.Build()
+		c := newCache(l)
+		one := clusterOf(fmt.Sprintf("service-%06d", size/2), "")
+		i := 0
+		return testing.AllocsPerRun(100, func() {
+			i++
+			one = clusterOf(one.Name, fmt.Sprint(i))
+			_, err := c.UpdateResources(context.Background(), "n", map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(one)}, nil, fmt.Sprint(i))
+			require.NoError(t, err)
+		})
+	}
+	small, large := cost(100), cost(100_000)
+	t.Logf("%.0f allocations in a node of 100 resources, %.0f in one of 100,000", small, large)
+	// The tree of 100,000 is a little higher.
+	require.Less(t, large, small+20)
+}
+
+// A type that a client asks for, and that a snapshot of the user's own making
+// has, is journaled before the client sees it, and survives.
+func TestDiscoverType(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		ask  func(t *testing.T, c *xdscache.SnapshotCache)
+	}{
+		{"by a watch", func(t *testing.T, c *xdscache.SnapshotCache) {
+			require.Equal(t, "1", receive(t, watch(t, c, "n", durationURL, "")).GetResponseVersion())
+		}},
+		{"by a delta watch", func(t *testing.T, c *xdscache.SnapshotCache) {
+			require.Equal(t, map[string]string{"one-second": "1"}, receive(t, deltaWatch(t, c, "n", durationURL, nil)).GetReturnedResources())
+		}},
+		{"by a fetch", func(t *testing.T, c *xdscache.SnapshotCache) {
+			requireProtoEqual(t, durationpb.New(time.Second), fetch(t, c, "n", durationURL)["one-second"].Resource)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l)
+			s := custom("1")
+			set(t, c, "n", s)
+			set(t, c, "other", custom("7"))
+			set(t, c, "usual", clusters(t, "1", cluster("a")))
+			require.Zero(t, l.State().NumResources()-1)
+			events := l.appended(func() {
+				watch(t, c, "usual", durationURL, "") // has it not: learns nothing
+				require.Len(t, l.committed(), 3)
+				row.ask(t, c)
+			})
+			require.Len(t, events, 2)
+			for _, ev := range events {
+				require.Contains(t, []string{"update google.protobuf.Duration@1 +one-second", "update google.protobuf.Duration@7 +one-second"}, describe(ev))
+			}
+			got, err := c.GetSnapshot("n")
+			require.NoError(t, err)
+			require.Same(t, s, got)
+
+			// From now on it is journaled when it is set.
+			require.Len(t, l.appended(func() { set(t, c, "n", custom("2")) }), 1)
+			requireServed(t, l, c)
+			restarted := newCache(l)
+			requireServed(t, l, restarted)
+			require.Equal(t, "2", receive(t, watch(t, restarted, "n", durationURL, "1", "one-second")).GetResponseVersion())
+		})
+	}
+}
+
+func TestTypeURLsAreKnownBeforehand(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l, xdscache.WithTypeURLs(durationURL, resourcev3.ClusterType))
+	events := l.appended(func() { set(t, c, "n", custom("1")) })
+	require.Len(t, events, 1)
+	require.Equal(t, "update google.protobuf.Duration@1 +one-second", describe(events[0]))
+	require.Empty(t, l.appended(func() { receive(t, watch(t, c, "n", durationURL, "")) }))
+	requireServed(t, l, c)
+}
+
+// A type cannot be discovered while the journal fails: the client is told so,
+// and the next one finds it.
+func TestDiscoverTypeFails(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	set(t, c, "n", custom("1"))
+	l.refuse = errDisk
+	_, err := c.Fetch(context.Background(), &cachev3.Request{TypeUrl: durationURL})
+	require.ErrorContains(t, err, "missing snapshot") // of another node
+	w := make(chan cachev3.Response, 1)
+	_, err = c.CreateWatch(request("n", durationURL), wildcard(), w)
+	require.ErrorIs(t, err, errDisk)
+	require.ErrorContains(t, err, "journal type "+durationURL)
+	l.refuse = nil
+	require.Equal(t, "1", receive(t, watch(t, c, "n", durationURL, "")).GetResponseVersion())
+	requireServed(t, l, c)
+}
+
+// A snapshot that is set while a type is being discovered is not replaced by
+// the one before it.
+func TestDiscoverTypeDuringSet(t *testing.T) {
+	for range 50 {
+		l := newLog(t)
+		c := newCache(l)
+		const nodes = 4
+		for i := range nodes {
+			set(t, c, fmt.Sprint(i), custom("1"))
+		}
+		done := make(chan struct{}, 2*nodes)
+		for i := range nodes {
+			go func() {
+				set(t, c, fmt.Sprint(i), custom("2"))
+				done <- struct{}{}
+			}()
+			go func() {
+				watch(t, c, fmt.Sprint(i), durationURL, "")
+				done <- struct{}{}
+			}()
+		}
+		for range 2 * nodes {
+			receive(t, done)
+		}
+		for i := range nodes {
+			receive(t, watch(t, c, fmt.Sprint(i), durationURL, ""))
+			typ := l.State().Node(xdscache.SnapshotCacheName(""), fmt.Sprint(i)).Type(durationURL)
+			require.NotNil(t, typ)
+			require.Equal(t, "2", typ.Version())
+		}
+		requireServed(t, l, c)
+	}
+}
+
+// A node whose clearing is under way is not brought back by a type that is
+// discovered in it.
+func TestDiscoverTypeOfClearedNode(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l, xdscache.WithCommitTimeout(time.Millisecond))
+	set(t, c, "n", custom("1"))
+	l.hold()
+	require.ErrorIs(t, c.Clear(context.Background(), "n"), xdscache.ErrCommitTimeout)
+	watch(t, c, "n", durationURL, "")
+	require.Len(t, l.appended(l.release), 1)
+	require.Zero(t, l.State().NumNodes())
+	require.Eventually(t, func() bool { return c.GetNode("n") == nil }, timeout, time.Millisecond)
+	requireServed(t, l, c)
+}
+
+// A message of another type than the one it is served under keeps its own.
+func TestForeignMessage(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	s := foreign("1", nil)
+	s.url = resourcev3.RuntimeType
+	s.resources["x"] = types.ResourceWithTTL{Resource: durationpb.New(time.Second)}
+	set(t, c, "n", s)
+	r := c.GetNode("n").Type(resourcev3.RuntimeType).Get("x")
+	require.Equal(t, durationURL, r.TypeURL)
+	requireProtoEqual(t, durationpb.New(time.Second), fetch(t, newCache(l), "n", resourcev3.RuntimeType)["x"].Resource)
+	requireServed(t, l, c)
+}
+
+func TestCacheNames(t *testing.T) {
+	l := newLog(t)
+	a, b, linear := newCache(l), newCache(l, xdscache.WithName("b")), xdscache.NewLinearCache(l, resourcev3.ClusterType, xdscache.WithName("b"))
+	require.Equal(t, []string{"", "b", "b"}, []string{a.Name(), b.Name(), linear.Name()})
+	set(t, a, "n", clusters(t, "1", cluster("a")))
+	set(t, b, "n", clusters(t, "2", cluster("b")))
+	require.NoError(t, linear.UpdateResource("c", cluster("c")))
+	require.Equal(t, []string{"linear/b", "snapshot/", "snapshot/b"}, l.State().Caches())
+	require.NoError(t, a.Clear(context.Background(), "n"))
+	require.Len(t, fetch(t, b, "n", resourcev3.ClusterType), 1)
+	requireServed(t, l, a)
+	requireServed(t, l, b)
+	for _, name := range []string{"a\x00b", "\xff"} {
+		require.Panics(t, func() { newCache(l, xdscache.WithName(name)) })
+	}
+	require.Equal(t, "x", xdscache.Named("default", xdscache.WithName("x")))
+	require.Equal(t, "default", xdscache.Named("default"))
+}
+
+// Events hold resources sorted by name and types by URL, as their definition
+// asks.
+func TestEventsAreSorted(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	var resources []types.Resource
+	for i := range 50 {
+		resources = append(resources, cluster(fmt.Sprint(i)))
+	}
+	s := clusters(t, "1", resources...)
+	s.Resources[types.Listener].Version = "1"
+	s.Resources[types.Endpoint].Version = "1"
+	set(t, c, "n", s)
+	set(t, c, "n", clusters(t, "2"))
+	events := l.committed()
+	require.Len(t, events, 2)
+	for _, ev := range events {
+		for i := range ev.Types {
+			require.True(t, i == 0 || ev.Types[i-1].TypeURL < ev.Types[i].TypeURL)
+			requireSorted(t, ev.Types[i].Deletes)
+			var names []string
+			for _, r := range ev.Types[i].Upserts {
+				names = append(names, r.Name)
+			}
+			requireSorted(t, names)
+		}
+	}
+	require.Equal(t, event.Update, events[0].Kind)
+	requireServed(t, l, c)
+}
+
+func requireSorted(t *testing.T, names []string) {
+	t.Helper()
+	for i := 1; i < len(names); i++ {
+		require.Negative(t, strings.Compare(names[i-1], names[i]))
+	}
+}

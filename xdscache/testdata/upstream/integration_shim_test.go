@@ -1,0 +1,26 @@
+package integration
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+func newHeartbeatingCache(ctx context.Context, t *testing.T, ads bool, hash cache.NodeHash, logger log.Logger, interval time.Duration) cache.SnapshotCache {
+	return open(t).SnapshotCache(ads, hash, logger, xdscache.WithHeartbeat(ctx, interval))
+}
+
+func open(t *testing.T) *xdswal.Store {
+	store, err := xdswal.Open(context.Background(), xdswal.Options{Dir: t.TempDir(), SegmentBytes: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
+	return store
+}

@@ -1,0 +1,36 @@
+package cache_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+func newSnapshotCache(t *testing.T, ads bool, hash cache.NodeHash, logger log.Logger) cache.SnapshotCache {
+	return open(t).SnapshotCache(ads, hash, logger)
+}
+
+func newHeartbeatingCache(ctx context.Context, t *testing.T, ads bool, hash cache.NodeHash, logger log.Logger, interval time.Duration) cache.SnapshotCache {
+	return open(t).SnapshotCache(ads, hash, logger, xdscache.WithHeartbeat(ctx, interval))
+}
+
+func open(t *testing.T) *xdswal.Store {
+	store, err := xdswal.Open(context.Background(), xdswal.Options{Dir: t.TempDir(), SegmentBytes: 1})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
+	return store
+}
+
+// protoEqual is reflect.DeepEqual but for messages, which it compares by
+// proto.Equal.
+func protoEqual(a, b any) bool { return cmp.Equal(a, b, cmp.Comparer(proto.Equal)) }
