@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,11 +31,14 @@ const (
 	DefaultTailRecords   = 1_000_000
 	DefaultKeepSnapshots = 3
 	DefaultKeepFor       = time.Hour
+	DefaultShipTimeout   = 30 * time.Minute
 )
 
 // ErrForeign is the identity of the error about a backend that holds another
 // store's snapshot where this one's should go.
 var ErrForeign = errors.New("belongs to another store")
+
+var errClosed = errors.New("compact: the compactor is closed")
 
 // Journal is what the compactor needs of the journal.
 type Journal interface {
@@ -51,10 +55,16 @@ type Options struct {
 	// StoreID and Epoch are written into each snapshot.
 	StoreID string
 	Epoch   uint64
-	// Interval is the time between snapshots; default 10 minutes.
+	// Damaged names snapshots in Dir that could not be read. They are neither
+	// counted nor shipped nor relied on, and are deleted once a newer one has
+	// been written.
+	Damaged []string
+	// Interval is the time between snapshots, also across restarts; default
+	// 10 minutes. A negative one leaves it to the tail and to demand.
 	Interval time.Duration
 	// TailBytes and TailRecords start a compaction earlier, when the events
-	// since the last snapshot exceed them; default 256 MiB and 1,000,000.
+	// since the last snapshot exceed them; default 256 MiB and 1,000,000. A
+	// negative one sets no limit.
 	TailBytes   int64
 	TailRecords int64
 	// KeepSnapshots is how many snapshots are kept; default 3, at least 2, so
@@ -65,6 +75,8 @@ type Options struct {
 	KeepFor time.Duration
 	// Backend is where snapshots are shipped to, nil for none.
 	Backend backends.Backend
+	// ShipTimeout bounds one attempt to ship a snapshot; default 30 minutes.
+	ShipTimeout time.Duration
 	// Hooks and Logger report the work. Logger must not be nil.
 	Hooks  Hooks
 	Logger *slog.Logger
@@ -76,6 +88,7 @@ func (o *Options) setDefaults() {
 	o.TailRecords = cmp.Or(o.TailRecords, DefaultTailRecords)
 	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, DefaultKeepSnapshots))
 	o.KeepFor = cmp.Or(o.KeepFor, DefaultKeepFor)
+	o.ShipTimeout = cmp.Or(o.ShipTimeout, DefaultShipTimeout)
 }
 
 // Status tells what a compactor has done.
@@ -104,8 +117,12 @@ type Compactor struct {
 	wake        chan struct{} // the tail is long
 	ship        chan struct{} // there is something to ship
 
-	// mu is held during a compaction, a pruning and a truncation.
-	mu sync.Mutex
+	// busy is full during a compaction, a pruning and a truncation; who fills
+	// it may change closed and journal.
+	busy   chan struct{}
+	closed bool
+	// shipping is full during an upload.
+	shipping chan struct{}
 
 	statusMu sync.Mutex
 	status   Status
@@ -118,25 +135,52 @@ type Compactor struct {
 // what snapshots the directory holds; Start makes it work.
 func New(current func() *state.State, j Journal, opt Options) (*Compactor, error) {
 	opt.setDefaults()
-	c := &Compactor{opt: opt, state: current, journal: j, wake: make(chan struct{}, 1), ship: make(chan struct{}, 1)}
+	c := &Compactor{
+		opt: opt, state: current, journal: j,
+		wake: make(chan struct{}, 1), ship: make(chan struct{}, 1),
+		busy: make(chan struct{}, 1), shipping: make(chan struct{}, 1),
+	}
 	if err := durable.RemoveTemp(opt.Dir); err != nil {
 		return nil, fmt.Errorf("clean snapshot directory: %w", err)
 	}
-	local, err := catalog.Local(opt.Dir)
+	local, _, err := c.local()
 	if err != nil {
 		return nil, err
 	}
 	if len(local) > 0 {
 		c.status.Sequence, c.status.Time = local[0].Sequence, local[0].Written
 	}
+	if seq := current().Sequence(); seq > c.status.Sequence {
+		// The last process left a tail. Its bytes are not known.
+		c.tailRecords.Store(int64(seq - c.status.Sequence))
+	}
 	return c, nil
 }
 
-// Start begins to compact by interval and by tail, and to ship. It prunes what
-// the last process left to prune.
+// local returns the snapshots in the directory that can be relied on, newest
+// first, and those that are known to be damaged.
+func (c *Compactor) local() (good, damaged []catalog.Entry, err error) {
+	all, err := catalog.Local(c.opt.Dir)
+	for _, s := range all {
+		if slices.Contains(c.opt.Damaged, s.String()) {
+			damaged = append(damaged, s)
+		} else {
+			good = append(good, s)
+		}
+	}
+	return good, damaged, err
+}
+
+// Start begins to compact by interval and by tail, and to ship. It takes up
+// what the last process left to compact, to prune and to ship. It is called
+// once, before Stop.
 func (c *Compactor) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
+	tail := c.tailRecords.Load()
+	if c.long(tail, 0) || (tail > 0 && c.journal != nil && c.journal.Pressure()) {
+		signal(c.wake)
+	}
 	c.done.Add(1)
 	go func() {
 		defer c.done.Done()
@@ -153,7 +197,8 @@ func (c *Compactor) Start() {
 	signal(c.ship)
 }
 
-// Stop ends what Start began and waits for it.
+// Stop ends what Start began and waits for it, though not for a backend that
+// does not heed its context.
 func (c *Compactor) Stop() {
 	if c.stop != nil {
 		c.stop()
@@ -163,20 +208,36 @@ func (c *Compactor) Stop() {
 
 func (c *Compactor) run(ctx context.Context) {
 	c.settle(ctx)
-	tick := time.NewTicker(c.opt.Interval)
-	defer tick.Stop()
+	var tick <-chan time.Time
+	if c.opt.Interval > 0 {
+		tick = time.After(c.firstInterval())
+	}
 	for {
 		reason := ReasonInterval
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
+			tick = time.After(c.opt.Interval)
 		case <-c.wake:
 			reason = ReasonTail
+		}
+		if ctx.Err() != nil {
+			return // another case was ready too
 		}
 		// Reported by hooks and status; the next occasion tries again.
 		_, _ = c.compact(ctx, reason)
 	}
+}
+
+// firstInterval is the time until the first snapshot by interval is due. A
+// process that restarts more often than that must come to write one too.
+func (c *Compactor) firstInterval() time.Duration {
+	newest := c.Status().Time
+	if newest.IsZero() {
+		return c.opt.Interval
+	}
+	return min(c.opt.Interval, max(0, c.opt.Interval-time.Since(newest)))
 }
 
 func signal(ch chan struct{}) {
@@ -188,10 +249,14 @@ func signal(ch chan struct{}) {
 
 // Committed tells the compactor how much the tail has grown.
 func (c *Compactor) Committed(records int, bytes int64) {
-	n, b := c.tailRecords.Add(int64(records)), c.tailBytes.Add(bytes)
-	if n >= c.opt.TailRecords || b >= c.opt.TailBytes {
+	if c.long(c.tailRecords.Add(int64(records)), c.tailBytes.Add(bytes)) {
 		signal(c.wake)
 	}
+}
+
+// long reports whether a tail is so long that it is to be compacted.
+func (c *Compactor) long(records, bytes int64) bool {
+	return (c.opt.TailRecords > 0 && records >= c.opt.TailRecords) || (c.opt.TailBytes > 0 && bytes >= c.opt.TailBytes)
 }
 
 // Compact writes a snapshot of the current state into the data directory,
@@ -202,7 +267,8 @@ func (c *Compactor) Compact(ctx context.Context) (event.Sequence, error) {
 }
 
 // Close writes a last snapshot, unless nothing changed, and ships it. It is
-// called after Stop, when the state does not change any more.
+// called after Stop, when the state does not change any more; the journal may
+// be closed already. Compact fails from then on.
 func (c *Compactor) Close(ctx context.Context) error {
 	_, err := c.compact(ctx, ReasonClose)
 	if c.opt.Backend != nil {
@@ -212,8 +278,16 @@ func (c *Compactor) Close(ctx context.Context) error {
 }
 
 func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	if err := c.begin(ctx); err != nil {
+		return 0, fmt.Errorf("compact: wait for the compaction under way: %w", err)
+	}
+	defer c.end()
+	if reason == ReasonClose {
+		// The next process truncates the journal.
+		c.closed, c.journal = true, nil
+	} else if c.closed {
+		return 0, errClosed
+	}
 	start := time.Now()
 	// What comes after the state is taken counts as tail of the next one.
 	c.tailRecords.Store(0)
@@ -228,6 +302,9 @@ func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence,
 	c.setStatus(func(s *Status) { s.Err = info.Err })
 	if info.Err != nil {
 		call(c.opt.Hooks.CompactionException, info)
+		if ctx.Err() != nil {
+			return 0, info.Err // given up, as by Stop
+		}
 		c.opt.Logger.Error("snapshot was not written; updates go on, and it is tried again", "sequence", uint64(info.Sequence), "error", info.Err)
 		return 0, info.Err
 	}
@@ -238,6 +315,22 @@ func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence,
 	call(c.opt.Hooks.CompactionStop, info)
 	return info.Sequence, nil
 }
+
+func (c *Compactor) begin(ctx context.Context) error {
+	select {
+	case c.busy <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case c.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Compactor) end() { <-c.busy }
 
 // write writes the snapshot of a state into the data directory. A crash
 // leaves the directory without it, or with it whole.
@@ -268,13 +361,14 @@ func (c *Compactor) write(ctx context.Context, st *state.State) error {
 	return nil
 }
 
-// Encode writes a snapshot of a state and returns its size in bytes.
+// Encode writes a snapshot of a state and returns its size in bytes. It ends
+// with the context's cause soon after the context is done.
 func Encode(ctx context.Context, w io.Writer, st *state.State, h snapshot.Header) (int64, error) {
-	sw, err := snapshot.NewWriter(w, h)
+	sw, err := snapshot.NewWriter(contextWriter{ctx, w}, h)
 	if err != nil {
 		return 0, err
 	}
-	if err := encode(ctx, sw, st); err != nil {
+	if err := encode(sw, st); err != nil {
 		sw.Abort()
 		return sw.Written(), err
 	}
@@ -282,11 +376,22 @@ func Encode(ctx context.Context, w io.Writer, st *state.State, h snapshot.Header
 	return sw.Written(), err
 }
 
-func encode(ctx context.Context, w *snapshot.Writer, st *state.State) error {
+// contextWriter fails once the context is done. It is asked for every frame,
+// however large a node is.
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (w contextWriter) Write(p []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	return w.w.Write(p)
+}
+
+func encode(w *snapshot.Writer, st *state.State) error {
 	for n := range st.All() {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		if err := w.Node(n.Cache(), n.Name(), n.Sequence(), n.Time()); err != nil {
 			return err
 		}

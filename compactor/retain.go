@@ -8,13 +8,14 @@ import (
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/journal/event"
 )
 
 // settle prunes what an earlier process left.
 func (c *Compactor) settle(ctx context.Context) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	if c.begin(ctx) != nil {
+		return // who is busy prunes
+	}
+	defer c.end()
 	c.prune(ctx)
 }
 
@@ -22,30 +23,41 @@ func (c *Compactor) settle(ctx context.Context) {
 // then lets go of the journal that the ones left make needless. What cannot be
 // deleted is logged and tried again with the next snapshot.
 func (c *Compactor) prune(ctx context.Context) {
-	local, err := catalog.Local(c.opt.Dir)
+	local, damaged, err := c.local()
 	if err != nil {
 		c.opt.Logger.Warn("snapshots were not pruned", "error", err)
 		return
 	}
-	kept := local[:0:0]
+	var kept []catalog.Entry
+	deleted := 0
 	for i, s := range local {
-		if keep(i, s.Written, c.opt.KeepSnapshots, c.opt.KeepFor) {
+		if keep(i, s.Written, c.opt.KeepSnapshots, c.opt.KeepFor) || !c.remove(s) {
 			kept = append(kept, s)
-			continue
+		} else {
+			deleted++
 		}
-		if err := os.Remove(s.Path); err != nil {
-			c.opt.Logger.Warn("snapshot was not pruned", "path", s.Path, "error", err)
-			kept = append(kept, s)
-			continue
-		}
-		call(c.opt.Hooks.SnapshotDeleted, snapshot.Info{Location: c.opt.Dir, Name: s.Name.String(), Sequence: s.Sequence, Bytes: s.Size})
 	}
-	if len(kept) < len(local) {
+	for _, s := range damaged {
+		// Until it is superseded it may be of use to who looks into it.
+		if len(kept) > 0 && kept[0].Sequence >= s.Sequence && c.remove(s) {
+			deleted++
+		}
+	}
+	if deleted > 0 {
 		if err := durable.SyncDir(c.opt.Dir); err != nil {
 			c.opt.Logger.Warn("snapshots were not pruned durably", "error", err)
 		}
 	}
 	c.truncate(ctx, kept)
+}
+
+func (c *Compactor) remove(s catalog.Entry) bool {
+	if err := os.Remove(s.Path); err != nil {
+		c.opt.Logger.Warn("snapshot was not pruned", "path", s.Path, "error", err)
+		return false
+	}
+	call(c.opt.Hooks.SnapshotDeleted, snapshot.Info{Location: c.opt.Dir, Name: s.String(), Sequence: s.Sequence, Bytes: s.Size})
+	return true
 }
 
 // keep reports whether retention keeps the i-th newest snapshot.
@@ -73,10 +85,4 @@ func (c *Compactor) truncate(ctx context.Context, kept []catalog.Entry) {
 	if err := c.journal.TruncateBefore(ctx, covered+1); err != nil && ctx.Err() == nil {
 		c.opt.Logger.Warn("journal was not truncated", "before", uint64(covered+1), "error", err)
 	}
-}
-
-// shipped notes that the backend has a snapshot.
-func (c *Compactor) shipped(ctx context.Context, seq event.Sequence) {
-	c.setStatus(func(s *Status) { s.Shipped, s.ShipErr = max(s.Shipped, seq), nil })
-	c.settle(ctx)
 }

@@ -18,6 +18,9 @@ const (
 	minShipBackoff = time.Second
 	maxShipBackoff = time.Minute
 	pruneTimeout   = time.Minute
+	// returnTimeout is how long a backend is waited for when its context is
+	// done.
+	returnTimeout = time.Second
 )
 
 // runShipper ships the newest snapshot whenever there is a new one, and tries
@@ -51,9 +54,48 @@ func (c *Compactor) runShipper(ctx context.Context) {
 }
 
 // shipNewest puts the newest local snapshot into the backend, unless it is
-// there. Older ones that were not shipped are superseded by it.
+// there, and prunes the backend. It returns soon after ctx is done or the
+// timeout is over, even if the backend does not: a write to a network volume
+// that hangs cannot be interrupted. Until that has returned, no other begins.
 func (c *Compactor) shipNewest(ctx context.Context) error {
-	local, err := catalog.Local(c.opt.Dir)
+	ctx, cancel := context.WithTimeout(ctx, c.opt.ShipTimeout)
+	defer cancel()
+	err := c.bounded(ctx, c.shipNow)
+	if err != nil {
+		c.setStatus(func(s *Status) { s.ShipErr = err })
+	}
+	return err
+}
+
+// bounded calls fn, which uses the backend.
+func (c *Compactor) bounded(ctx context.Context, fn func(context.Context) error) error {
+	select {
+	case c.shipping <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("ship snapshot: %s has not returned from an earlier call: %w", c.opt.Backend, context.Cause(ctx))
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-c.shipping }()
+		done <- fn(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(returnTimeout):
+		return fmt.Errorf("ship snapshot: %s does not return: %w", c.opt.Backend, context.Cause(ctx))
+	}
+}
+
+// shipNow ships the newest snapshot. Older ones that were not shipped are
+// superseded by it.
+func (c *Compactor) shipNow(ctx context.Context) error {
+	local, _, err := c.local()
 	if err != nil || len(local) == 0 {
 		return err
 	}
@@ -62,16 +104,19 @@ func (c *Compactor) shipNewest(ctx context.Context) error {
 		return nil
 	}
 	if err := c.shipOne(ctx, newest); err != nil {
-		c.setStatus(func(s *Status) { s.ShipErr = err })
 		return err
 	}
-	c.shipped(ctx, newest.Sequence)
+	c.setStatus(func(s *Status) { s.Shipped, s.ShipErr = max(s.Shipped, newest.Sequence), nil })
+	if ctx.Err() != nil {
+		return nil // and nobody may be waiting: leave the directory alone
+	}
+	c.settle(ctx)
 	c.pruneBackend(ctx)
 	return nil
 }
 
 func (c *Compactor) shipOne(ctx context.Context, s catalog.Entry) error {
-	info := snapshot.Info{Location: c.opt.Backend.String(), Name: s.Name.String(), Sequence: s.Sequence, Bytes: s.Size}
+	info := snapshot.Info{Location: c.opt.Backend.String(), Name: s.String(), Sequence: s.Sequence, Bytes: s.Size}
 	start := time.Now()
 	call(c.opt.Hooks.SnapshotWriteStart, info)
 	info.Err = c.put(ctx, s)
@@ -91,7 +136,7 @@ func (c *Compactor) put(ctx context.Context, s catalog.Entry) error {
 		return err
 	}
 	defer f.Close()
-	key := catalog.KeyPrefix + s.Name.String()
+	key := catalog.KeyPrefix + s.String()
 	err = c.opt.Backend.Put(ctx, key, f)
 	if !errors.Is(err, backends.ErrExists) {
 		return err
@@ -114,8 +159,10 @@ func (c *Compactor) put(ctx context.Context, s catalog.Entry) error {
 	if err != nil {
 		return err
 	}
-	if theirs.StoreID != ours.StoreID {
-		return fmt.Errorf("%s in %s: %w: give each store a backend prefix of its own", key, c.opt.Backend, ErrForeign)
+	// Not the store alone: a directory that was set back to an older copy
+	// comes by the same names again.
+	if theirs != ours {
+		return fmt.Errorf("%s in %s: %w: it is not the snapshot that was written here; give each store a backend prefix of its own, and a data directory that was set back to an older copy a new one", key, c.opt.Backend, ErrForeign)
 	}
 	return nil
 }
@@ -137,6 +184,6 @@ func (c *Compactor) pruneBackend(ctx context.Context) {
 			c.opt.Logger.Warn("snapshot in the backend was not pruned", "key", s.Path, "error", err)
 			continue
 		}
-		call(c.opt.Hooks.SnapshotDeleted, snapshot.Info{Location: c.opt.Backend.String(), Name: s.Name.String(), Sequence: s.Sequence, Bytes: s.Size})
+		call(c.opt.Hooks.SnapshotDeleted, snapshot.Info{Location: c.opt.Backend.String(), Name: s.String(), Sequence: s.Sequence, Bytes: s.Size})
 	}
 }

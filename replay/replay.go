@@ -168,8 +168,8 @@ type restore struct {
 	first, last event.Sequence
 	// known is the newest event that there is a trace of.
 	known event.Sequence
-	// places are where snapshots may be, the nearest first.
-	places []place
+	// passed is set when the journal was seen to go on beyond a target time.
+	passed bool
 }
 
 func (r *restore) run(ctx context.Context) error {
@@ -186,39 +186,55 @@ func (r *restore) run(ctx context.Context) error {
 	if err := r.checkTarget(); err != nil {
 		return err
 	}
-	if r.opt.Dir != "" {
-		r.places = append(r.places, localPlace(r.opt.Dir))
+	unreachable, err := r.base(ctx)
+	if err != nil {
+		return err
 	}
-	if r.opt.Backend != nil {
-		r.places = append(r.places, backendPlace(r.opt.Backend, r.opt.Dir, r.opt.KeepLocal))
-	}
-	var problems error
-	for _, p := range r.places {
-		err := r.from(ctx, p)
-		// A newer xdswal's data is no reason to look elsewhere for less.
-		if errors.Is(err, event.ErrVersion) || ctx.Err() != nil {
-			return err
-		}
-		problems = errors.Join(problems, err)
-		if err == nil && r.complete() && !r.nothing() {
-			break
-		}
-	}
-	if !r.complete() {
-		return errors.Join(r.gap(), problems)
-	}
-	if r.nothing() && problems != nil {
+	if r.nothing() && unreachable != nil {
 		// Nothing is here, and whether something is there is not known.
-		return problems
+		return unreachable
 	}
-	return r.tail(ctx)
+	if r.continues() {
+		if err := r.tail(ctx); err != nil {
+			return errors.Join(err, unreachable)
+		}
+	}
+	if !r.arrived() {
+		return errors.Join(r.gap(), unreachable, r.skipped())
+	}
+	return nil
+}
+
+// base makes a snapshot the base, or leaves the empty state, if the journal
+// has all events or nothing is known. It also returns why the backend could
+// not be asked, if what is local does not suffice.
+func (r *restore) base(ctx context.Context) (unreachable, err error) {
+	if r.opt.Dir != "" {
+		// If this fails, what is there is not known, and what else there is
+		// may be less.
+		if err := r.from(ctx, localPlace(r.opt.Dir)); err != nil {
+			return nil, err
+		}
+		if r.complete() && !r.nothing() {
+			return nil, nil
+		}
+	}
+	if r.opt.Backend == nil {
+		return nil, nil
+	}
+	err = r.from(ctx, backendPlace(r.opt.Backend, r.opt.Dir, r.opt.KeepLocal))
+	// A newer xdswal's data is no reason to do with less.
+	if errors.Is(err, event.ErrVersion) || ctx.Err() != nil {
+		return nil, err
+	}
+	return err, nil
 }
 
 // nothing reports whether there is no trace of any event.
 func (r *restore) nothing() bool { return r.known == 0 && r.state.Sequence() == 0 }
 
-// checkTarget refuses a sequence that is yet to come as far as the journal
-// knows; snapshots may know of more.
+// checkTarget refuses a time that is yet to come. Which sequences are is known
+// only when the snapshots are.
 func (r *restore) checkTarget() error {
 	if r.opt.Target.Time.IsZero() || r.opt.Target.Sequence != 0 {
 		return nil
@@ -233,10 +249,13 @@ func (r *restore) checkTarget() error {
 // the restore further.
 func (r *restore) from(ctx context.Context, p place) error {
 	candidates, err := p.list(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return err
 	}
-	if len(candidates) > 0 && r.opt.Target.newest() {
+	if len(candidates) > 0 {
 		r.known = max(r.known, candidates[0].name.Sequence)
 	}
 	for _, c := range candidates {
@@ -245,11 +264,13 @@ func (r *restore) from(ctx context.Context, p place) error {
 		}
 		err := r.read(ctx, p, c)
 		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case err == nil:
 			return nil
 		case errors.Is(err, errLater):
 			continue
-		case errors.Is(err, event.ErrVersion), ctx.Err() != nil:
+		case errors.Is(err, event.ErrVersion):
 			return err
 		}
 		r.result.Skipped = append(r.result.Skipped, Skipped{Location: p.location, Name: c.name.String(), Reason: err})
@@ -288,45 +309,70 @@ func (r *restore) read(ctx context.Context, p place, c candidate) error {
 	return nil
 }
 
-// complete reports whether base and journal together reach all that is known,
-// or the target.
-func (r *restore) complete() bool {
-	base := r.state.Sequence()
-	continues := r.last >= r.first && r.first <= base+1
-	if r.opt.Target.Sequence != 0 {
-		return base == r.opt.Target.Sequence || (continues && r.last >= r.opt.Target.Sequence)
-	}
-	if !r.opt.Target.Time.IsZero() {
-		return continues || base >= r.known
-	}
-	return base >= r.known || (continues && r.last >= r.known)
+// continues reports whether the journal goes on where the state ends.
+func (r *restore) continues() bool {
+	return r.first <= r.state.Sequence()+1 && r.last > r.state.Sequence()
 }
 
+// goal is the event that a restore has to reach. For a target time it need not
+// come so far if the journal tells that the events after it are later.
+func (r *restore) goal() event.Sequence {
+	if r.opt.Target.Sequence != 0 {
+		return r.opt.Target.Sequence
+	}
+	return r.known
+}
+
+// complete reports whether base and journal together reach the goal.
+func (r *restore) complete() bool {
+	return r.state.Sequence() >= r.goal() || (r.continues() && r.last >= r.goal())
+}
+
+// arrived reports whether the state is the one that was asked for.
+func (r *restore) arrived() bool { return r.passed || r.state.Sequence() >= r.goal() }
+
+// gap says which events are missing after the state that was reached.
 func (r *restore) gap() error {
-	base := r.state.Sequence()
-	if t := r.opt.Target; t.Sequence > max(r.known, base) {
-		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, t, max(r.known, base))
+	have, target := r.state.Sequence(), r.opt.Target
+	if target.Sequence > r.known {
+		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, target, r.known)
 	}
-	from := "no snapshot can be read"
-	if base > 0 {
-		from = fmt.Sprintf("the newest usable snapshot is of event %d", base)
+	base := "no snapshot can be used"
+	switch {
+	case r.result.Snapshot != "":
+		base = fmt.Sprintf("the newest usable snapshot is of event %d", r.result.SnapshotSequence)
+	case !target.newest():
+		base = "no snapshot so old can be used"
 	}
+	from, to := have+1, r.goal()
 	has := "the journal holds no events"
 	if r.last >= r.first {
 		has = fmt.Sprintf("the journal holds events %d to %d", r.first, r.last)
+		if r.first > from {
+			to = min(to, r.first-1)
+		}
 	}
 	identity := ErrGap
-	if !r.opt.Target.newest() && len(r.result.Skipped) == 0 {
+	if !target.newest() && len(r.result.Skipped) == 0 {
 		identity = fmt.Errorf("%w: %w", ErrTarget, ErrGap)
 	}
-	return fmt.Errorf("%w: %s and %s, but event %d is known: see what was skipped, and restore from a backend or a copy that has it",
-		identity, from, has, r.known)
+	return fmt.Errorf("%w: %d to %d: %s and %s: restore from a backend or a copy of the directory that has them, or a snapshot of event %d or later",
+		identity, from, to, base, has, to)
+}
+
+// skipped returns why snapshots were passed over.
+func (r *restore) skipped() error {
+	var reasons []error
+	for _, s := range r.result.Skipped {
+		reasons = append(reasons, s.Reason)
+	}
+	return errors.Join(reasons...)
 }
 
 // tail applies the journal to the base.
 func (r *restore) tail(ctx context.Context) error {
-	next, to := r.state.Sequence()+1, r.opt.Target.Sequence
-	if r.opt.Journal == nil || r.last < next || (to != 0 && to < next) {
+	next, to := r.state.Sequence()+1, min(r.opt.Target.Sequence, r.last)
+	if to != 0 && to < next {
 		return nil
 	}
 	err := r.opt.Journal.Range(ctx, next, to, func(ev *event.Event) error {
@@ -342,6 +388,7 @@ func (r *restore) tail(ctx context.Context) error {
 		return nil
 	})
 	if errors.Is(err, errLater) {
+		r.passed = true
 		return nil
 	}
 	return err

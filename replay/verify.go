@@ -50,7 +50,7 @@ type SnapshotReport struct {
 // nothing: each snapshot to its last byte and against its digest, each event of
 // the journal against its checksum and its neighbours. Where the journal has
 // the events between two snapshots it applies them to the older and compares
-// the result with the newer. The error is about what kept it from doing so, or
+// the result with the newer. The error is the cause of the context's end, or
 // Report.Problems joined.
 func Verify(ctx context.Context, opt Options) (Report, error) {
 	start := time.Now()
@@ -72,7 +72,10 @@ type verifier struct {
 	opt     Options
 	report  Report
 	digests map[event.Sequence][]folded
-	oldest  *state.State // the oldest good snapshot from which the journal goes on
+	// oldest is the oldest good snapshot from which the journal goes on, and
+	// then what the journal makes of it; base names that snapshot.
+	oldest *state.State
+	base   string
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -86,7 +89,7 @@ func (v *verifier) run(ctx context.Context) error {
 		}
 	}
 	if v.report.First == 1 {
-		v.oldest = &state.State{}
+		v.oldest, v.base = &state.State{}, "the empty state"
 	}
 	var places []place
 	if v.opt.Dir != "" {
@@ -96,12 +99,11 @@ func (v *verifier) run(ctx context.Context) error {
 		places = append(places, backendPlace(v.opt.Backend, "", false))
 	}
 	for _, p := range places {
-		if err := v.snapshots(ctx, p); err != nil {
-			return err
-		}
+		v.snapshots(ctx, p)
 	}
-	if err := v.journal(ctx); err != nil {
-		return err
+	v.journal(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	opt := v.opt
 	opt.KeepLocal, opt.Hooks = false, Hooks{}
@@ -110,20 +112,25 @@ func (v *verifier) run(ctx context.Context) error {
 	if err != nil {
 		v.problem(err)
 	}
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 func (v *verifier) problem(err error) { v.report.Problems = append(v.report.Problems, err) }
 
-func (v *verifier) snapshots(ctx context.Context, p place) error {
+// snapshots verifies the snapshots of a place.
+func (v *verifier) snapshots(ctx context.Context, p place) {
 	candidates, err := p.list(ctx)
 	if err != nil {
-		return err
+		v.problem(err)
+		return
 	}
 	for _, c := range candidates {
 		st, contents, err := p.read(ctx, c, nil)
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return
 		}
 		s := SnapshotReport{Location: p.location, Name: c.name.String(), Sequence: c.name.Sequence, Bytes: c.size}
 		if err == nil {
@@ -135,7 +142,6 @@ func (v *verifier) snapshots(ctx context.Context, p place) error {
 		}
 		v.report.Snapshots = append(v.report.Snapshots, s)
 	}
-	return nil
 }
 
 func (v *verifier) check(st *state.State, contents snapshot.Contents, name snapshot.Name, s *SnapshotReport) error {
@@ -149,19 +155,24 @@ func (v *verifier) check(st *state.State, contents snapshot.Contents, name snaps
 		return fmt.Errorf("%w: its digest is not that of its contents", event.ErrCorrupt)
 	}
 	seq := st.Sequence()
+	for _, f := range v.digests[seq] {
+		if other := v.report.Snapshots[f.index]; f.digest != digest {
+			return fmt.Errorf("%w: it differs from %s in %s, which is of the same event", event.ErrCorrupt, other.Name, other.Location)
+		}
+	}
 	v.digests[seq] = append(v.digests[seq], folded{digest: digest, index: len(v.report.Snapshots)})
 	covers := v.report.First <= seq+1 && v.report.Last >= seq
 	if covers && (v.oldest == nil || seq < v.oldest.Sequence()) {
-		v.oldest = st
+		v.oldest, v.base = st, s.Name
 	}
 	return nil
 }
 
 // journal reads every event, and folds from the oldest snapshot on to compare
 // with the ones after it.
-func (v *verifier) journal(ctx context.Context) error {
+func (v *verifier) journal(ctx context.Context) {
 	if v.opt.Journal == nil || v.report.Last < v.report.First {
-		return nil
+		return
 	}
 	err := v.opt.Journal.Range(ctx, v.report.First, 0, func(ev *event.Event) error {
 		v.report.Events++
@@ -178,13 +189,9 @@ func (v *verifier) journal(ctx context.Context) error {
 		}
 		return nil
 	})
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		v.problem(err)
 	}
-	return nil
 }
 
 func (v *verifier) compare(st *state.State, f folded) {
@@ -193,6 +200,6 @@ func (v *verifier) compare(st *state.State, f folded) {
 		return
 	}
 	s := &v.report.Snapshots[f.index]
-	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: it is not the fold of the journal's events", s.Name, s.Location, event.ErrCorrupt)
+	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: it is not what the journal's events make of %s", s.Name, s.Location, event.ErrCorrupt, v.base)
 	v.problem(s.Err)
 }

@@ -65,7 +65,8 @@ func Remote(ctx context.Context, b backends.Backend) ([]Entry, error) {
 	}
 	var out []Entry
 	for _, o := range objects {
-		if name, ok := snapshot.ParseName(o.Key); ok {
+		// What lies deeper is somebody's copy.
+		if name, ok := snapshot.ParseName(o.Key); ok && o.Key == KeyPrefix+name.String() {
 			out = append(out, Entry{Name: name, Path: o.Key, Size: o.Size, Written: o.ModTime})
 		}
 	}
