@@ -1,5 +1,9 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
 
-func inspectCommands() []*cobra.Command { return nil }
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
+)
+
+func inspectCommands() []*cobra.Command { return inspect.Commands() }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
 	// So that an @type in a resource file finds its message.
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
 )
@@ -23,7 +24,7 @@ func main() {
 	defer stop()
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "xdswal:", err)
-		os.Exit(1)
+		os.Exit(inspect.ExitCode(err))
 	}
 }
 

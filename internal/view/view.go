@@ -1,8 +1,10 @@
 // Package view is how the admin interface and the commands show a store: as
-// JSON with stable names, and without the bodies of resources.
+// JSON with stable names, and without the bodies of resources unless somebody
+// asked for them.
 package view
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/xdswal/xdswal"
@@ -59,12 +61,16 @@ type TypeChange struct {
 	Deleted []string   `json:"deleted,omitempty"`
 }
 
-// Resource is a resource without its body.
+// Resource is a resource, without its body unless that was asked for.
 type Resource struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	TTL     string `json:"ttl,omitempty"`
 	Bytes   int    `json:"bytes"`
+	// Body is the resource in the JSON form of a protobuf Any. BodyError is why
+	// there is none though it was asked for.
+	Body      json.RawMessage `json:"body,omitempty"`
+	BodyError string          `json:"body_error,omitempty"`
 }
 
 // NewEvent shows an event.

@@ -111,7 +111,7 @@ func setFromFile(flags *pflag.FlagSet, set map[string]bool, key, value *yaml.Nod
 	if f == nil || f.Name == FileFlag || f.Name == "help" {
 		return fmt.Errorf("unknown key %q; the keys are the names of the flags: see xdswal serve --help", key.Value)
 	}
-	if value.Kind != yaml.ScalarNode {
+	if value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
 		return fmt.Errorf("%q wants a single value", key.Value)
 	}
 	if set[f.Name] {

@@ -11,17 +11,17 @@ package resourcedir
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/xdscache"
@@ -41,20 +41,31 @@ type Loader struct {
 	Cache    *xdscache.SnapshotCache
 	Logger   *slog.Logger
 
-	loaded  map[string]version // by file name
+	loaded  map[string]loaded // by file name
+	told    map[string]string // what was logged of a file that is not loaded
 	missing bool
 }
 
-// version tells whether a file may have changed.
-type version struct {
-	size    int64
-	changed time.Time
+// loaded is what a file was when it was read last.
+type loaded struct {
+	info os.FileInfo
+	sum  [sha256.Size]byte
+	// settled is set if the file was old enough then that a later change
+	// shows: within a tick of the file system's clock it may not.
+	settled bool
+}
+
+// settleAfter is more than the ticks of file systems.
+const settleAfter = 2 * time.Second
+
+func (v loaded) is(info os.FileInfo) bool {
+	return v.settled && os.SameFile(v.info, info) && v.info.Size() == info.Size() && v.info.ModTime().Equal(info.ModTime())
 }
 
 // Run loads what changes until ctx is done. What cannot be loaded is logged,
 // once a version of the file, and leaves its node as it is.
 func (l *Loader) Run(ctx context.Context) {
-	l.loaded = map[string]version{}
+	l.loaded, l.told = map[string]loaded{}, map[string]string{}
 	if l.Interval == 0 {
 		l.Interval = DefaultInterval
 	}
@@ -80,12 +91,13 @@ func (l *Loader) scan(ctx context.Context) {
 		return
 	}
 	l.missing = false
-	nodes := map[string]string{}
+	nodes, present := map[string]string{}, map[string]bool{}
 	for _, e := range entries {
 		node, ok := nodeOf(e.Name())
 		if !ok || ctx.Err() != nil {
 			continue
 		}
+		present[e.Name()] = true
 		if other, twice := nodes[node]; twice {
 			l.skip(e.Name(), fmt.Errorf("node %q has a file already: %s", node, other))
 			continue
@@ -93,6 +105,9 @@ func (l *Loader) scan(ctx context.Context) {
 		nodes[node] = e.Name()
 		l.file(ctx, e.Name(), node)
 	}
+	// A file that comes again is a new one.
+	maps.DeleteFunc(l.loaded, func(name string, _ loaded) bool { return !present[name] })
+	maps.DeleteFunc(l.told, func(name, _ string) bool { return !present[name] })
 }
 
 // nodeOf returns the node that a file is for.
@@ -106,80 +121,97 @@ func nodeOf(name string) (string, bool) {
 	return "", false
 }
 
-// skip logs why a file is not loaded, unless that version of it was seen.
+// skip logs why a file is not loaded.
 func (l *Loader) skip(name string, err error) {
-	v, _ := l.stat(name)
-	if l.loaded[name] == v {
+	l.tell(name, "resource file was not loaded; its node keeps what it has", err)
+}
+
+// tell logs what is wrong with a file, once.
+func (l *Loader) tell(name, message string, err error) {
+	if l.told[name] == err.Error() {
 		return
 	}
-	l.loaded[name] = v
-	l.Logger.Error("resource file was not loaded; its node keeps what it has", "file", filepath.Join(l.Dir, name), "error", err)
+	l.told[name] = err.Error()
+	l.Logger.Error(message, "file", filepath.Join(l.Dir, name), "error", err)
 }
 
-func (l *Loader) stat(name string) (version, error) {
-	info, err := os.Stat(filepath.Join(l.Dir, name))
-	if err != nil {
-		return version{}, err
-	}
-	if !info.Mode().IsRegular() {
-		return version{}, errors.New("not a regular file")
-	}
-	return version{size: info.Size(), changed: info.ModTime()}, nil
-}
-
+// file loads a file if it is another than it was.
 func (l *Loader) file(ctx context.Context, name, node string) {
-	v, err := l.stat(name)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && l.loaded[name] == v) {
-		return
-	}
-	if err != nil {
+	info, err := os.Stat(filepath.Join(l.Dir, name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return // a link whose target is being replaced
+	case err != nil:
 		l.skip(name, err)
 		return
+	case !info.Mode().IsRegular():
+		l.skip(name, errors.New("not a regular file"))
+		return
 	}
-	seq, doc, err := l.load(ctx, name, node)
+	last, known := l.loaded[name]
+	if known && last.is(info) {
+		return
+	}
+	settled := time.Since(info.ModTime()) > settleAfter
+	data, err := l.read(name)
+	if err != nil {
+		l.tell(name, "resource file cannot be read; it is tried again", err)
+		return
+	}
+	now := loaded{info: info, sum: sha256.Sum256(data), settled: settled}
+	if known && last.sum == now.sum {
+		l.loaded[name] = now
+		return
+	}
+	if l.apply(ctx, name, node, data) {
+		l.loaded[name] = now
+	}
+}
+
+// apply sets a node to what its file says. It reports false if that is to be
+// tried again.
+func (l *Loader) apply(ctx context.Context, name, node string, data []byte) bool {
+	seq, doc, err := l.load(ctx, node, data)
 	var refused *resourcefile.Error
 	switch {
 	case err == nil:
-		l.loaded[name] = v
+		delete(l.told, name)
 		l.Logger.Info("resource file loaded", "file", filepath.Join(l.Dir, name), "node", node, "resources", len(doc.Resources), "sequence", seq)
 	case ctx.Err() != nil:
+		return false
 	case errors.As(err, &refused):
+		delete(l.told, name) // this content was not told of
 		l.skip(name, err)
 	default:
 		// The journal may take it the next time.
-		l.Logger.Error("resource file was not applied; it is tried again", "file", filepath.Join(l.Dir, name), "error", err)
+		l.tell(name, "resource file was not applied; it is tried again", err)
+		return false
 	}
+	return true
 }
 
-func (l *Loader) load(ctx context.Context, name, node string) (uint64, *resourcefile.Document, error) {
-	data, err := l.read(name)
-	if err != nil {
-		return 0, nil, err
+func (l *Loader) load(ctx context.Context, node string, data []byte) (uint64, *resourcefile.Document, error) {
+	if int64(len(data)) > l.MaxBytes {
+		return 0, nil, &resourcefile.Error{Reason: "too_large", Message: fmt.Sprintf("the file is larger than %d bytes", l.MaxBytes)}
 	}
 	doc, err := resourcefile.Parse(data)
 	if err != nil {
 		return 0, nil, err
 	}
-	var snapshot cachev3.ResourceSnapshot
-	if snapshot, err = doc.Snapshot(); err != nil {
+	snapshot, err := doc.Snapshot()
+	if err != nil {
 		return 0, nil, err
 	}
 	seq, err := l.Cache.Set(ctx, node, snapshot)
 	return uint64(seq), doc, err
 }
 
+// read reads a file, or a little more of it than may be loaded.
 func (l *Loader) read(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Join(l.Dir, name))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, l.MaxBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > l.MaxBytes {
-		return nil, &resourcefile.Error{Reason: "too_large", Message: fmt.Sprintf("the file is larger than %d bytes", l.MaxBytes)}
-	}
-	return data, nil
+	return io.ReadAll(io.LimitReader(f, l.MaxBytes+1))
 }

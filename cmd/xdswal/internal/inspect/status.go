@@ -1,0 +1,176 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/view"
+	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+func statusCommand() *cobra.Command {
+	var c common
+	cmd := &cobra.Command{
+		Use:   "status [--dir DIR] [--backend URL]",
+		Short: "Show what a data directory or a backend holds",
+		Long: `Status shows what a data directory, a backend or both hold, and what a daemon
+that starts on it would restore. It changes nothing and is safe beside a running
+daemon, whose newest events it cannot read: it says from which one on. It ends
+with exit code 1 if the newest state cannot be restored.`,
+		Args: cobra.NoArgs,
+		RunE: run(func(ctx context.Context, p *printer) error { return status(ctx, p, &c) }),
+	}
+	c.dirFlag(cmd)
+	c.backendFlag(cmd)
+	c.jsonFlag(cmd, "print one JSON document, with the names of GET /v1/status")
+	return cmd
+}
+
+func status(ctx context.Context, p *printer, c *common) error {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	out, problem := s.status(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if c.json {
+		if err := p.line(out); err != nil {
+			return err
+		}
+	} else {
+		p.table(nil, statusRows(out))
+	}
+	if out.Incomplete != nil {
+		p.note("%s", out.Incomplete.Message)
+	}
+	return problem
+}
+
+// status looks at a source. The error is why what it holds cannot be restored.
+func (s *source) status(ctx context.Context) (view.DirectoryStatus, error) {
+	var st *state.State
+	var result replay.Result
+	problem := s.steadily(ctx, func() (err error) {
+		st, result, err = replay.Restore(ctx, s.options(replay.Target{}))
+		return err
+	})
+	full := xdswal.Status{
+		Sequence: st.Sequence(), Time: st.Time(), Nodes: st.NumNodes(), Resources: st.NumResources(),
+		Bytes: st.Bytes(), Caches: st.Caches(), Restored: result,
+	}
+	if s.dir != nil {
+		full.Dir, full.StoreID, full.Epoch = s.dir.Path, s.dir.StoreID, s.dir.Epoch
+	} else {
+		full.StoreID, full.Epoch = result.StoreID, result.Epoch
+	}
+	if s.tail != nil {
+		full.Journal = s.tail.stats
+	}
+	if s.backend != nil {
+		full.Backend = s.backend.String()
+	}
+	// What the directory and the backend hold beside what was restored.
+	for _, l := range s.locations() {
+		entries, err := l.list(ctx)
+		problem = errors.Join(problem, err)
+		if len(entries) == 0 {
+			continue
+		}
+		if s.dir != nil && l.name == s.dir.SnapshotDir() {
+			full.Compactor.Sequence, full.Compactor.Time = entries[0].Sequence, entries[0].Written
+		} else {
+			full.Compactor.Shipped = entries[0].Sequence
+		}
+	}
+	out := view.DirectoryStatus{Status: view.NewStatus(full), Open: s.tail.open(), Incomplete: s.tail.incomplete(st.Sequence())}
+	if problem != nil {
+		out.Problem = oneLine(problem)
+	}
+	return out, problem
+}
+
+func statusRows(s view.DirectoryStatus) [][]string {
+	var rows [][]string
+	row := func(name, format string, args ...any) {
+		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
+	if s.Dir != "" {
+		row("directory", "%s", s.Dir)
+		row("open", "%s", map[bool]string{true: "yes, a daemon has it open", false: "no"}[s.Open])
+	}
+	if s.StoreID != "" {
+		row("store", "%s, epoch %d", s.StoreID, s.Epoch)
+	}
+	if s.Dir != "" {
+		row("journal", "%s, %d segments, %s", eventsFromTo(s.Journal, s.Open), s.Journal.Segments, size(s.Journal.Bytes))
+		row("newest snapshot", "%s", snapshotOf(uint64(s.Snapshot.Seq), whenPtr(s.Snapshot.Time)))
+	}
+	if s.Backend != nil {
+		row("backend", "%s", s.Backend.Location)
+		row("shipped", "%s", snapshotOf(uint64(s.Backend.Shipped), ""))
+	}
+	row("restores", "event %d of %s", uint64(s.Restored.Seq), whenPtr(s.Restored.Time))
+	row("", "%s", contents(s.Nodes, s.Resources, s.Bytes))
+	if len(s.Caches) > 0 {
+		row("caches", "%s", strings.Join(mapped(s.Caches, shown), ", "))
+	}
+	row("from", "%s", restoredFrom(s.Restored))
+	for _, skipped := range s.Restored.Skipped {
+		row("passed over", "%s", skipped.Reason)
+	}
+	if s.Problem != "" {
+		row("PROBLEM", "%s", s.Problem)
+	}
+	return rows
+}
+
+func eventsFromTo(j view.Journal, open bool) string {
+	switch {
+	case j.Last >= j.First && open:
+		return fmt.Sprintf("events %d to %d can be read", uint64(j.First), uint64(j.Last))
+	case j.Last >= j.First:
+		return fmt.Sprintf("events %d to %d", uint64(j.First), uint64(j.Last))
+	case open:
+		return fmt.Sprintf("events from %d on, none can be read", uint64(j.First))
+	default:
+		return "no events"
+	}
+}
+
+func snapshotOf(seq uint64, written string) string {
+	switch {
+	case seq == 0:
+		return "none"
+	case written == "":
+		return fmt.Sprintf("event %d", seq)
+	default:
+		return fmt.Sprintf("event %d, written %s", seq, written)
+	}
+}
+
+func contents(nodes, resources int, bytes int64) string {
+	return fmt.Sprintf("%d nodes, %d resources, %s", nodes, resources, size(bytes))
+}
+
+func restoredFrom(r view.Restored) string {
+	if r.Snapshot == "" {
+		return fmt.Sprintf("no snapshot and %d events of the journal", r.Events)
+	}
+	return fmt.Sprintf("%s in %s and %d events of the journal", r.Snapshot, r.Source, r.Events)
+}
+
+func mapped[T, U any](in []T, fn func(T) U) []U {
+	out := make([]U, len(in))
+	for i, v := range in {
+		out[i] = fn(v)
+	}
+	return out
+}

@@ -1,0 +1,120 @@
+package view
+
+import (
+	"time"
+
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay"
+)
+
+// Incomplete tells that what is shown is not all there is.
+type Incomplete struct {
+	// From is the first event that could not be read; 0 where it is not known.
+	From event.Sequence `json:"from,omitempty"`
+	// Reason is "locked" or "damaged".
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// DirectoryStatus is what a data directory and a backend hold, seen from
+// outside. Restored is what a restore of the newest state gives.
+type DirectoryStatus struct {
+	Status
+	// Open is set if a process has the directory open, as far as the newest
+	// segment of the journal tells.
+	Open bool `json:"open"`
+	// Problem is why the newest state cannot be restored.
+	Problem    string      `json:"problem,omitempty"`
+	Incomplete *Incomplete `json:"incomplete,omitempty"`
+}
+
+// SnapshotFile is a snapshot in a directory or a backend.
+type SnapshotFile struct {
+	Location string         `json:"location"`
+	Name     string         `json:"name"`
+	Seq      event.Sequence `json:"seq"`
+	Epoch    uint64         `json:"epoch"`
+	// Time is that of the newest event in it, Created when it was written.
+	Time    *time.Time `json:"time,omitempty"`
+	Created *time.Time `json:"created,omitempty"`
+	StoreID string     `json:"store_id,omitempty"`
+	Bytes   int64      `json:"bytes"`
+	Error   string     `json:"error,omitempty"`
+}
+
+// Report is what a verification found.
+type Report struct {
+	OK        bool               `json:"ok"`
+	Seq       event.Sequence     `json:"seq"`
+	Journal   VerifiedJournal    `json:"journal"`
+	Snapshots []VerifiedSnapshot `json:"snapshots"`
+	// Folded is how many snapshots were proved to be what the journal makes of
+	// an older one.
+	Folded     int         `json:"folded"`
+	Seconds    float64     `json:"seconds"`
+	Problems   []string    `json:"problems"`
+	Incomplete *Incomplete `json:"incomplete,omitempty"`
+}
+
+// VerifiedJournal is what was verified of a journal.
+type VerifiedJournal struct {
+	First  event.Sequence `json:"first"`
+	Last   event.Sequence `json:"last"`
+	Events int            `json:"events"`
+}
+
+// VerifiedSnapshot is what was verified of a snapshot.
+type VerifiedSnapshot struct {
+	SnapshotFile
+	Nodes         int   `json:"nodes"`
+	Resources     int   `json:"resources"`
+	ResourceBytes int64 `json:"resource_bytes"`
+}
+
+// NewReport shows what a verification found.
+func NewReport(r replay.Report) Report {
+	out := Report{
+		OK: len(r.Problems) == 0, Seq: r.Sequence, Folded: r.Folded, Seconds: r.Duration.Seconds(),
+		Journal:   VerifiedJournal{First: r.First, Last: r.Last, Events: r.Events},
+		Snapshots: []VerifiedSnapshot{}, Problems: []string{},
+	}
+	for _, s := range r.Snapshots {
+		name, _ := snapshot.ParseName(s.Name)
+		out.Snapshots = append(out.Snapshots, VerifiedSnapshot{
+			SnapshotFile: SnapshotFile{
+				Location: s.Location, Name: s.Name, Seq: s.Sequence, Epoch: name.Epoch, Time: when(s.Time), Created: when(s.Created),
+				Bytes: s.Bytes, Error: text(s.Err),
+			},
+			Nodes: s.Nodes, Resources: s.Resources, ResourceBytes: s.ResourceBytes,
+		})
+	}
+	for _, p := range r.Problems {
+		out.Problems = append(out.Problems, p.Error())
+	}
+	return out
+}
+
+// Restore is what a restore gives, and where it was written to.
+type Restore struct {
+	// At is what was asked for.
+	At string `json:"at"`
+	Restored
+	// Written is the new data directory; a dry run has none.
+	Written    *Written    `json:"written,omitempty"`
+	Incomplete *Incomplete `json:"incomplete,omitempty"`
+}
+
+// Written is a data directory that was made.
+type Written struct {
+	Dir     string `json:"dir"`
+	StoreID string `json:"store_id"`
+	Epoch   uint64 `json:"epoch"`
+}
+
+// Exported is a node whose resources were written to a file.
+type Exported struct {
+	Node
+	File       string      `json:"file"`
+	Incomplete *Incomplete `json:"incomplete,omitempty"`
+}
