@@ -1,0 +1,87 @@
+// Package corpus makes the resources that the workloads are measured with:
+// those of a mesh of services, in the proportions and sizes that control planes
+// send to Envoys. The same place and number always give the same resource.
+package corpus
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+)
+
+// Shape is how many nodes there are, and how many resources each has.
+type Shape struct {
+	Nodes, PerNode int
+}
+
+// Total returns the number of resources.
+func (s Shape) Total() int { return s.Nodes * s.PerNode }
+
+// String returns for example "100x1000".
+func (s Shape) String() string { return fmt.Sprintf("%dx%d", s.Nodes, s.PerNode) }
+
+// Node returns the name of a node.
+func (s Shape) Node(i int) string { return fmt.Sprintf("edge-proxy-%05d.eu-west-1", i) }
+
+// Resources returns the resources of a node, by type.
+func (s Shape) Resources(node int) map[resourcev3.Type][]types.Resource {
+	out := map[resourcev3.Type][]types.Resource{}
+	for i := range s.PerNode {
+		url, r := Resource(node, i)
+		out[url] = append(out[url], r)
+	}
+	return out
+}
+
+// Snapshot returns the snapshot of a node.
+func (s Shape) Snapshot(node int, version string) (*cachev3.Snapshot, error) {
+	snapshot, err := cachev3.NewSnapshot(version, s.Resources(node))
+	if err != nil {
+		return nil, fmt.Errorf("make snapshot: %w", err)
+	}
+	return snapshot, nil
+}
+
+// Types are the types that nodes have.
+var Types = []resourcev3.Type{
+	resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.RouteType, resourcev3.ListenerType, resourcev3.SecretType,
+}
+
+// kinds are the types of every ten resources of a node, in turn: a cluster and
+// its endpoints for each service, routes and listeners for some, and one
+// certificate in twenty.
+var kinds = [20]func(service) (resourcev3.Type, types.Resource){
+	cluster, endpoints, routes, cluster, endpoints, cluster, endpoints, routes, cluster, endpoints,
+	cluster, endpoints, listener, cluster, endpoints, routes, cluster, endpoints, cluster, secret,
+}
+
+// Resource returns the i-th resource of a node, and its type.
+func Resource(node, i int) (resourcev3.Type, types.Resource) {
+	return kinds[i%len(kinds)](service{
+		rand: rand.New(rand.NewPCG(uint64(node), uint64(i))),
+		node: node, number: i,
+	})
+}
+
+// Endpoints returns an assignment of the size that control planes update most
+// often: one locality of few endpoints. Its event is about 500 bytes long. The
+// revision changes an address.
+func Endpoints(number, revision int) types.Resource {
+	s := service{rand: rand.New(rand.NewPCG(uint64(number), uint64(revision))), number: number}
+	return s.assignment(1, 5)
+}
+
+// service is what a resource is about.
+type service struct {
+	rand         *rand.Rand
+	node, number int
+}
+
+func (s service) name() string { return s.other(s.number) }
+
+func (s service) other(number int) string {
+	return fmt.Sprintf("service-%06d.team-%02d.svc.cluster.local", number, number%37)
+}

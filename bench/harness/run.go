@@ -1,0 +1,232 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Options say what to run and how often.
+type Options struct {
+	// Match selects workloads by name, Only candidates; nil selects all.
+	// Without the candidate that a ratio refers to, the ratio is left out.
+	Match, Only *regexp.Regexp
+	// Rounds is how many rounds are measured, after one that is not.
+	Rounds int
+	// Window is how long candidates work that work for a time.
+	Window time.Duration
+	Short  bool
+	// Dir is where the workloads' directories are made.
+	Dir string
+	// Progress gets a line for each round; nil for none.
+	Progress io.Writer
+	// HeapProfile is called each time that a candidate measures the heap, while
+	// it holds what counts; nil for nothing.
+	HeapProfile func()
+}
+
+// Result is what a workload has measured.
+type Result struct {
+	Name        string       `json:"name"`
+	About       string       `json:"about"`
+	Metrics     []Metric     `json:"metrics"`
+	Comparisons []Comparison `json:"-"`
+	Notes       []string     `json:"notes,omitempty"`
+	Rows        []Row        `json:"rows"`
+	Claims      []Verdict    `json:"claims,omitempty"`
+	// Seconds is how long the workload took, with all its preparations.
+	Seconds float64 `json:"seconds"`
+}
+
+// Row is what one candidate has measured.
+type Row struct {
+	Candidate string             `json:"candidate"`
+	Figures   map[string]Summary `json:"figures"`
+	// Ratios are keyed by metric and candidate: "time/floor".
+	Ratios map[string]Summary `json:"ratios,omitempty"`
+}
+
+// Verdict is a claim and what came of it.
+type Verdict struct {
+	Claim
+	Ratio float64 `json:"ratio"`
+	Holds bool    `json:"holds"`
+}
+
+// Run runs the workloads that are selected. One that fails has no result, and
+// those after it run all the same.
+func Run(ctx context.Context, workloads []Workload, opt Options) ([]Result, error) {
+	var results []Result
+	var errs []error
+	for _, w := range workloads {
+		if opt.Match != nil && !opt.Match.MatchString(w.Name) {
+			continue
+		}
+		result, err := runWorkload(ctx, w, opt)
+		if ctx.Err() != nil {
+			return results, errors.Join(append(errs, context.Cause(ctx))...)
+		}
+		if err != nil {
+			progress(opt, "%s: FAILED: %v", w.Name, err)
+			errs = append(errs, fmt.Errorf("run %s: %w", w.Name, err))
+			continue
+		}
+		progress(opt, "%s: done in %.1f s", w.Name, result.Seconds)
+		results = append(results, result)
+	}
+	return results, errors.Join(errs...)
+}
+
+func runWorkload(ctx context.Context, w Workload, opt Options) (result Result, err error) {
+	start := time.Now()
+	dir, err := os.MkdirTemp(opt.Dir, strings.ReplaceAll(w.Name, "/", "-")+"-*")
+	if err != nil {
+		return Result{}, fmt.Errorf("make directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if dir, err = filepath.Abs(dir); err != nil {
+		return Result{}, fmt.Errorf("make directory: %w", err)
+	}
+	progress(opt, "%s: prepare", w.Name)
+	prepared, err := w.Open(ctx, Env{Dir: dir, Short: opt.Short})
+	if err != nil {
+		return Result{}, fmt.Errorf("prepare: %w", err)
+	}
+	defer func() { err = errors.Join(err, closeAll(ctx, prepared)) }()
+	if opt.Only != nil {
+		prepared.Candidates = slices.DeleteFunc(prepared.Candidates, func(c Candidate) bool {
+			return !opt.Only.MatchString(c.Name)
+		})
+	}
+	samples, err := runRounds(ctx, w, prepared.Candidates, opt)
+	if err != nil {
+		return Result{}, err
+	}
+	result = evaluate(w, prepared, samples)
+	result.Seconds = time.Since(start).Seconds()
+	return result, nil
+}
+
+func closeAll(ctx context.Context, p Prepared) error {
+	var errs []error
+	for _, c := range p.Candidates {
+		if c.Close == nil {
+			continue
+		}
+		if err := c.Close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Name, err))
+		}
+	}
+	if p.Close != nil {
+		errs = append(errs, p.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// samples are values by candidate and metric, one a round.
+type samples map[string]map[string][]float64
+
+func runRounds(ctx context.Context, w Workload, candidates []Candidate, opt Options) (samples, error) {
+	all := samples{}
+	for _, c := range candidates {
+		all[c.Name] = map[string][]float64{}
+	}
+	for number := range opt.Rounds + 1 {
+		for _, i := range order(number, len(candidates)) {
+			if err := ctx.Err(); err != nil {
+				return nil, context.Cause(ctx)
+			}
+			c := candidates[i]
+			values, err := runRound(ctx, w, c, number, opt)
+			if err != nil {
+				return nil, fmt.Errorf("%s, round %d: %w", c.Name, number, err)
+			}
+			if number == 0 {
+				continue
+			}
+			for metric, v := range values {
+				all[c.Name][metric] = append(all[c.Name][metric], v)
+			}
+		}
+	}
+	return all, nil
+}
+
+func runRound(ctx context.Context, w Workload, c Candidate, number int, opt Options) (map[string]float64, error) {
+	r := &Round{Number: number, Window: opt.Window, HeapProfile: opt.HeapProfile}
+	r.begin()
+	var err error
+	// Profiles tell candidates apart by these: pprof -tagfocus candidate=NAME.
+	pprof.Do(ctx, pprof.Labels("workload", w.Name, "candidate", c.Name), func(ctx context.Context) {
+		err = c.Round(ctx, r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range w.Metrics {
+		if v, ok := r.values[m.Name]; ok {
+			progress(opt, "%s: round %d: %s: %s %s", w.Name, number, c.Name, format(v), m)
+			break
+		}
+	}
+	return r.values, nil
+}
+
+// order returns the order of n candidates in a round. It shifts and turns
+// around, so that over the rounds each comes first and last, before and after
+// each of its neighbours.
+func order(round, n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = (i + round/2) % n
+	}
+	if round%2 == 1 {
+		slices.Reverse(out)
+	}
+	return out
+}
+
+func evaluate(w Workload, p Prepared, all samples) Result {
+	result := Result{Name: w.Name, About: w.About, Metrics: w.Metrics, Notes: p.Notes}
+	for _, cmp := range w.Comparisons {
+		if _, ran := all[cmp.To]; ran {
+			result.Comparisons = append(result.Comparisons, cmp)
+		}
+	}
+	for _, c := range p.Candidates {
+		row := Row{Candidate: c.Name, Figures: map[string]Summary{}, Ratios: map[string]Summary{}}
+		for metric, values := range all[c.Name] {
+			row.Figures[metric] = Summarize(values)
+		}
+		for _, cmp := range result.Comparisons {
+			own, other := all[c.Name][cmp.Metric], all[cmp.To][cmp.Metric]
+			if len(own) > 0 && len(own) == len(other) {
+				row.Ratios[cmp.Metric+"/"+cmp.To] = Ratio(own, other)
+			}
+		}
+		result.Rows = append(result.Rows, row)
+	}
+	for _, claim := range w.Claims {
+		own, other := all[claim.Candidate][claim.Metric], all[claim.To][claim.Metric]
+		if len(own) == 0 || len(own) != len(other) {
+			continue
+		}
+		ratio := Ratio(own, other).Median
+		result.Claims = append(result.Claims, Verdict{Claim: claim, Ratio: ratio, Holds: ratio <= claim.AtMost})
+	}
+	return result
+}
+
+func progress(opt Options, layout string, args ...any) {
+	if opt.Progress != nil {
+		fmt.Fprintf(opt.Progress, layout+"\n", args...)
+	}
+}

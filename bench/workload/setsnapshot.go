@@ -1,0 +1,310 @@
+package workload
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/bench/corpus"
+	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+const (
+	upstreamName = "go-control-plane"
+	memoryName   = "xdswal, memory only"
+	durableName  = "xdswal, durable"
+	persistName  = "marshal and fsync all"
+)
+
+// setters is the node that SetSnapshot is measured with.
+var setters = corpus.Shape{Nodes: 1, PerNode: 10_000}
+
+// How many calls one round measures.
+const (
+	fastCalls = 50
+	slowCalls = 4
+)
+
+func setSnapshotWorkload() harness.Workload {
+	return harness.Workload{
+		Name: "setsnapshot/1-of-10000",
+		About: "One caller sets snapshots of a node of 10,000 resources; in each, one is new and all others are the same pointers as before. Making the snapshots is not counted. " +
+			"Floors: go-control-plane's own cache, which stores a pointer and persists nothing; and one raw durable append of an event of the same size. " +
+			"Beside them what one writes first: marshal all, write a file, fsync, rename.",
+		Metrics: []harness.Metric{metricP50, metricP99},
+		Comparisons: []harness.Comparison{
+			{Metric: "p50", To: upstreamName}, {Metric: "p50", To: rawName}, {Metric: "p50", To: persistName},
+		},
+		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
+			first, err := setters.Snapshot(0, "1")
+			if err != nil {
+				return harness.Prepared{}, err
+			}
+			upstream, raw, persist := upstreamSetter(first), rawSetter{}, persistSetter{dir: env.Dir, series: newSeries(first)}
+			if err := raw.open(env.Dir); err != nil {
+				return harness.Prepared{}, err
+			}
+			candidates := []harness.Candidate{
+				{Name: upstreamName, Round: upstream.changed},
+				{Name: rawName, Round: raw.round, Close: raw.close},
+			}
+			for _, memory := range []bool{true, false} {
+				s, err := newStoreSetter(ctx, env.Dir, memory, first)
+				if err != nil {
+					return harness.Prepared{Candidates: candidates}, err
+				}
+				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.changed, Close: s.close})
+			}
+			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
+			return harness.Prepared{Candidates: candidates}, nil
+		},
+	}
+}
+
+func equalSnapshotWorkload() harness.Workload {
+	return harness.Workload{
+		Name: "setsnapshot/equal-content",
+		About: "One caller sets snapshots of a node of 10,000 resources with the content that it has, in new messages, as a control plane does that builds everything anew from its source. " +
+			"Every message has to be marshaled to find that nothing changed; nothing is journaled.",
+		Metrics:     []harness.Metric{metricP50},
+		Comparisons: []harness.Comparison{{Metric: "p50", To: upstreamName}, {Metric: "p50", To: persistName}},
+		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
+			first, err := setters.Snapshot(0, "1")
+			if err != nil {
+				return harness.Prepared{}, err
+			}
+			again, err := setters.Snapshot(0, "1")
+			if err != nil {
+				return harness.Prepared{}, err
+			}
+			upstream, persist := upstreamSetter(first), persistSetter{dir: env.Dir, series: newSeries(first)}
+			upstream.again = again
+			candidates := []harness.Candidate{{Name: upstreamName, Round: upstream.equal}}
+			for _, memory := range []bool{true, false} {
+				s, err := newStoreSetter(ctx, env.Dir, memory, first)
+				if err != nil {
+					return harness.Prepared{Candidates: candidates}, err
+				}
+				s.again = again
+				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.equal, Close: s.close})
+			}
+			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
+			return harness.Prepared{Candidates: candidates}, nil
+		},
+	}
+}
+
+func report(r *harness.Round, l harness.Latencies) {
+	r.Report("p50", l.Quantile(0.50))
+	r.Report("p99", l.Quantile(0.99))
+}
+
+// setter sets snapshots of one node in a snapshot cache.
+type setter struct {
+	cache  cachev3.SnapshotCache
+	series *series
+	again  *cachev3.Snapshot // equal to what the series begins with
+	first  *cachev3.Snapshot
+}
+
+func upstreamSetter(first *cachev3.Snapshot) *setter {
+	return &setter{cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), series: newSeries(first), first: first}
+}
+
+// changed sets snapshots in which one resource differs.
+func (s *setter) changed(ctx context.Context, r *harness.Round) error {
+	snapshots := s.series.take(fastCalls)
+	l, err := timed(len(snapshots), func(i int) error {
+		return s.cache.SetSnapshot(ctx, setters.Node(0), snapshots[i])
+	})
+	if err != nil {
+		return err
+	}
+	report(r, l)
+	have, err := s.cache.GetSnapshot(setters.Node(0))
+	if err != nil {
+		return fmt.Errorf("check node: %w", err)
+	}
+	return s.series.checkNode(have)
+}
+
+// equal sets equal snapshots, by turns those of two sets of messages.
+func (s *setter) equal(ctx context.Context, r *harness.Round) error {
+	l, err := timed(slowCalls, func(i int) error {
+		if i%2 == 0 {
+			return s.cache.SetSnapshot(ctx, setters.Node(0), s.again)
+		}
+		return s.cache.SetSnapshot(ctx, setters.Node(0), s.first)
+	})
+	if err != nil {
+		return err
+	}
+	report(r, l)
+	return nil
+}
+
+// storeSetter is a setter of our cache.
+type storeSetter struct {
+	setter
+	memory bool
+	dir    string
+	store  *xdswal.Store
+	ours   *xdscache.SnapshotCache
+	// calls are those that journal an event each.
+	calls uint64
+}
+
+func newStoreSetter(ctx context.Context, dir string, memory bool, first *cachev3.Snapshot) (*storeSetter, error) {
+	s := &storeSetter{
+		setter: setter{series: newSeries(first), first: first},
+		memory: memory, dir: filepath.Join(dir, "store"), calls: 1,
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.cache.SetSnapshot(ctx, setters.Node(0), first)
+}
+
+func (s *storeSetter) name() string {
+	if s.memory {
+		return memoryName
+	}
+	return durableName
+}
+
+func (s *storeSetter) open(ctx context.Context) error {
+	var err error
+	if s.store, err = xdswal.Open(ctx, xdswal.Options{Dir: s.dir, MemoryOnly: s.memory, KeepFor: -1}); err != nil {
+		return err
+	}
+	s.ours = s.store.SnapshotCache(true, cachev3.IDHash{}, nil)
+	s.cache = s.ours
+	return nil
+}
+
+func (s *storeSetter) changed(ctx context.Context, r *harness.Round) error {
+	s.calls += fastCalls
+	if err := s.setter.changed(ctx, r); err != nil {
+		return err
+	}
+	return s.checkSequence()
+}
+
+func (s *storeSetter) equal(ctx context.Context, r *harness.Round) error {
+	if err := s.setter.equal(ctx, r); err != nil {
+		return err
+	}
+	return s.checkSequence()
+}
+
+// checkSequence checks that there is an event for every change and for nothing
+// else.
+func (s *storeSetter) checkSequence() error {
+	if seq := uint64(s.store.State().Sequence()); seq != s.calls {
+		return fmt.Errorf("%d events were journaled, want %d", seq, s.calls)
+	}
+	return nil
+}
+
+// close checks that what was set is there after a restart.
+func (s *storeSetter) close(ctx context.Context) error {
+	digest := s.store.State().Digest()
+	if err := s.store.Close(ctx); err != nil || s.memory {
+		return err
+	}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	if s.store.State().Digest() != digest {
+		return errors.Join(errors.New("the restored state is another"), s.store.Close(ctx))
+	}
+	return s.store.Close(ctx)
+}
+
+// rawSetter appends a record to a raw log.
+type rawSetter struct {
+	log    *rawLog
+	record []byte
+	calls  int
+}
+
+func (s *rawSetter) open(dir string) (err error) {
+	s.record = make([]byte, 500)
+	s.log, err = newRawLog(dir)
+	return err
+}
+
+func (s *rawSetter) round(_ context.Context, r *harness.Round) error {
+	l, err := timed(fastCalls, func(int) error { return s.log.append(s.record) })
+	if err != nil {
+		return err
+	}
+	s.calls += len(l)
+	report(r, l)
+	return nil
+}
+
+func (s *rawSetter) close(context.Context) error {
+	records, err := s.log.close()
+	if err == nil && records != s.calls {
+		err = fmt.Errorf("%d of %d appends are there", records, s.calls)
+	}
+	return err
+}
+
+// persistSetter writes the whole snapshot to a file for each change.
+type persistSetter struct {
+	dir    string
+	series *series
+}
+
+func (s *persistSetter) round(_ context.Context, r *harness.Round) error {
+	snapshots := s.series.take(slowCalls)
+	var size int
+	l, err := timed(len(snapshots), func(i int) error {
+		b, err := marshalAll(snapshots[i])
+		if err != nil {
+			return err
+		}
+		size = len(b)
+		return durable.WriteFile(filepath.Join(s.dir, "snapshot.bin"), func(w io.Writer) error {
+			_, err := w.Write(b)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	report(r, l)
+	info, err := os.Stat(filepath.Join(s.dir, "snapshot.bin"))
+	if err == nil && info.Size() != int64(size) {
+		err = fmt.Errorf("the file has %d bytes, want %d", info.Size(), size)
+	}
+	return err
+}
+
+// marshalAll is the least that one can persist of a snapshot: the bytes of its
+// resources, each after its length.
+func marshalAll(snapshot *cachev3.Snapshot) ([]byte, error) {
+	var out []byte
+	for _, group := range snapshot.Resources {
+		for _, item := range group.Items {
+			b, err := cachev3.MarshalResource(item.Resource)
+			if err != nil {
+				return nil, fmt.Errorf("marshal: %w", err)
+			}
+			out = binary.AppendUvarint(out, uint64(len(b)))
+			out = append(out, b...)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,140 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/bench/corpus"
+	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/xdscache"
+)
+
+// updateWorkload shows what an incremental update costs by the size of its
+// node.
+func updateWorkload(persist bool) harness.Workload {
+	w := harness.Workload{
+		Name: "update/memory",
+		About: "UpdateResources with one changed resource, on nodes of different sizes. The cost grows with the change and with the depth of the node's tree, not with the node. " +
+			"In memory alone, so that no disk covers it up.",
+		Metrics:     []harness.Metric{metricP50, metricP99},
+		Comparisons: []harness.Comparison{{Metric: "p50", To: updateName(100)}},
+		Claims:      []harness.Claim{{Candidate: updateName(100_000), Metric: "p50", To: updateName(100), AtMost: 4}},
+	}
+	if persist {
+		w.Name = "update/durable"
+		w.About = "As update/memory, with every update durable. Floor: one raw durable append."
+		w.Comparisons = append([]harness.Comparison{{Metric: "p50", To: rawName}}, w.Comparisons...)
+		w.Claims = nil
+	}
+	w.Open = func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
+		var p harness.Prepared
+		if persist {
+			raw := &rawSetter{}
+			if err := raw.open(env.Dir); err != nil {
+				return p, err
+			}
+			p.Candidates = append(p.Candidates, harness.Candidate{Name: rawName, Round: raw.round, Close: raw.close})
+		}
+		for _, size := range []int{100, 10_000, 100_000} {
+			u := &nodeUpdater{shape: corpus.Shape{Nodes: 1, PerNode: size}, dir: filepath.Join(env.Dir, updateName(size)), persist: persist}
+			if err := u.open(ctx); err != nil {
+				return p, err
+			}
+			p.Candidates = append(p.Candidates, harness.Candidate{Name: updateName(size), Round: u.round, Close: u.close})
+		}
+		return p, nil
+	}
+	return w
+}
+
+func updateName(size int) string { return "node of " + strconv.Itoa(size) }
+
+// nodeUpdater changes one resource after the other of one node.
+type nodeUpdater struct {
+	shape    corpus.Shape
+	dir      string
+	persist  bool
+	store    *xdswal.Store
+	cache    *xdscache.SnapshotCache
+	revision int
+}
+
+func (u *nodeUpdater) open(ctx context.Context) error {
+	if err := u.reopen(ctx); err != nil {
+		return err
+	}
+	first, err := u.shape.Snapshot(0, "1")
+	if err != nil {
+		return err
+	}
+	return u.cache.SetSnapshot(ctx, u.shape.Node(0), first)
+}
+
+func (u *nodeUpdater) reopen(ctx context.Context) error {
+	var err error
+	if u.store, err = xdswal.Open(ctx, xdswal.Options{Dir: u.dir, MemoryOnly: !u.persist, KeepFor: -1}); err != nil {
+		return err
+	}
+	u.cache = u.store.SnapshotCache(true, cachev3.IDHash{}, nil)
+	return nil
+}
+
+func (u *nodeUpdater) round(ctx context.Context, r *harness.Round) error {
+	calls := fastCalls
+	if !u.persist {
+		calls *= 20
+	}
+	changes := make([]types.Resource, calls)
+	for i := range changes {
+		changes[i] = corpus.Endpoints(u.number(u.revision+i), u.revision+i)
+	}
+	l, err := timed(calls, func(i int) error {
+		return setOne(ctx, u.cache, u.shape.Node(0), changes[i], strconv.Itoa(u.revision+i))
+	})
+	if err != nil {
+		return err
+	}
+	u.revision += calls
+	report(r, l)
+	return u.check(changes[calls-1])
+}
+
+// number spreads the changes over the node.
+func (u *nodeUpdater) number(revision int) int {
+	return endpointNumber(revision * 7919 % max(1, u.shape.PerNode/20))
+}
+
+func (u *nodeUpdater) check(last types.Resource) error {
+	node := u.cache.GetNode(u.shape.Node(0))
+	have := node.Type(resourcev3.EndpointType).Get(cachev3.GetResourceName(last))
+	if node.NumResources() != u.shape.PerNode || have == nil {
+		return fmt.Errorf("the node has %d resources, want %d", node.NumResources(), u.shape.PerNode)
+	}
+	if seq := uint64(u.store.State().Sequence()); seq != uint64(u.revision+1) {
+		return fmt.Errorf("%d events were journaled, want %d", seq, u.revision+1)
+	}
+	return sameBytes((*xdscache.Resource)(have), last)
+}
+
+// close checks that what was set is there after a restart.
+func (u *nodeUpdater) close(ctx context.Context) error {
+	digest := u.store.State().Digest()
+	if err := u.store.Close(ctx); err != nil || !u.persist {
+		return err
+	}
+	if err := u.reopen(ctx); err != nil {
+		return err
+	}
+	if u.store.State().Digest() != digest {
+		return errors.Join(errors.New("the restored state is another"), u.store.Close(ctx))
+	}
+	return u.store.Close(ctx)
+}

@@ -1,0 +1,116 @@
+// Package workload holds what xdswal is measured with. Each workload checks
+// that its work was done: an append that is not there afterwards, or a restore
+// with another digest, is an error and gives no figure.
+package workload
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xdswal/xdswal/bench/corpus"
+	"github.com/xdswal/xdswal/bench/harness"
+)
+
+// The shapes that are restored. What a control plane holds is in between the
+// last two: they are the extremes.
+var (
+	small    = corpus.Shape{Nodes: 100, PerNode: 100}
+	typical  = corpus.Shape{Nodes: 100, PerNode: 1000}
+	oneNode  = corpus.Shape{Nodes: 1, PerNode: 100_000}
+	tinyNode = corpus.Shape{Nodes: 10_000, PerNode: 10}
+)
+
+// All returns the workloads, in the order in which they are run. Data that
+// several of them use is prepared in dir when the first one needs it.
+func All(dir string, short bool) []harness.Workload {
+	fixtures := newFixtures(dir)
+	var out []harness.Workload
+	for _, writers := range []int{1, 16, 128, 1024} {
+		out = append(out, appendWorkload(writers))
+	}
+	out = append(out,
+		setSnapshotWorkload(),
+		equalSnapshotWorkload(),
+		updateWorkload(false),
+		updateWorkload(true),
+		restoreWorkload(fixtures, small),
+		restoreWorkload(fixtures, typical),
+	)
+	if !short {
+		out = append(out, restoreWorkload(fixtures, oneNode), restoreWorkload(fixtures, tinyNode))
+	}
+	return append(out,
+		snapshotWorkload(fixtures, small),
+		snapshotWorkload(fixtures, typical),
+		besideWorkload(fixtures, typical),
+		replayWorkload(),
+	)
+}
+
+// Columns that several workloads have.
+var (
+	metricTime = harness.Metric{Name: "time", Unit: "ms"}
+	metricP50  = harness.Metric{Name: "p50", Unit: "ms"}
+	metricP99  = harness.Metric{Name: "p99", Unit: "ms"}
+	metricHeap = harness.Metric{Name: "heap", Unit: "MiB"}
+)
+
+// driven is what writers have done.
+type driven struct {
+	counts  []int // operations of each writer
+	total   int
+	latency harness.Latencies
+	elapsed time.Duration
+}
+
+// report sets the columns of throughput and latency.
+func (d driven) report(r *harness.Round, throughput string) {
+	r.Report(throughput, float64(d.total)/d.elapsed.Seconds())
+	r.Report("p50", d.latency.Quantile(0.50))
+	r.Report("p99", d.latency.Quantile(0.99))
+}
+
+// drive runs writers that each do one operation after the other until window
+// is over, and each at least one. Operation i of a writer comes after its
+// operation i-1.
+func drive(ctx context.Context, writers int, window time.Duration, do func(ctx context.Context, writer, i int) error) (driven, error) {
+	d := driven{counts: make([]int, writers)}
+	latencies := make([]harness.Latencies, writers)
+	g, ctx := errgroup.WithContext(ctx)
+	start := time.Now()
+	deadline := start.Add(window)
+	for w := range writers {
+		g.Go(func() error {
+			for i, now := 0, time.Now(); i == 0 || now.Before(deadline); i++ {
+				if err := do(ctx, w, i); err != nil {
+					return err
+				}
+				done := time.Now()
+				latencies[w] = append(latencies[w], done.Sub(now))
+				d.counts[w]++
+				now = done
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	d.elapsed = time.Since(start)
+	d.latency = harness.Merge(latencies)
+	d.total = len(d.latency)
+	return d, err
+}
+
+// timed returns how long operations take, one after the other.
+func timed(operations int, do func(i int) error) (harness.Latencies, error) {
+	var l harness.Latencies
+	for i := range operations {
+		start := time.Now()
+		if err := do(i); err != nil {
+			return nil, err
+		}
+		l = append(l, time.Since(start))
+	}
+	return l, nil
+}

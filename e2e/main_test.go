@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// helperEnv makes the test binary run as a gRPC client of the test's; see
+// grpc_helper_test.go.
+const helperEnv = "XDSWAL_E2E_GRPC_TARGET"
+
+// binDir is where the daemon is built.
+var binDir string
+
+func TestMain(m *testing.M) {
+	if target := os.Getenv(helperEnv); target != "" {
+		os.Exit(runGRPCClient(target))
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if binDir, err = os.MkdirTemp("", "xdswal-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binDir)
+	return m.Run()
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binDir, "xdswal")
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "github.com/xdswal/xdswal/cmd/xdswal")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the daemon: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// binary returns the path of the xdswal command, built once a run.
+func binary(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	require.NoError(t, err)
+	return path
+}
