@@ -1,6 +1,7 @@
 package xdswal
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/replay"
 )
 
 // Names in a data directory. docs/format/directory.md describes it.
@@ -54,16 +56,18 @@ func readMetadata(dir string) (metadata, bool, error) {
 	return m, true, nil
 }
 
-// nextEpoch begins a new epoch of the directory, durably.
-func nextEpoch(dir string) (metadata, error) {
+// nextEpoch begins a new epoch of the directory, durably. A directory that is
+// new takes on the identity of the store whose snapshot was restored into it,
+// and its epochs go on behind that snapshot's, so that none comes twice.
+func nextEpoch(dir string, restored replay.Result) (metadata, error) {
 	m, ok, err := readMetadata(dir)
 	if err != nil {
 		return m, err
 	}
 	if !ok {
-		m = metadata{Format: directoryFormat, StoreID: newStoreID()}
+		m = metadata{Format: directoryFormat, StoreID: cmp.Or(restored.StoreID, newStoreID())}
 	}
-	m.Epoch++
+	m.Epoch = max(m.Epoch, restored.Epoch) + 1
 	return m, writeMetadata(dir, m)
 }
 

@@ -44,8 +44,8 @@ type Options struct {
 	// CompactInterval is the time between snapshots; default 10 minutes.
 	CompactInterval time.Duration
 	// CompactTailBytes and CompactTailRecords write a snapshot earlier, when
-	// the events since the last one exceed them; default 256 MiB and
-	// 1,000,000.
+	// the events since the last one exceed them; default 256 MiB, at most an
+	// eighth of MaxJournalBytes, and 1,000,000.
 	CompactTailBytes   int64
 	CompactTailRecords int64
 	// KeepSnapshots is how many snapshots are kept, here and in the backend;
@@ -79,6 +79,10 @@ func (o *Options) setDefaults() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.CommitTimeout = cmp.Or(o.CommitTimeout, xdscache.DefaultCommitTimeout)
+	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, journal.DefaultMaxBytes)
+	// A tail takes up to some three times its bytes in the segments' pages, and
+	// the tail before it is kept too: compact well before the journal is full.
+	o.CompactTailBytes = min(cmp.Or(o.CompactTailBytes, compactor.DefaultTailBytes), o.MaxJournalBytes/8)
 	o.RestoreTimeout = cmp.Or(o.RestoreTimeout, DefaultRestoreTimeout)
 	switch {
 	case o.MemoryOnly:

@@ -135,7 +135,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.log.journal.Advance(st.Sequence()+1, st.Time()); err != nil {
 		return err
 	}
-	if s.meta, err = nextEpoch(dir); err != nil {
+	if s.meta, err = nextEpoch(dir, result); err != nil {
 		return err
 	}
 	s.logRestored()
@@ -146,11 +146,7 @@ func (s *Store) open(ctx context.Context) error {
 func (s *Store) start(snapshots string) error {
 	snapshot := func(context.Context) (event.Sequence, error) { return 0, errors.New("snapshots are disabled") }
 	if !s.opt.DisableSnapshots {
-		limit := s.opt.MaxJournalBytes
-		if limit == 0 {
-			limit = journal.DefaultMaxBytes
-		}
-		c, err := compactor.New(s.log.State, compactedJournal{s.log.journal, limit}, s.opt.compactor(snapshots, s.meta, s.restored))
+		c, err := compactor.New(s.log.State, compactedJournal{s.log.journal, s.opt.MaxJournalBytes}, s.opt.compactor(snapshots, s.meta, s.restored))
 		if err != nil {
 			return err
 		}

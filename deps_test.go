@@ -1,0 +1,106 @@
+package xdswal_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/xdswal/xdswal"
+
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+	Standard   bool
+}
+
+func goList(t *testing.T, args ...string) map[string]goPackage {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,Deps,Standard"}, args...)...)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		require.NoError(t, err, "go list: %s", exit.Stderr)
+	}
+	require.NoError(t, err)
+	packages := map[string]goPackage{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return packages
+		}
+		require.NoError(t, err)
+		packages[p.ImportPath] = p
+	}
+}
+
+// A control plane that embeds xdswal with the file driver links nothing of AWS,
+// of a command line or of a metrics library.
+func TestNoHeavyDependencies(t *testing.T) {
+	for _, root := range []string{".", "./backends/file", "./xdscache", "./backends/backendtest"} {
+		for _, p := range goList(t, root) {
+			for _, dep := range p.Deps {
+				for _, heavy := range []string{"aws", "smithy", "cobra", "prometheus", "opentelemetry.io/otel"} {
+					require.NotContains(t, dep, heavy, "%s depends on it", p.ImportPath)
+				}
+			}
+		}
+	}
+}
+
+// Imports among our packages are those of the table in ARCHITECTURE.md: arrows
+// point at small packages, and only the root composes.
+func TestImports(t *testing.T) {
+	const internal = "internal/"
+	allowed := map[string][]string{
+		"journal/event":      {},
+		"replay/state":       {"journal/event"},
+		"compactor/snapshot": {"journal/event"},
+		"compactor/catalog":  {"backends", "compactor/snapshot", "journal/event"},
+		"backends":           {},
+		"backends/file":      {"backends", internal},
+		"journal":            {"journal/event", "journal/internal/", internal},
+		"compactor":          {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
+		"replay":             {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
+		"xdscache":           {"journal/event", "replay/state"},
+		"": {
+			"backends", "compactor", "compactor/snapshot", "journal", "journal/event", "replay", "replay/state", "xdscache", internal,
+		},
+	}
+	args := make([]string, 0, len(allowed))
+	for name := range allowed {
+		args = append(args, "./"+name)
+	}
+	packages := goList(t, args...)
+	require.Len(t, packages, len(allowed))
+	for _, p := range packages {
+		name := strings.Trim(strings.TrimPrefix(p.ImportPath, module), "/")
+		for _, imported := range p.Imports {
+			ours, ok := strings.CutPrefix(imported, module+"/")
+			if !ok {
+				continue
+			}
+			require.True(t, slices.ContainsFunc(allowed[name], func(a string) bool {
+				return ours == a || (strings.HasSuffix(a, "/") && strings.HasPrefix(ours, a))
+			}), "%q must not import %q", name, ours)
+		}
+	}
+	// The event model needs nothing but protobuf's wire format.
+	for _, imported := range packages[module+"/journal/event"].Imports {
+		require.True(t, !strings.Contains(imported, ".") || imported == "google.golang.org/protobuf/encoding/protowire", imported)
+	}
+	// bbolt is the journal's alone.
+	for _, p := range goList(t, "./...") {
+		if slices.Contains(p.Imports, "go.etcd.io/bbolt") {
+			require.True(t, strings.HasPrefix(p.ImportPath, module+"/journal") || strings.HasPrefix(p.ImportPath, module+"/bench"), p.ImportPath)
+		}
+	}
+}

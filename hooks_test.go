@@ -1,0 +1,221 @@
+package xdswal_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	gcplog "github.com/envoyproxy/go-control-plane/pkg/log"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
+)
+
+// diary notes what hooks report, each name once a call.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+	text  bytes.Buffer // all that was reported
+}
+
+func (d *diary) note(name string, v any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, name)
+	fmt.Fprintf(&d.text, "%s %+v\n", name, v)
+}
+
+func (d *diary) count(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for _, line := range d.lines {
+		if line == name {
+			n++
+		}
+	}
+	return n
+}
+
+// names returns what was reported, each once.
+func (d *diary) names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := slices.Clone(d.lines)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (d *diary) Write(b []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.text.Write(b)
+}
+
+func (d *diary) contents() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.text.String()
+}
+
+func noteTo[T any](d *diary, name string) func(T) { return func(v T) { d.note(name, v) } }
+
+func (d *diary) hooks() xdswal.Hooks {
+	return xdswal.Hooks{
+		Journal: journal.Hooks{
+			Commit:         noteTo[journal.CommitInfo](d, "commit"),
+			SegmentCreated: noteTo[journal.SegmentInfo](d, "segment created"),
+			SegmentDropped: noteTo[journal.SegmentInfo](d, "segment dropped"),
+		},
+		Compactor: compactor.Hooks{
+			CompactionStart:        noteTo[compactor.CompactionInfo](d, "compaction start"),
+			CompactionStop:         noteTo[compactor.CompactionInfo](d, "compaction stop"),
+			CompactionException:    noteTo[compactor.CompactionInfo](d, "compaction exception"),
+			SnapshotWriteStart:     noteTo[snapshot.Info](d, "write start"),
+			SnapshotWriteStop:      noteTo[snapshot.Info](d, "write stop"),
+			SnapshotWriteException: noteTo[snapshot.Info](d, "write exception"),
+			SnapshotDeleted:        noteTo[snapshot.Info](d, "snapshot deleted"),
+		},
+		Replay: replay.Hooks{
+			SnapshotReadStart:     noteTo[snapshot.Info](d, "read start"),
+			SnapshotReadStop:      noteTo[snapshot.Info](d, "read stop"),
+			SnapshotReadException: noteTo[snapshot.Info](d, "read exception"),
+			ReplayStart:           noteTo[replay.Result](d, "replay start"),
+			ReplayStop:            noteTo[replay.Result](d, "replay stop"),
+			ReplayException:       noteTo[replay.Result](d, "replay exception"),
+		},
+		Degraded:   func(err error) { d.note("degraded", err) },
+		Recovered:  func() { d.note("recovered", nil) },
+		CacheError: func(cache, node string, err error) { d.note("cache error", err) },
+	}
+}
+
+func TestHooks(t *testing.T) {
+	ctx := context.Background()
+	backend, err := file.New(file.Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	var d diary
+	opt := xdswal.Options{
+		Dir: t.TempDir(), Backend: backend, Hooks: d.hooks(),
+		KeepSnapshots: 2, KeepFor: -1, MaxJournalBytes: 16 * small,
+	}
+	s := openStore(t, opt)
+	for i := range 6 {
+		set(t, snapshotCache(s), "n", bulk(i))
+		_, err := s.Compact(ctx)
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return s.Status().Compactor.Shipped == s.Status().Sequence }, timeout, time.Millisecond)
+	}
+	closeStore(t, s)
+	snapshotCache(s).ClearSnapshot("n")
+	require.Equal(t, []string{
+		"cache error", "commit", "compaction start", "compaction stop", "replay start", "replay stop",
+		"segment created", "segment dropped", "snapshot deleted", "write start", "write stop",
+	}, d.names())
+	require.Equal(t, 6, d.count("commit"))
+	require.Equal(t, 7, d.count("compaction stop"))
+	require.Equal(t, 12, d.count("write stop"), "each snapshot to two places")
+	require.Equal(t, d.count("write start"), d.count("write stop"))
+
+	d = diary{}
+	opt.Hooks = d.hooks()
+	s = openStore(t, opt)
+	require.Equal(t, 1, d.count("replay stop"))
+	require.Equal(t, 1, d.count("read start"))
+	require.Equal(t, 1, d.count("read stop"))
+	requireSound(t, s)
+}
+
+// capture is a logger of go-control-plane that writes to a diary.
+func capture(d *diary) gcplog.Logger {
+	print := func(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
+	return gcplog.LoggerFuncs{DebugFunc: print, InfoFunc: print, WarnFunc: print, ErrorFunc: print}
+}
+
+// What is in a resource is in no log line, no hook and no error.
+func TestNoContentsInLogsAndErrors(t *testing.T) {
+	const secret = "the private key"
+	ctx := context.Background()
+	var d diary
+	fail := func(what string, err error) {
+		t.Helper()
+		require.Error(t, err, what)
+		d.note("error of "+what, err)
+		for ; err != nil; err = errors.Unwrap(err) {
+			d.note("cause", err)
+		}
+	}
+	secrets := func(version string, bad bool) *cachev3.Snapshot {
+		value := secret + version
+		if bad {
+			value += "\xff"
+		}
+		s, err := cachev3.NewSnapshot(version, map[string][]types.Resource{resourcev3.SecretType: {
+			&tlsv3.Secret{Name: "tls", Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
+				Secret: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: value}},
+			}}},
+		}})
+		require.NoError(t, err)
+		return s
+	}
+	opt := xdswal.Options{
+		Dir: t.TempDir(), MaxJournalBytes: 2 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: d.hooks(),
+		Logger: slog.New(slog.NewJSONHandler(&d, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	s := openStore(t, opt)
+	c := s.SnapshotCache(false, cachev3.IDHash{}, capture(&d))
+	w, _ := watch(t, c, "n", resourcev3.SecretType, "")
+	set(t, c, "n", secrets("1", false))
+	receive(t, w)
+	_, err := s.Compact(ctx)
+	require.NoError(t, err)
+	fail("a resource that does not marshal", c.SetSnapshot(ctx, "n", secrets("2", true)))
+	linear := s.LinearCache(resourcev3.SecretType)
+	linear.SetResources(map[string]types.Resource{"tls": secrets("2", true).GetResources(resourcev3.SecretType)["tls"]})
+	for i := 3; err == nil; i++ {
+		err = c.SetSnapshot(ctx, "n", secrets(fmt.Sprint(i), false))
+		if i > 10_000 {
+			require.FailNow(t, "the journal does not fill")
+		}
+	}
+	fail("a full journal", err)
+	d.note("status", s.Status())
+	_ = s.Close(ctx)
+	fail("a closed store", c.SetSnapshot(ctx, "n", secrets("last", false)))
+	c.ClearSnapshot("n")
+	snapshots, err := filepath.Glob(filepath.Join(opt.Dir, "snapshots", "*.zst"))
+	require.NoError(t, err)
+	require.NotEmpty(t, snapshots)
+	for _, path := range snapshots {
+		require.NoError(t, os.Truncate(path, 100))
+	}
+	s, err = xdswal.Open(ctx, opt)
+	if err == nil {
+		// The journal still has it all.
+		d.note("status", s.Status())
+		requireServed(t, s)
+		closeStore(t, s)
+	} else {
+		fail("damaged snapshots", err)
+	}
+	require.Contains(t, d.contents(), "snapshot")
+	require.NotContains(t, d.contents(), secret)
+}
