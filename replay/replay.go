@@ -296,6 +296,11 @@ func (r *restore) read(ctx context.Context, p place, c candidate) error {
 		return nil
 	})
 	info.Duration = time.Since(start)
+	if errors.Is(err, errLater) {
+		// It was read as far as it was of use: nothing is wrong with it.
+		call(r.opt.Hooks.SnapshotReadStop, info)
+		return errLater
+	}
 	if err != nil {
 		info.Err = fmt.Errorf("read snapshot %s in %s: %w", c.name, p.location, err)
 		call(r.opt.Hooks.SnapshotReadException, info)

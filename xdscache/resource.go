@@ -146,6 +146,9 @@ func newResource(typeURL, name string, res types.ResourceWithTTL) (*event.Resour
 	if isNil(res.Resource) {
 		return nil, fmt.Errorf("resource %q of type %s is nil", name, typeURL)
 	}
+	if res.TTL != nil && *res.TTL < 0 {
+		return nil, fmt.Errorf("resource %q of type %s has a negative TTL: leave it out for none", name, typeURL)
+	}
 	if r, ok := res.Resource.(*Resource); ok {
 		return &event.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
 	}
