@@ -168,9 +168,9 @@ func TestEverythingAtOnce(t *testing.T) {
 					require.NoError(t, s.LinearCache(resourcev3.ClusterType).UpdateResource(name, clusterOf(name, version)))
 				case 3:
 					_ = s.Status()
-					_, err := snapshotCache(s).GetSnapshot(nodeName(r.IntN(3)))
+					_, _ = snapshotCache(s).GetSnapshot(nodeName(r.IntN(3)))
 					if i%10 == 0 {
-						_, err = s.Compact(ctx)
+						_, err := s.Compact(ctx)
 						require.NoError(t, err)
 					}
 				}

@@ -39,6 +39,14 @@ func (h *health) hooks() xdswal.Hooks {
 	}
 }
 
+// requireRecovered waits until a store is well and has said so.
+func (h *health) requireRecovered(t *testing.T, s *xdswal.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return s.Status().Degraded == nil && h.degraded.Load() == h.recovered.Load()
+	}, timeout, time.Millisecond)
+}
+
 // fillJournal updates a node until the journal is full, and returns the last
 // update that it took and the error of the first that it did not.
 func fillJournal(t *testing.T, c *xdscache.SnapshotCache, from int) (int, error) {
@@ -91,39 +99,41 @@ func TestJournalFull(t *testing.T) {
 	requireSound(t, s)
 }
 
-// Snapshots free a journal that is full, without anybody's doing.
+// Snapshots free a journal that is full, without anybody's doing, also where
+// there was none before.
 func TestJournalFullIsFreed(t *testing.T) {
-	var h health
-	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: h.hooks()}
-	s := openStore(t, opt)
-	c := snapshotCache(s)
-	version := 0
-	for range 6 {
-		version++
-		set(t, c, "n", bulk(version))
-	}
-	// With it, a part of the journal is covered by two snapshots soon.
-	_, err := s.Compact(context.Background())
-	require.NoError(t, err)
-	for range 5 {
-		last, err := fillJournal(t, c, version+1)
-		require.ErrorIs(t, err, xdswal.ErrJournalFull)
-		version = last
-		requireVersion(t, c, version)
-		require.Eventually(t, func() bool {
-			err := c.SetSnapshot(context.Background(), "n", bulk(version+1))
-			if err != nil {
-				require.ErrorIs(t, err, xdswal.ErrJournalFull)
+	for _, snapshots := range []int{0, 1, 2} {
+		t.Run(fmt.Sprint("after ", snapshots, " snapshots"), func(t *testing.T) {
+			var h health
+			s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: h.hooks()})
+			c := snapshotCache(s)
+			version := 0
+			for range snapshots {
+				version++
+				set(t, c, "n", bulk(version))
+				_, err := s.Compact(context.Background())
+				require.NoError(t, err)
 			}
-			return err == nil
-		}, timeout, time.Millisecond)
-		version++
-		requireVersion(t, c, version)
+			for range 5 {
+				last, err := fillJournal(t, c, version+1)
+				require.ErrorIs(t, err, xdswal.ErrJournalFull)
+				version = last
+				requireVersion(t, c, version)
+				require.Eventually(t, func() bool {
+					err := c.SetSnapshot(context.Background(), "n", bulk(version+1))
+					if err != nil {
+						require.ErrorIs(t, err, xdswal.ErrJournalFull)
+					}
+					return err == nil
+				}, timeout, time.Millisecond)
+				version++
+				requireVersion(t, c, version)
+			}
+			h.requireRecovered(t, s)
+			require.Positive(t, h.degraded.Load())
+			requireSound(t, s)
+		})
 	}
-	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
-	require.Positive(t, h.degraded.Load())
-	require.Equal(t, h.degraded.Load(), h.recovered.Load())
-	requireSound(t, s)
 }
 
 // With FailOpen a full journal stops nothing, and nothing is lost.
@@ -138,8 +148,7 @@ func TestJournalFullFailOpen(t *testing.T) {
 		requireVersion(t, c, i)
 	}
 	require.Positive(t, h.degraded.Load())
-	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
-	require.Equal(t, h.degraded.Load(), h.recovered.Load())
+	h.requireRecovered(t, s)
 	requireSound(t, s)
 	s = openStore(t, opt)
 	requireVersion(t, snapshotCache(s), updates)
@@ -150,7 +159,8 @@ func TestJournalFullFailOpen(t *testing.T) {
 // one are made good too. What a store holds that is not degraded survives a
 // crash.
 func TestJournalFullFailOpenManyWriters(t *testing.T) {
-	s := openStore(t, xdswal.Options{MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: -1, FailOpen: true})
+	var h health
+	s := openStore(t, xdswal.Options{MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: -1, FailOpen: true, Hooks: h.hooks()})
 	c := snapshotCache(s)
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -165,7 +175,7 @@ func TestJournalFullFailOpenManyWriters(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
+	h.requireRecovered(t, s)
 	crashed := t.TempDir()
 	require.NoError(t, os.CopyFS(crashed, os.DirFS(s.Status().Dir)))
 	again := openStore(t, xdswal.Options{Dir: crashed})

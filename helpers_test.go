@@ -2,6 +2,7 @@ package xdswal_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"os"
@@ -167,7 +168,7 @@ func requireProtoEqual(t testing.TB, want, got proto.Message) {
 	require.True(t, proto.Equal(want, got), "got %v, want %v", got, want)
 }
 
-// files returns what is in a directory: sizes, times of change and contents.
+// files returns what is in a directory: modes, times of change and digests.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -182,7 +183,7 @@ func files(t testing.TB, dir string) map[string]string {
 		out[path] = fmt.Sprint(info.Mode(), info.ModTime())
 		if info.Mode().IsRegular() {
 			b, err := os.ReadFile(path)
-			out[path] += string(b)
+			out[path] += fmt.Sprintf(" %x", sha256.Sum256(b))
 			return err
 		}
 		return nil

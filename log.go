@@ -30,6 +30,10 @@ type eventLog struct {
 	// memory.
 	state atomic.Pointer[state.State]
 
+	// reporting is held while degraded changes and the change is reported, so
+	// that reports come in order. It comes before mu.
+	reporting sync.Mutex
+
 	mu sync.Mutex
 	// unjournaled are the events that were applied though the journal could
 	// not take them, and that no snapshot was begun after.
@@ -130,6 +134,8 @@ func (l *eventLog) commitHook(user func(journal.CommitInfo)) func(journal.Commit
 // committed notes that the journal has taken events: if it was full, it has room
 // again.
 func (l *eventLog) committed() {
+	l.reporting.Lock()
+	defer l.reporting.Unlock()
 	l.mu.Lock()
 	was := errors.Is(l.degraded, journal.ErrFull) && len(l.unjournaled) == 0
 	if was {
@@ -151,6 +157,8 @@ func (l *eventLog) recovered() {
 // failed is called by the journal's committer with events that it could not
 // make durable.
 func (l *eventLog) failed(events []*event.Event, cause error) error {
+	l.reporting.Lock()
+	defer l.reporting.Unlock()
 	l.mu.Lock()
 	first := l.degraded == nil
 	l.degraded = cause
@@ -227,6 +235,8 @@ func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (
 	if err := l.journal.Recover(ctx, func() []*event.Event { return l.after(covered) }); err != nil {
 		return err
 	}
+	l.reporting.Lock()
+	defer l.reporting.Unlock()
 	l.mu.Lock()
 	// What failed since has woken the loop again, and may not be covered.
 	was := l.degraded != nil && l.failures == failures

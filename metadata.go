@@ -90,6 +90,6 @@ func writeMetadata(dir string, m metadata) error {
 
 func newStoreID() string {
 	var b [8]byte
-	rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }

@@ -63,8 +63,7 @@ func TestDiskFull(t *testing.T) {
 	free()
 	requireRecovery(t, c, last+1)
 	require.Equal(t, seq+1, s.Status().Sequence)
-	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
-	require.Equal(t, h.degraded.Load(), h.recovered.Load())
+	h.requireRecovered(t, s)
 	for i := range 20 {
 		set(t, c, "n", bulk(last+2+i))
 	}
@@ -148,7 +147,7 @@ func TestDiskFullFailOpen(t *testing.T) {
 	require.Zero(t, h.recovered.Load())
 
 	free()
-	require.Eventually(t, func() bool { return s.Status().Degraded == nil }, timeout, time.Millisecond)
+	h.requireRecovered(t, s)
 	require.EqualValues(t, 1, h.recovered.Load())
 	// What the recovery made durable is there though no last snapshot is written.
 	set(t, c, "n", bulk(version+1))

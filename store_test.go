@@ -171,7 +171,8 @@ func TestNothingChanged(t *testing.T) {
 	seq, err := s.Compact(ctx)
 	require.NoError(t, err)
 	require.Equal(t, first, seq)
-	before := files(t, s.Status().Dir)
+	snapshots := filepath.Join(s.Status().Dir, "snapshots")
+	before := files(t, snapshots)
 	for range 3 {
 		seq, err := c.Set(ctx, "edge", fullSnapshot(t))
 		require.NoError(t, err)
@@ -180,7 +181,8 @@ func TestNothingChanged(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, first, seq)
 	}
-	require.Equal(t, before, files(t, s.Status().Dir))
+	require.Equal(t, before, files(t, snapshots))
+	require.EqualValues(t, first, s.Status().Sequence)
 	requireSound(t, s)
 }
 
@@ -352,18 +354,22 @@ func TestOpenRefuses(t *testing.T) {
 		{
 			name: "fail open without snapshots", opt: xdswal.Options{Dir: "x", FailOpen: true, DisableSnapshots: true},
 			want: "FailOpen needs snapshots",
-		}, {
+		},
+		{
 			name: "newer directory", is: xdswal.ErrVersion, want: "run the newer xdswal",
 			make: func(t *testing.T, dir string) { writeMetadata(t, dir, map[string]any{"format": 2, "store_id": "x"}) },
-		}, {
+		},
+		{
 			name: "damaged metadata", is: xdswal.ErrCorrupt, want: "xdswal.json",
 			make: func(t *testing.T, dir string) {
 				require.NoError(t, os.WriteFile(filepath.Join(dir, "xdswal.json"), []byte(`{"format":`), 0o600))
 			},
-		}, {
+		},
+		{
 			name: "metadata without an identity", is: xdswal.ErrCorrupt,
 			make: func(t *testing.T, dir string) { writeMetadata(t, dir, map[string]any{"format": 1}) },
-		}, {
+		},
+		{
 			name: "a file", opt: xdswal.Options{Dir: "/dev/null"}, want: "/dev/null",
 		},
 	} {

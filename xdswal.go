@@ -132,6 +132,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.log.state.Store(st)
+	//nolint:contextcheck // It is not to be cut short.
 	if err := s.log.journal.Advance(st.Sequence()+1, st.Time()); err != nil {
 		return err
 	}
@@ -139,6 +140,7 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.logRestored()
+	//nolint:contextcheck // What it starts outlives the opening.
 	return s.start(snapshots)
 }
 
@@ -175,7 +177,7 @@ func (s *Store) logRestored() {
 // abandon closes what a failed Open had opened.
 func (s *Store) abandon() {
 	if s.log.journal != nil {
-		s.log.journal.Close()
+		_ = s.log.journal.Close()
 	}
 	if s.lock != nil {
 		_ = s.lock.Unlock()

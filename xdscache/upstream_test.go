@@ -52,8 +52,10 @@ var upstreamTests = []struct {
 			// They expect that a resource which is set again as it was is sent
 			// again; ours is not. So let each be another.
 			{`return wrapperspb\.String\(s\)`, `return wrapperspb.String(fmt.Sprint(s, made.Add(1)))`},
-			{`return &endpoint\.ClusterLoadAssignment\{ClusterName: name\}`,
-				`return &endpoint.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpoint.LocalityLbEndpoints{{Priority: made.Add(1)}}}`},
+			{
+				`return &endpoint\.ClusterLoadAssignment\{ClusterName: name\}`,
+				`return &endpoint.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpoint.LocalityLbEndpoints{{Priority: made.Add(1)}}}`,
+			},
 		},
 		minimum: 19,
 	},
