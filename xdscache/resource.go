@@ -2,6 +2,7 @@ package xdscache
 
 import (
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"sync"
@@ -41,6 +42,12 @@ func (r *Resource) GetName() string { return r.Name }
 func (r *Resource) String() string {
 	return fmt.Sprintf("%s %q (%d bytes)", r.TypeURL, r.Name, len(r.Value))
 }
+
+// GoString is String: %#v shows nothing of what is in the resource either.
+func (r *Resource) GoString() string { return r.String() }
+
+// LogValue is String: nor does a log.
+func (r *Resource) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // Decoded returns the message that was set, for example a *clusterv3.Cluster,
 // as a new copy. A type that is not linked into the program gives an Empty

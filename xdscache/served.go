@@ -17,7 +17,7 @@ import (
 // costs nothing: the maps of a type are made when a watch asks for that type.
 type servedSnapshot struct {
 	node   *state.Node
-	maps   []typeMaps // as node.Types
+	maps   []*typeMaps // as node.Types
 	source atomic.Pointer[source]
 	// untold is set while the served cache could not tell every watch. The
 	// entity's publishing guards it.
@@ -43,14 +43,32 @@ type typeMaps struct {
 
 var _ cachev3.ResourceSnapshot = (*servedSnapshot)(nil)
 
-func newServed(node *state.Node) *servedSnapshot {
-	return &servedSnapshot{node: node, maps: make([]typeMaps, len(node.Types()))}
+// newServed returns a node as it is served after before, which may be nil. What
+// was made for types that did not change is taken over.
+func newServed(node *state.Node, before *servedSnapshot) *servedSnapshot {
+	s := &servedSnapshot{node: node, maps: make([]*typeMaps, len(node.Types()))}
+	if before == nil {
+		// A restore makes very many of them.
+		for i, m := 0, make([]typeMaps, len(s.maps)); i < len(m); i++ {
+			s.maps[i] = &m[i]
+		}
+		return s
+	}
+	for i := range node.Types() {
+		t := &node.Types()[i]
+		if old, maps := before.find(t.URL()); old != nil && old.Shares(t) {
+			s.maps[i] = maps
+		} else {
+			s.maps[i] = &typeMaps{}
+		}
+	}
+	return s
 }
 
 func (s *servedSnapshot) find(typeURL string) (*state.Type, *typeMaps) {
 	for i := range s.node.Types() {
 		if t := &s.node.Types()[i]; t.URL() == typeURL {
-			return t, &s.maps[i]
+			return t, s.maps[i]
 		}
 	}
 	return nil, nil

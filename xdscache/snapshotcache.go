@@ -62,7 +62,7 @@ func NewSnapshotCache(l Log, ads bool, hash cachev3.NodeHash, opts ...Option) *S
 		c.served = cachev3.NewSnapshotCache(ads, hash, opt.logger)
 	}
 	for node := range l.State().Cache(c.name) {
-		s := newServed(node)
+		s := newServed(node, nil)
 		c.current[node.Name()] = s
 		// No watch is open yet: this cannot fail.
 		_ = c.served.SetSnapshot(context.Background(), node.Name(), s)
@@ -210,7 +210,7 @@ func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq event.Sequen
 	}
 	isNew := current == nil || current.node.Sequence() != node.Sequence()
 	if isNew {
-		current = newServed(node)
+		current = newServed(node, current)
 	}
 	if given != nil && seq == node.Sequence() {
 		current.given(given)

@@ -285,6 +285,11 @@ func (t *Type) Version() string { return t.version }
 // Len returns the number of resources.
 func (t *Type) Len() int { return t.resources.size }
 
+// Shares reports whether two types have the very same resources because one
+// comes from the other and no event changed them in between. It costs nothing;
+// types that do not share may still hold equal resources.
+func (t *Type) Shares(o *Type) bool { return t.resources.root == o.resources.root }
+
 // Get returns a resource by name, nil if there is none.
 func (t *Type) Get(name string) *event.Resource {
 	r, _ := t.resources.get(name)
