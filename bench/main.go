@@ -32,7 +32,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.run, "run", "", "run the workloads whose names match this `regexp`")
 	flag.StringVar(&o.only, "only", "", "run the candidates whose names match this `regexp`")
-	flag.IntVar(&o.rounds, "rounds", 0, "measure `n` rounds after the warm-up (default 5, with -short 3)")
+	flag.IntVar(&o.rounds, "rounds", 0, "measure `n` rounds after the warm-up (default 5, with -short 2)")
 	flag.BoolVar(&o.short, "short", false, "less of the same, in about a minute")
 	flag.BoolVar(&o.list, "list", false, "list the workloads and end")
 	flag.BoolVar(&o.check, "check", false, "end with status 1 if a claim does not hold")
@@ -97,7 +97,7 @@ func (o *options) measure(ctx context.Context, dir string, workloads []harness.W
 	switch {
 	case o.rounds > 0:
 	case o.short:
-		opt.Rounds = 3
+		opt.Rounds = 2
 	default:
 		opt.Rounds = 5
 	}

@@ -144,13 +144,6 @@ func (d *daemon) status() status {
 	return s
 }
 
-func (d *daemon) compact() uint64 {
-	d.t.Helper()
-	var answer struct{ Seq uint64 }
-	d.must(http.MethodPost, "/v1/compact", nil, &answer)
-	return answer.Seq
-}
-
 func (d *daemon) nodes() []nodeInfo {
 	d.t.Helper()
 	var answer struct {

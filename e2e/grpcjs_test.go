@@ -24,6 +24,9 @@ func TestGRPCJS(t *testing.T) {
 // returns the path of node and the directory of the client.
 func installGRPCJS(t *testing.T) (node, dir string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short installs no packages")
+	}
 	var paths []string
 	for _, tool := range []string{"node", "npm"} {
 		path, err := exec.LookPath(tool)

@@ -121,6 +121,8 @@ func (l *killLoop) round() {
 	defer work.end()
 	select {
 	case <-work.enough:
+	case <-l.d.exited:
+		require.FailNow(l.t, "the daemon has ended by itself", "%v", l.d.err)
 	case <-time.After(patience):
 		require.FailNow(l.t, "updates are not acknowledged", "%d were", work.acknowledged.Load())
 	}

@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -36,6 +38,7 @@ func run(m *testing.M) int {
 }
 
 var build = sync.OnceValues(func() (string, error) {
+	noteSources()
 	path := filepath.Join(binDir, "xdswal")
 	args := []string{"build", "-o", path}
 	if raceEnabled {
@@ -47,6 +50,21 @@ var build = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// noteSources looks at the module's sources. go test notes what a test looks
+// at, and so does not take a result from its cache for a daemon that has
+// changed since.
+func noteSources() {
+	_ = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && path != ".." && strings.HasPrefix(entry.Name(), ".") {
+			return fs.SkipDir
+		}
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, _ = os.Stat(path)
+		}
+		return nil
+	})
+}
 
 // binary returns the path of the xdswal command, built once a run.
 func binary(t testing.TB) string {

@@ -154,8 +154,7 @@ func TestStagedFileIsCut(t *testing.T) {
 	}
 	require.Len(t, ends, 7)
 	segment := files(t, crashed)[segments(t, crashed)[0]]
-	path := filepath.Join(t.TempDir(), "j")
-	require.NoError(t, os.Mkdir(path, 0o700))
+	path := fastDir(t)
 	// put makes the journal as a crash left it.
 	put := func(t testing.TB, staged []byte) {
 		t.Helper()

@@ -30,7 +30,7 @@ type specimen struct {
 // of free pages.
 func newSpecimen(t testing.TB) *specimen {
 	t.Helper()
-	s := &specimen{dir: t.TempDir(), truth: newBook(1)}
+	s := &specimen{dir: fastDir(t), truth: newBook(1)}
 	j := open(t, s.dir, journal.Options{SegmentBytes: 2 * minSegment})
 	for i := range 30 {
 		size := 300 + 20*i

@@ -231,6 +231,18 @@ func copyDir(t testing.TB, dir string) string {
 	return out
 }
 
+// fastDir is a temporary directory in memory where the system has one, for
+// tests that write much and of which none is about durability.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "xdswal-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 func collect(j *journal.Journal, from, to event.Sequence) ([]*event.Event, error) {
 	var events []*event.Event
 	err := j.Range(context.Background(), from, to, func(ev *event.Event) error {

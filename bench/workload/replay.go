@@ -71,7 +71,7 @@ func (t *tail) make(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil)
+	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	err = parallel(ctx, tailEvents, func(i int) error {
 		m := corpus.Endpoints(i/tailShape.Nodes%tailShape.PerNode, i)
 		return setOne(ctx, cache, tailShape.Node(i%tailShape.Nodes), m, strconv.Itoa(i))
@@ -105,7 +105,7 @@ func (t *tail) replay(ctx context.Context, r *harness.Round) error {
 	if err != nil {
 		return err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil)
+	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	t.report(r, time.Since(start))
 	r.Report("heap÷wire", r.ReportHeap("heap")/float64(t.wire))
 	if n := store.Status().Restored.Events; n != tailEvents {

@@ -157,7 +157,7 @@ resources:
 	require.Equal(t, "b", b.GetName())
 	require.Equal(t, cluster.Cluster_RANDOM, b.GetLbPolicy())
 	require.Equal(t, time.Second, b.GetConnectTimeout().AsDuration())
-	require.Equal(t, time.Second, b.GetDnsRefreshRate().AsDuration())
+	require.Equal(t, time.Second, b.GetDnsRefreshRate().AsDuration()) //nolint:staticcheck // Any duration field does.
 	require.Equal(t, 3*time.Second, d.Resources[2].Message.(*cluster.Cluster).GetConnectTimeout().AsDuration())
 }
 

@@ -6,6 +6,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"flag"
 	"fmt"
 	"go/format"
@@ -55,7 +56,7 @@ func run(out string) error {
 
 // list returns the v3 packages that match patterns and the extras, sorted.
 func list(patterns []string) ([]string, error) {
-	command := exec.Command("go", append([]string{"list"}, patterns...)...)
+	command := exec.CommandContext(context.Background(), "go", append([]string{"list"}, patterns...)...)
 	command.Stderr = os.Stderr
 	output, err := command.Output()
 	if err != nil {

@@ -18,6 +18,18 @@ import (
 	"github.com/xdswal/xdswal/journal/internal/boltpages"
 )
 
+// fastDir is a temporary directory in memory where the system has one, for
+// tests that write much and of which none is about durability.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "xdswal-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 // pair is a key with its value.
 type pair struct{ key, value string }
 
@@ -120,7 +132,7 @@ func TestAgreesWithBolt(t *testing.T) {
 		files = 30
 	}
 	for seed := range uint64(files) {
-		path := filepath.Join(t.TempDir(), "db")
+		path := filepath.Join(fastDir(t), "db")
 		randomBolt(t, path, rand.New(rand.NewPCG(seed, 1)))
 		got, err := read(path)
 		require.NoError(t, err, "seed %d", seed)
@@ -192,7 +204,7 @@ func usable(t testing.TB, path string, want content, what string) {
 // from what was written, and the last ones may be missing: the journal's records
 // have checksums, and its buckets tell the last one.
 func TestFlips(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	path := filepath.Join(dir, "db")
 	small(t, path)
 	whole, err := os.ReadFile(path)
@@ -225,7 +237,7 @@ func TestFlips(t *testing.T) {
 }
 
 func TestCuts(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	path := filepath.Join(dir, "db")
 	small(t, path)
 	whole, err := os.ReadFile(path)
@@ -355,7 +367,7 @@ func FuzzOpen(f *testing.F) {
 		if at := int(id)*1024 + int(offset); at < len(file) {
 			copy(file[at:], patch)
 		}
-		path := filepath.Join(t.TempDir(), "db")
+		path := filepath.Join(fastDir(t), "db")
 		require.NoError(t, os.WriteFile(path, file, 0o600))
 		got, err := read(path)
 		if err != nil {

@@ -78,8 +78,33 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, &problem{http.StatusForbidden, "foreign_host", fmt.Sprintf("this interface answers for loopback addresses and localhost, not for %q", r.Host)})
 		return
 	}
+	if _, pattern := h.mux.Handler(r); pattern == "" {
+		h.unrouted(w, r)
+		return
+	}
 	h.mux.ServeHTTP(w, r)
 }
+
+// unrouted answers what no pattern matches as the mux does, in our own form.
+func (h *Handler) unrouted(w http.ResponseWriter, r *http.Request) {
+	verdict := &headOnly{header: w.Header()}
+	h.mux.ServeHTTP(verdict, r)
+	if verdict.status == http.StatusMethodNotAllowed {
+		h.fail(w, &problem{verdict.status, "bad_method", fmt.Sprintf("%s is not for this path; use %s", r.Method, w.Header().Get("Allow"))})
+		return
+	}
+	h.fail(w, &problem{http.StatusNotFound, "unknown_path", "there is nothing at this path: see docs/admin-api.md; a slash in a node's name is written %2F"})
+}
+
+// headOnly takes an answer's status and headers.
+type headOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headOnly) Header() http.Header         { return h.header }
+func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
+func (h *headOnly) WriteHeader(status int)      { h.status = status }
 
 func isLocalName(hostport string) bool {
 	host, _, err := net.SplitHostPort(hostport)
@@ -115,6 +140,8 @@ func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *
 	})
 }
 
+var memoryOnly = &problem{http.StatusConflict, "memory_only", "the daemon keeps nothing: it was started with --memory-only"}
+
 var notReady = &problem{http.StatusServiceUnavailable, "not_ready", "the store is being restored; /readyz tells when it is ready"}
 
 func (h *Handler) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -134,8 +161,10 @@ func asProblem(err error) *problem {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &tooLarge):
-		return &problem{http.StatusRequestEntityTooLarge, "too_large",
-			fmt.Sprintf("the body is larger than %d bytes: split the update, or raise --max-body-bytes", tooLarge.Limit)}
+		return &problem{
+			http.StatusRequestEntityTooLarge, "too_large",
+			fmt.Sprintf("the body is larger than %d bytes: split the update, or raise --max-body-bytes", tooLarge.Limit),
+		}
 	case errors.As(err, &refused):
 		return &problem{http.StatusBadRequest, string(refused.Reason), refused.Message}
 	case errors.Is(err, xdswal.ErrJournalFull):

@@ -112,6 +112,9 @@ func (h *Handler) getSnapshot(s Service, w http.ResponseWriter, r *http.Request)
 const (
 	defaultLimit = 1000
 	maxLimit     = 10_000
+	// maxChanges bounds the resources that the events of a page tell of: each
+	// event may be of any number of them.
+	maxChanges = 20_000
 )
 
 func limit(r *http.Request) (int, error) {
@@ -155,6 +158,9 @@ func (h *Handler) getStatus(s Service, w http.ResponseWriter, _ *http.Request) e
 }
 
 func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request) error {
+	if s.Store.Status().Dir == "" {
+		return memoryOnly
+	}
 	seq, err := s.Store.Compact(r.Context())
 	if err != nil {
 		return err
@@ -169,6 +175,9 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 	if err != nil {
 		return err
 	}
+	if s.Store.Status().Dir == "" {
+		return memoryOnly
+	}
 	from := s.Store.Status().Journal.First
 	if text := r.URL.Query().Get("from"); text != "" {
 		if from, err = event.ParseSequence(text); err != nil {
@@ -180,8 +189,12 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 		// Next is the value of from that gives the next page.
 		Next event.Sequence `json:"next,omitempty"`
 	}{Events: []view.Event{}}
+	changes := 0
 	err = s.Store.Events(r.Context(), from, 0, func(ev *event.Event) error {
-		if len(out.Events) == most {
+		for i := range ev.Types {
+			changes += len(ev.Types[i].Upserts) + len(ev.Types[i].Deletes)
+		}
+		if len(out.Events) == most || (changes > maxChanges && len(out.Events) > 0) {
 			out.Next = ev.Sequence
 			return errEnough
 		}

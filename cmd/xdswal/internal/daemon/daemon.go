@@ -68,6 +68,10 @@ type daemon struct {
 }
 
 func (d *daemon) run(ctx context.Context) (err error) {
+	creds, err := transport(d.config)
+	if err != nil {
+		return err
+	}
 	// Both addresses first: what is taken is told before anything is done.
 	var lc net.ListenConfig
 	xdsListener, err := lc.Listen(ctx, "tcp", d.config.XDSAddr)
@@ -83,18 +87,15 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 	// The admin interface answers /healthz while the store is restored.
 	handler := d.adminHandler(adminListener.Addr())
-	stopAdmin, adminFailed := d.serveAdmin(adminListener, handler)
+	stopAdmin, adminFailed := d.serveAdmin(adminListener, handler) //nolint:contextcheck // The shutdown begins when ctx is done.
 	defer stopAdmin()
 
 	if err := d.openStore(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.closeStore()) }()
+	defer func() { err = errors.Join(err, d.closeStore()) }() //nolint:contextcheck // As above.
 
-	x, err := newXDSServer(d.config, d.cache, d.logger)
-	if err != nil {
-		return err
-	}
+	x := newXDSServer(d.config, creds, d.cache, d.logger) //nolint:contextcheck // Stop ends it, after the streams.
 	xdsFailed := x.serve(xdsListener)
 	defer x.stop()
 	handler.Ready(admin.Service{Store: d.store, Cache: d.cache})
@@ -151,7 +152,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if d.config.Heartbeat > 0 {
 		opts = append(opts, xdscache.WithHeartbeat(context.WithoutCancel(ctx), d.config.Heartbeat))
 	}
-	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}, opts...)
+	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}, opts...) //nolint:contextcheck // WithHeartbeat has it.
 	return nil
 }
 

@@ -37,11 +37,7 @@ type xdsServer struct {
 	cancel context.CancelFunc
 }
 
-func newXDSServer(c Config, cache cachev3.Cache, logger *slog.Logger) (*xdsServer, error) {
-	creds, err := transport(c)
-	if err != nil {
-		return nil, err
-	}
+func newXDSServer(c Config, creds credentials.TransportCredentials, cache cachev3.Cache, logger *slog.Logger) *xdsServer {
 	host, _, _ := net.SplitHostPort(c.XDSAddr)
 	if ip := net.ParseIP(host); c.XDSCert == "" && (ip == nil || !ip.IsLoopback()) && host != "localhost" {
 		logger.Warn("xDS is served in plain text on an address that is not loopback: private keys cross the network; see --xds-tls-cert", "addr", c.XDSAddr)
@@ -64,7 +60,7 @@ func newXDSServer(c Config, cache cachev3.Cache, logger *slog.Logger) (*xdsServe
 	secretservice.RegisterSecretDiscoveryServiceServer(g, s)
 	runtimeservice.RegisterRuntimeDiscoveryServiceServer(g, s)
 	extensionservice.RegisterExtensionConfigDiscoveryServiceServer(g, s)
-	return &xdsServer{grpc: g, cancel: cancel}, nil
+	return &xdsServer{grpc: g, cancel: cancel}
 }
 
 func transport(c Config) (credentials.TransportCredentials, error) {

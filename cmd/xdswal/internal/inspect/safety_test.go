@@ -25,11 +25,18 @@ import (
 // everything is a call of each command on a world.
 func everything(w *world, newDir string) [][]string {
 	return [][]string{
-		{"status", "--dir", w.dir}, {"status", "--dir", w.dir, "--backend", w.url, "--json"}, {"status", "--backend", w.url},
-		{"snapshots", "--dir", w.dir}, {"snapshots", "--dir", w.dir, "--backend", w.url, "--json"},
-		{"events", "--dir", w.dir}, {"events", "--dir", w.dir, "--bodies", "--json"}, {"events", "--dir", w.dir, "--bodies"},
-		{"verify", "--dir", w.dir, "--allow-partial"}, {"verify", "--dir", w.dir, "--backend", w.url, "--json", "--allow-partial"},
-		{"restore", "--dir", w.dir, "--allow-partial"}, {"restore", "--dir", w.dir, "--at", "3"},
+		{"status", "--dir", w.dir},
+		{"status", "--dir", w.dir, "--backend", w.url, "--json"},
+		{"status", "--backend", w.url},
+		{"snapshots", "--dir", w.dir},
+		{"snapshots", "--dir", w.dir, "--backend", w.url, "--json"},
+		{"events", "--dir", w.dir},
+		{"events", "--dir", w.dir, "--bodies", "--json"},
+		{"events", "--dir", w.dir, "--bodies"},
+		{"verify", "--dir", w.dir, "--allow-partial"},
+		{"verify", "--dir", w.dir, "--backend", w.url, "--json", "--allow-partial"},
+		{"restore", "--dir", w.dir, "--allow-partial"},
+		{"restore", "--dir", w.dir, "--at", "3"},
 		{"restore", "--dir", w.dir, "--backend", w.url, "--allow-partial", "--to", newDir},
 		{"export", "--dir", w.dir, "--node", "front", "--allow-partial"},
 		{"export", "--dir", w.dir, "--at", "3", "--all", "--out-dir", filepath.Join(newDir, "nodes")},

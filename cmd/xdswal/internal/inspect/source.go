@@ -154,7 +154,7 @@ func (s *source) locations() []location {
 // describe tells of a snapshot what its name and its header say. It reports
 // false for one that is not there any more.
 func (l location) describe(ctx context.Context, e catalog.Entry) (view.SnapshotFile, bool) {
-	out := view.SnapshotFile{Location: l.name, Name: e.Name.String(), Seq: e.Sequence, Epoch: e.Epoch, Bytes: e.Size}
+	out := view.SnapshotFile{Location: l.name, Name: e.String(), Seq: e.Sequence, Epoch: e.Epoch, Bytes: e.Size}
 	h, err := l.header(ctx, e)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, backends.ErrNotFound) {
 		return out, false // pruned meanwhile

@@ -123,16 +123,23 @@ func nodeOf(name string) (string, bool) {
 
 // skip logs why a file is not loaded.
 func (l *Loader) skip(name string, err error) {
-	l.tell(name, "resource file was not loaded; its node keeps what it has", err)
+	if l.isNews(name, err) {
+		l.Logger.Error("resource file was not loaded; its node keeps what it has", "file", filepath.Join(l.Dir, name), "error", err)
+	}
 }
 
-// tell logs what is wrong with a file, once.
-func (l *Loader) tell(name, message string, err error) {
-	if l.told[name] == err.Error() {
-		return
+// retry logs why a file was not loaded yet.
+func (l *Loader) retry(name string, err error) {
+	if l.isNews(name, err) {
+		l.Logger.Error("resource file was not loaded; it is tried again", "file", filepath.Join(l.Dir, name), "error", err)
 	}
+}
+
+// isNews reports whether something else is wrong with a file than before.
+func (l *Loader) isNews(name string, err error) bool {
+	known := l.told[name] == err.Error()
 	l.told[name] = err.Error()
-	l.Logger.Error(message, "file", filepath.Join(l.Dir, name), "error", err)
+	return !known
 }
 
 // file loads a file if it is another than it was.
@@ -155,7 +162,7 @@ func (l *Loader) file(ctx context.Context, name, node string) {
 	settled := time.Since(info.ModTime()) > settleAfter
 	data, err := l.read(name)
 	if err != nil {
-		l.tell(name, "resource file cannot be read; it is tried again", err)
+		l.retry(name, err)
 		return
 	}
 	now := loaded{info: info, sum: sha256.Sum256(data), settled: settled}
@@ -184,7 +191,7 @@ func (l *Loader) apply(ctx context.Context, name, node string, data []byte) bool
 		l.skip(name, err)
 	default:
 		// The journal may take it the next time.
-		l.tell(name, "resource file was not applied; it is tried again", err)
+		l.retry(name, err)
 		return false
 	}
 	return true

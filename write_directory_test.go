@@ -1,0 +1,69 @@
+package xdswal_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+// oneNode is a state with one node, at sequence 1.
+func oneNode(t *testing.T) *state.State {
+	t.Helper()
+	s, err := xdswal.Open(t.Context(), xdswal.Options{MemoryOnly: true})
+	require.NoError(t, err)
+	snap, err := cachev3.NewSnapshot("1", nil)
+	require.NoError(t, err)
+	require.NoError(t, s.SnapshotCache(false, cachev3.IDHash{}, nil).SetSnapshot(t.Context(), "n", snap))
+	return s.State()
+}
+
+func TestWriteDirectory(t *testing.T) {
+	st := oneNode(t)
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	d, err := xdswal.WriteDirectory(t.Context(), dir, st, 7)
+	require.NoError(t, err)
+	read, err := xdswal.ReadDirectory(dir)
+	require.NoError(t, err)
+	require.Equal(t, d, read)
+	require.Greater(t, d.Epoch, uint64(1000))
+
+	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: dir})
+	require.NoError(t, err)
+	require.Equal(t, st.Digest(), s.State().Digest())
+	require.Equal(t, d.StoreID, s.Status().StoreID)
+	require.Equal(t, d.Epoch+1, s.Status().Epoch)
+	require.NoError(t, s.Close(t.Context()))
+
+	// Two copies are two stores.
+	other, err := xdswal.WriteDirectory(t.Context(), filepath.Join(t.TempDir(), "c"), st, 7)
+	require.NoError(t, err)
+	require.NotEqual(t, d.StoreID, other.StoreID)
+
+	_, err = xdswal.WriteDirectory(t.Context(), dir, st, 7)
+	require.ErrorContains(t, err, "write data directory "+dir+": it is not empty")
+}
+
+// What a copy that was cut short leaves is no data directory, and is not
+// written to again.
+func TestWriteDirectoryCutShort(t *testing.T) {
+	st := oneNode(t)
+	dir := filepath.Join(t.TempDir(), "d")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := xdswal.WriteDirectory(ctx, dir, st, 1)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = xdswal.ReadDirectory(dir)
+	require.ErrorContains(t, err, "it is not a data directory of xdswal")
+	snapshots, err := os.ReadDir(filepath.Join(dir, "snapshots"))
+	require.NoError(t, err)
+	require.Empty(t, snapshots)
+	_, err = xdswal.WriteDirectory(t.Context(), dir, st, 1)
+	require.ErrorContains(t, err, "it is not empty")
+}
