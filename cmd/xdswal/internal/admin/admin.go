@@ -126,6 +126,11 @@ type problem struct {
 
 func (p *problem) Error() string { return p.message }
 
+const (
+	reasonNotReady = "not_ready"
+	reasonClosed   = "closed"
+)
+
 // handle routes a pattern to a function that needs the store.
 func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *http.Request) error) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -142,7 +147,7 @@ func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *
 
 var memoryOnly = &problem{http.StatusConflict, "memory_only", "the daemon keeps nothing: it was started with --memory-only"}
 
-var notReady = &problem{http.StatusServiceUnavailable, "not_ready", "the store is being restored; /readyz tells when it is ready"}
+var notReady = &problem{http.StatusServiceUnavailable, reasonNotReady, "the store is being restored; /readyz tells when it is ready"}
 
 func (h *Handler) readyz(w http.ResponseWriter, _ *http.Request) {
 	if h.service.Load() == nil {
@@ -172,7 +177,7 @@ func asProblem(err error) *problem {
 	case errors.Is(err, xdswal.ErrJournalPoisoned):
 		return &problem{http.StatusServiceUnavailable, "journal_failed", err.Error()}
 	case errors.Is(err, xdswal.ErrClosed):
-		return &problem{http.StatusServiceUnavailable, "closed", "the daemon is shutting down"}
+		return &problem{http.StatusServiceUnavailable, reasonClosed, "the daemon is shutting down"}
 	case errors.Is(err, xdswal.ErrCommitTimeout):
 		return &problem{http.StatusGatewayTimeout, "commit_timeout", err.Error()}
 	case errors.Is(err, xdswal.ErrGap):
@@ -185,7 +190,8 @@ func asProblem(err error) *problem {
 }
 
 func (h *Handler) fail(w http.ResponseWriter, p *problem) {
-	if p.status >= http.StatusInternalServerError && p != notReady {
+	// Requests at start-up and shutdown are refused by design.
+	if p.status >= http.StatusInternalServerError && p.reason != reasonNotReady && p.reason != reasonClosed {
 		h.logger.Error("request failed", "status", p.status, "reason", p.reason, "error", p.message)
 	}
 	w.Header().Set("Content-Type", "application/json")
