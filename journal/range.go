@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func (r *ranger) sealedSegment(seg segment, end event.Sequence) error {
 		if seq < r.next {
 			return nil
 		}
-		return r.yield(record)
+		return r.yield(bytes.Clone(record))
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		// A snapshot covers it by now.

@@ -327,7 +327,8 @@ var errStop = errors.New("stop")
 
 // scanSegment reads a whole segment, verifies every page and every record,
 // and calls fn, if it is not nil, with each record. If fn returns errStop the
-// scan ends there, without an error. Records share memory that is not reused.
+// scan ends there, without an error. Records are parts of one copy of the whole
+// file: fn copies what it keeps.
 func scanSegment(seg segment, fn func(event.Sequence, []byte) error) (scan, error) {
 	out := scan{last: seg.first - 1}
 	fail := func(err error) (scan, error) {

@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"strings"
 	"sync"
-	"weak"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -190,19 +189,3 @@ func isNil(m proto.Message) bool {
 	v := reflect.ValueOf(m)
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
-
-// address returns where a message is, nil if it is not behind a pointer.
-func address(m proto.Message) *byte {
-	v := reflect.ValueOf(m)
-	if v.Kind() != reflect.Pointer {
-		return nil
-	}
-	return (*byte)(v.UnsafePointer())
-}
-
-// sourceOf returns the message's address in a form that does not keep the
-// message in memory, and that no later message at that address equals.
-func sourceOf(m proto.Message) weak.Pointer[byte] { return weak.Make(address(m)) }
-
-// isSource reports whether r was marshaled from the message at p.
-func isSource(r *event.Resource, p *byte) bool { return p != nil && r.Source.Value() == p }

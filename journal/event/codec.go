@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"strings"
 	"time"
 	"unicode/utf8"
 	"unsafe"
@@ -397,9 +396,6 @@ func validate(ev *Event) error {
 	}
 	if err := utf8Valid("cache", ev.Cache); err != nil {
 		return err
-	}
-	if strings.Contains(ev.Cache, "\x00") {
-		return fmt.Errorf("encode event: the cache's name %q has a zero byte, which separates it from the node's", ev.Cache)
 	}
 	if err := utf8Valid("node", ev.Node); err != nil {
 		return err

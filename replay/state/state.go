@@ -176,7 +176,7 @@ func (d *digest) resource(r *event.Resource) {
 }
 
 // nodeKey orders nodes by cache, then by name: no cache name holds a zero
-// byte, as event.Marshal sees to.
+// byte, as the caches see to.
 func nodeKey(cache, node string) string { return cache + "\x00" + node }
 
 // Node is one node of one cache. It is immutable.

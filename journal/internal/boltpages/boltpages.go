@@ -58,7 +58,8 @@ type File struct {
 	pageSize int64
 	meta     meta
 	buckets  []Bucket
-	seen     map[uint64]struct{} // pages reached so far
+	data     []byte // the pages in use
+	seen     []bool // pages reached so far
 }
 
 type meta struct {
@@ -72,7 +73,7 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bbolt file: %w", err)
 	}
-	file := &File{path: path, f: f, seen: map[uint64]struct{}{}}
+	file := &File{path: path, f: f}
 	if err := file.open(); err != nil {
 		f.Close()
 		return nil, err
@@ -87,8 +88,8 @@ func (f *File) Close() error { return f.f.Close() }
 func (f *File) Buckets() []Bucket { return f.buckets }
 
 // Walk calls fn for each pair of a bucket that holds no buckets, in the order
-// of the keys. Keys and values share memory that is not reused. A bucket can
-// be walked once: no page may be reached twice.
+// of the keys. Keys and values are parts of one copy of the whole file: who keeps
+// them copies them. A bucket can be walked once: no page may be reached twice.
 func (f *File) Walk(b Bucket, fn func(key, value []byte) error) error {
 	w := walker{file: f, fn: func(flags uint32, key, value []byte) error {
 		if flags != 0 {
@@ -134,10 +135,10 @@ func (f *File) CheckFreelist() error {
 	}
 	for i := range count {
 		id := binary.LittleEndian.Uint64(ids[8*i:])
-		if _, used := f.seen[id]; used || id < 2 || id >= f.meta.highWater {
+		if id < 2 || id >= f.meta.highWater || f.seen[id] {
 			return f.corrupt(f.meta.freelist, fmt.Sprintf("freelist names page %d, which is in use, named twice or out of bounds", id))
 		}
-		f.seen[id] = struct{}{}
+		f.seen[id] = true
 	}
 	return nil
 }
@@ -153,6 +154,9 @@ func (f *File) open() error {
 	}
 	f.size = stat.Size()
 	if err := f.readMeta(); err != nil {
+		return err
+	}
+	if err := f.load(); err != nil {
 		return err
 	}
 	w := walker{file: f, fn: f.addBucket}
@@ -231,10 +235,7 @@ func (f *File) read(id uint64, kinds uint16) ([]byte, error) {
 	if id < 2 || id >= f.meta.highWater {
 		return nil, f.corrupt(id, "page number is out of bounds")
 	}
-	b := make([]byte, f.pageSize)
-	if _, err := f.f.ReadAt(b, int64(id)*f.pageSize); err != nil {
-		return nil, f.readError(id, err)
-	}
+	b := f.data[int64(id)*f.pageSize:]
 	flags, overflow := binary.LittleEndian.Uint16(b[8:]), uint64(binary.LittleEndian.Uint32(b[12:]))
 	if binary.LittleEndian.Uint64(b) != id || flags&kinds == 0 || flags&(flags-1) != 0 {
 		return nil, f.corrupt(id, "page header is damaged")
@@ -243,18 +244,24 @@ func (f *File) read(id uint64, kinds uint16) ([]byte, error) {
 		return nil, f.corrupt(id, "page exceeds the file")
 	}
 	for i := range overflow + 1 {
-		if _, again := f.seen[id+i]; again {
+		if f.seen[id+i] {
 			return nil, f.corrupt(id+i, "page is in use twice")
 		}
-		f.seen[id+i] = struct{}{}
+		f.seen[id+i] = true
 	}
-	if overflow > 0 {
-		b = append(b, make([]byte, int64(overflow)*f.pageSize)...)
-		if _, err := f.f.ReadAt(b[f.pageSize:], int64(id+1)*f.pageSize); err != nil {
-			return nil, f.readError(id, err)
-		}
+	return b[:int64(overflow+1)*f.pageSize], nil
+}
+
+// load reads all pages in use at once, which is many times faster than to read
+// them one by one, and takes the memory of one segment for as long as it is
+// looked at.
+func (f *File) load() error {
+	f.data = make([]byte, int64(f.meta.highWater)*f.pageSize)
+	f.seen = make([]bool, f.meta.highWater)
+	if _, err := f.f.ReadAt(f.data, 0); err != nil {
+		return f.readError(0, err)
 	}
-	return b, nil
+	return nil
 }
 
 func (f *File) readError(id uint64, err error) error {

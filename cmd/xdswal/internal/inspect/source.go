@@ -24,6 +24,8 @@ type source struct {
 	dir     *xdswal.Directory // nil for a backend alone
 	tail    *tail             // nil where there is no journal
 	backend backends.Backend  // nil for a directory alone
+	// seen is the directory's extent before the journal's bounds were found.
+	seen string
 }
 
 func (c *common) open(ctx context.Context) (*source, error) {
@@ -52,6 +54,7 @@ func (s *source) openDir(path string) error {
 		return err
 	}
 	s.dir = &d
+	s.seen = s.extent()
 	s.tail, err = openTail(d.JournalDir())
 	return err
 }
@@ -82,27 +85,33 @@ func (s *source) options(t replay.Target) replay.Options {
 }
 
 // attempts bounds how often a directory is read that changes meanwhile.
-const attempts = 5
+const attempts = 10
 
 // steadily calls fn, which reads the source, and calls it again if it failed
 // while a daemon rotated its journal or deleted what a newer snapshot covers.
 func (s *source) steadily(ctx context.Context, fn func() error) error {
-	for try := 1; ; {
-		before := s.extent()
+	for try := 1; ; try++ {
 		err := fn()
-		switch {
-		case err == nil || ctx.Err() != nil:
+		if err == nil || ctx.Err() != nil || try == attempts {
 			return err
+		}
+		now := s.extent()
+		switch {
+		case now != s.seen:
+			s.look(now)
 		case s.tail != nil && s.tail.moved:
 			s.tail.moved = false // the bounds were corrected
-		case try == attempts || s.extent() == before:
-			return err
 		default:
-			try++
-			if s.tail != nil {
-				s.tail.look()
-			}
+			return err
 		}
+	}
+}
+
+// look finds the journal's bounds again; now is the extent before that.
+func (s *source) look(now string) {
+	s.seen = now
+	if s.tail != nil {
+		s.tail.look()
 	}
 }
 

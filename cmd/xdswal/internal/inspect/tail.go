@@ -55,7 +55,7 @@ func openTail(dir string) (*tail, error) {
 // look finds the journal's bounds.
 func (t *tail) look() {
 	t.stats, t.err = t.journal.Stats()
-	t.locked = 0
+	t.locked, t.moved = 0, false
 	if errors.Is(t.err, journal.ErrLocked) {
 		t.err = t.hide(t.err)
 	}
@@ -124,6 +124,10 @@ func (t *tail) Range(ctx context.Context, from, to event.Sequence, fn func(*even
 			}
 		}
 		chunk, more, err := t.chunk(ctx, next, to)
+		if errors.Is(err, journal.ErrGap) && t.covered(next) {
+			// Who has seen none of them can begin later.
+			return err
+		}
 		for _, ev := range chunk {
 			t.newest = ev.Time
 			if err := fn(ev); err != nil {
@@ -154,6 +158,13 @@ func (t *tail) end() (last event.Sequence, bounded bool) {
 		return t.locked - 1, true
 	}
 	return 0, false
+}
+
+// covered reports whether an event has left the journal since its bounds were
+// found, because a snapshot covers it.
+func (t *tail) covered(seq event.Sequence) bool {
+	now, err := t.journal.Stats()
+	return (err == nil || errors.Is(err, journal.ErrLocked)) && now.First > seq
 }
 
 // chunk reads events until there are many. It reports whether there are more.

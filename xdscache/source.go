@@ -1,0 +1,21 @@
+package xdscache
+
+import (
+	"reflect"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// address returns where a message is, nil if it is not behind a pointer.
+func address(m proto.Message) *byte {
+	v := reflect.ValueOf(m)
+	if v.Kind() != reflect.Pointer {
+		return nil
+	}
+	return (*byte)(v.UnsafePointer())
+}
+
+// isSource reports whether r was marshaled from the message at p.
+func isSource(r *event.Resource, p *byte) bool { return p != nil && r.Source.Value() == p }
