@@ -8,6 +8,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// addressesTell is whether isSource can find an address again.
+const addressesTell = true
+
 // sourceOf returns the message's address in a form that does not keep the
 // message in memory, and that no later message at that address equals.
 func sourceOf(m proto.Message) weak.Pointer[byte] { return weak.Make(address(m)) }
