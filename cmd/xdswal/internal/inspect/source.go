@@ -101,6 +101,8 @@ func (s *source) steadily(ctx context.Context, fn func() error) error {
 			s.look(now)
 		case s.tail != nil && s.tail.moved:
 			s.tail.moved = false // the bounds were corrected
+		case errors.Is(err, backends.ErrNotFound):
+			// Deleted after it was listed.
 		default:
 			return err
 		}
