@@ -2,7 +2,7 @@ package xdswal
 
 import (
 	"context"
-	"errors"
+	"fmt"
 
 	"github.com/xdswal/xdswal/journal/event"
 )
@@ -13,7 +13,7 @@ import (
 // covers them. Events runs beside updates.
 func (s *Store) Events(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
 	if s.log.journal == nil {
-		return errors.New("read events: the store has no journal: see MemoryOnly")
+		return fmt.Errorf("read events: %w: the store has no journal: see MemoryOnly", ErrDisabled)
 	}
 	return s.log.journal.Range(ctx, from, to, fn)
 }

@@ -53,6 +53,8 @@ var (
 	// ErrJournalPoisoned: an I/O error has made the journal refuse updates
 	// until it has recovered, which the store tries by itself.
 	ErrJournalPoisoned = journal.ErrPoisoned
+	// ErrDisabled: the store's options leave out what was asked for.
+	ErrDisabled = errors.New("disabled by the store's options")
 	// ErrCommitTimeout: the commit of an update took too long.
 	ErrCommitTimeout = xdscache.ErrCommitTimeout
 )
@@ -242,7 +244,7 @@ func (s *Store) State() *state.State { return s.log.State() }
 // returns its sequence. Shipping it goes on beside.
 func (s *Store) Compact(ctx context.Context) (event.Sequence, error) {
 	if s.compact == nil {
-		return 0, errors.New("compact: the store keeps no snapshots: see MemoryOnly and DisableSnapshots")
+		return 0, fmt.Errorf("compact: %w: the store keeps no snapshots: see MemoryOnly and DisableSnapshots", ErrDisabled)
 	}
 	if s.log.isClosed() {
 		return 0, ErrClosed

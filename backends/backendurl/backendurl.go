@@ -19,13 +19,22 @@ import (
 
 // drivers maps a URL scheme to what opens it. A new driver needs one line
 // here and one in the package comment.
-var drivers = map[string]func(context.Context, *url.URL) (backends.Backend, error){
+var drivers = map[string]func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error){
 	"file": openFile,
 }
 
 // Open opens the backend that rawURL stands for. Its errors show the scheme
 // and the path and no other part of the URL, which may hold credentials.
 func Open(ctx context.Context, rawURL string) (backends.Backend, error) {
+	return open(ctx, rawURL, false)
+}
+
+// OpenReadOnly is Open for who only reads: nothing is created or cleaned up.
+func OpenReadOnly(ctx context.Context, rawURL string) (backends.Backend, error) {
+	return open(ctx, rawURL, true)
+}
+
+func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open backend: %w", err)
 	}
@@ -38,11 +47,11 @@ func Open(ctx context.Context, rawURL string) (backends.Backend, error) {
 	if u.Scheme == "" {
 		return nil, fmt.Errorf("open backend: %w: it has no scheme; write %s", errURL, known())
 	}
-	open, ok := drivers[u.Scheme]
+	driver, ok := drivers[u.Scheme]
 	if !ok {
 		return nil, fmt.Errorf("open backend: unknown scheme %q; write %s", u.Scheme, known())
 	}
-	b, err := open(ctx, u)
+	b, err := driver(ctx, u, readOnly)
 	if err != nil {
 		return nil, fmt.Errorf("open backend: %w", err)
 	}
@@ -66,11 +75,12 @@ func known() string {
 	return strings.Join(Schemes(), "://... or ") + "://..."
 }
 
-func openFile(_ context.Context, u *url.URL) (backends.Backend, error) {
+func openFile(_ context.Context, u *url.URL, readOnly bool) (backends.Backend, error) {
 	cfg, err := file.ParseURL(u)
 	if err != nil {
 		return nil, err
 	}
+	cfg.ReadOnly = readOnly
 	// Returned as it is, a nil *file.Backend would be a non-nil interface.
 	b, err := file.New(cfg)
 	if err != nil {

@@ -14,6 +14,9 @@ type Config struct {
 	// Dir is the directory. It is created, with mode 0700, if it is missing;
 	// a relative one is resolved when New is called. Required.
 	Dir string
+	// ReadOnly opens a directory that is there and changes nothing in it: Put
+	// and Delete are refused with backends.ErrPermission.
+	ReadOnly bool
 }
 
 // ParseURL returns the Config that a URL of the form file:///absolute/path

@@ -31,6 +31,7 @@ const staleAfter = time.Hour
 type Backend struct {
 	dir      string // absolute
 	location string
+	readOnly bool
 }
 
 var _ backends.Backend = (*Backend)(nil)
@@ -47,7 +48,13 @@ func New(cfg Config) (*Backend, error) {
 		return nil, &backends.Error{Op: "open", Backend: "file:", Err: err}
 	}
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}
-	b := &Backend{dir: dir, location: u.String()}
+	b := &Backend{dir: dir, location: u.String(), readOnly: cfg.ReadOnly}
+	if cfg.ReadOnly {
+		if err := b.present("open", ""); err != nil {
+			return nil, err
+		}
+		return b, nil
+	}
 	if err := durable.MkdirAll(dir); err != nil {
 		return nil, b.fail("open", "", err)
 	}
@@ -82,6 +89,9 @@ func (b *Backend) begin(ctx context.Context, op, key string) error {
 	}
 	if err := backends.ValidKey(key); err != nil {
 		return b.fail(op, key, err)
+	}
+	if b.readOnly && op != "get" {
+		return b.fail(op, key, fmt.Errorf("%w: the backend was opened for reading", backends.ErrPermission))
 	}
 	return b.present(op, key)
 }

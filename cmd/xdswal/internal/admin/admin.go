@@ -145,8 +145,6 @@ func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *
 	})
 }
 
-var memoryOnly = &problem{http.StatusConflict, "memory_only", "the daemon keeps nothing: it was started with --memory-only"}
-
 var notReady = &problem{http.StatusServiceUnavailable, reasonNotReady, "the store is being restored; /readyz tells when it is ready"}
 
 func (h *Handler) readyz(w http.ResponseWriter, _ *http.Request) {
@@ -172,6 +170,8 @@ func asProblem(err error) *problem {
 		}
 	case errors.As(err, &refused):
 		return &problem{http.StatusBadRequest, string(refused.Reason), refused.Message}
+	case errors.Is(err, xdswal.ErrDisabled):
+		return &problem{http.StatusConflict, "disabled", "the daemon was started without it: see --memory-only and --no-snapshots"}
 	case errors.Is(err, xdswal.ErrJournalFull):
 		return &problem{http.StatusInsufficientStorage, "journal_full", err.Error()}
 	case errors.Is(err, xdswal.ErrJournalPoisoned):

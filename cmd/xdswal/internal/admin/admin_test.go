@@ -483,9 +483,12 @@ func TestAfterTheStoreIsClosed(t *testing.T) {
 func TestWithoutPersistence(t *testing.T) {
 	d := start(t, xdswal.Options{MemoryOnly: true})
 	d.set("PUT", "/v1/nodes/n/snapshot", body("1", "a"))
-	d.refused(d.do("GET", "/v1/events", nil), http.StatusConflict, "memory_only", "--memory-only")
-	d.refused(d.do("POST", "/v1/compact", nil), http.StatusConflict, "memory_only", "--memory-only")
+	d.refused(d.do("GET", "/v1/events", nil), http.StatusConflict, "disabled", "--memory-only")
+	d.refused(d.do("POST", "/v1/compact", nil), http.StatusConflict, "disabled", "--memory-only")
 	require.Empty(t, d.logs.String())
+
+	d = start(t, xdswal.Options{Dir: t.TempDir(), DisableSnapshots: true})
+	d.refused(d.do("POST", "/v1/compact", nil), http.StatusConflict, "disabled", "--no-snapshots")
 }
 
 func TestAFullJournal(t *testing.T) {

@@ -158,9 +158,6 @@ func (h *Handler) getStatus(s Service, w http.ResponseWriter, _ *http.Request) e
 }
 
 func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request) error {
-	if s.Store.Status().Dir == "" {
-		return memoryOnly
-	}
 	seq, err := s.Store.Compact(r.Context())
 	if err != nil {
 		return err
@@ -174,9 +171,6 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 	most, err := limit(r)
 	if err != nil {
 		return err
-	}
-	if s.Store.Status().Dir == "" {
-		return memoryOnly
 	}
 	from := s.Store.Status().Journal.First
 	if text := r.URL.Query().Get("from"); text != "" {

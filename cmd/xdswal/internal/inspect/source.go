@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"strings"
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
-	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/view"
@@ -39,7 +37,7 @@ func (c *common) open(ctx context.Context) (*source, error) {
 		}
 	}
 	if c.backend != "" {
-		b, err := openBackend(ctx, c.backend)
+		b, err := backendurl.OpenReadOnly(ctx, c.backend)
 		if err != nil {
 			return nil, fmt.Errorf("--backend: %w", err)
 		}
@@ -57,19 +55,6 @@ func (s *source) openDir(path string) error {
 	s.seen = s.extent()
 	s.tail, err = openTail(d.JournalDir())
 	return err
-}
-
-// openBackend opens a backend that is there: a driver would make the directory
-// that a misspelled URL names, and an empty one be shown for the backend.
-func openBackend(ctx context.Context, rawURL string) (backends.Backend, error) {
-	if u, err := url.Parse(rawURL); err == nil && u.Scheme == "file" {
-		if cfg, err := file.ParseURL(u); err == nil {
-			if _, err := os.Stat(cfg.Dir); err != nil {
-				return nil, fmt.Errorf("find the backend's directory: %w", err)
-			}
-		}
-	}
-	return backendurl.Open(ctx, rawURL)
 }
 
 // options returns what a restore needs to know of the source.
