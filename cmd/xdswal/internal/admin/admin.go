@@ -233,3 +233,12 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	return data, err
 }
+
+// nodeAndBody returns what an update of a node is made of.
+func (h *Handler) nodeAndBody(w http.ResponseWriter, r *http.Request) (name string, data []byte, err error) {
+	if name, err = node(r); err != nil {
+		return "", nil, err
+	}
+	data, err = h.body(w, r)
+	return name, data, err
+}

@@ -15,16 +15,18 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-type seqReply struct {
-	Seq event.Sequence `json:"seq"`
-}
-
-func (h *Handler) putSnapshot(s Service, w http.ResponseWriter, r *http.Request) error {
-	name, err := node(r)
+// replySeq answers an update with the sequence at which it is durable.
+func replySeq(w http.ResponseWriter, seq event.Sequence, err error) error {
 	if err != nil {
 		return err
 	}
-	data, err := h.body(w, r)
+	return reply(w, struct {
+		Seq event.Sequence `json:"seq"`
+	}{seq})
+}
+
+func (h *Handler) putSnapshot(s Service, w http.ResponseWriter, r *http.Request) error {
+	name, data, err := h.nodeAndBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -37,18 +39,11 @@ func (h *Handler) putSnapshot(s Service, w http.ResponseWriter, r *http.Request)
 		return err
 	}
 	seq, err := s.Cache.Set(r.Context(), name, snapshot)
-	if err != nil {
-		return err
-	}
-	return reply(w, seqReply{seq})
+	return replySeq(w, seq, err)
 }
 
 func (h *Handler) patchResources(s Service, w http.ResponseWriter, r *http.Request) error {
-	name, err := node(r)
-	if err != nil {
-		return err
-	}
-	data, err := h.body(w, r)
+	name, data, err := h.nodeAndBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -65,10 +60,7 @@ func (h *Handler) patchResources(s Service, w http.ResponseWriter, r *http.Reque
 		deletes = append(deletes, xdscache.ResourceName{TypeURL: d.TypeURL, Name: d.Name})
 	}
 	seq, err := s.Cache.UpdateResources(r.Context(), name, upserts, deletes, patch.Version)
-	if err != nil {
-		return err
-	}
-	return reply(w, seqReply{seq})
+	return replySeq(w, seq, err)
 }
 
 func (h *Handler) deleteSnapshot(s Service, w http.ResponseWriter, r *http.Request) error {
@@ -77,10 +69,7 @@ func (h *Handler) deleteSnapshot(s Service, w http.ResponseWriter, r *http.Reque
 		return err
 	}
 	seq, err := s.Cache.Delete(r.Context(), name)
-	if err != nil {
-		return err
-	}
-	return reply(w, seqReply{seq})
+	return replySeq(w, seq, err)
 }
 
 func (h *Handler) getSnapshot(s Service, w http.ResponseWriter, r *http.Request) error {
@@ -159,10 +148,7 @@ func (h *Handler) getStatus(s Service, w http.ResponseWriter, _ *http.Request) e
 
 func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request) error {
 	seq, err := s.Store.Compact(r.Context())
-	if err != nil {
-		return err
-	}
-	return reply(w, seqReply{seq})
+	return replySeq(w, seq, err)
 }
 
 var errEnough = errors.New("enough")

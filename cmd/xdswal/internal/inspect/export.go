@@ -95,15 +95,7 @@ func (f *exportFlags) check(node, format bool) error {
 }
 
 func export(ctx context.Context, p *printer, f *exportFlags) error {
-	target, err := parseTarget(f.at)
-	if err != nil {
-		return err
-	}
-	s, err := f.open(ctx)
-	if err != nil {
-		return err
-	}
-	m, err := s.restore(ctx, target, f.partial)
+	_, m, err := f.moment(ctx, f.at, f.partial)
 	if err != nil {
 		return err
 	}

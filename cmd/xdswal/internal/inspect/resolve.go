@@ -34,9 +34,25 @@ func parseTarget(text string) (replay.Target, error) {
 
 // moment is a state that was restored for a command.
 type moment struct {
+	target     replay.Target
 	state      *state.State
 	result     replay.Result
 	incomplete *view.Incomplete // nil if the state is all that was asked for
+}
+
+// moment opens what the flags name and restores the moment that at names.
+func (c *common) moment(ctx context.Context, at string, partial bool) (*source, moment, error) {
+	target, err := parseTarget(at)
+	if err != nil {
+		return nil, moment{}, err
+	}
+	s, err := c.open(ctx)
+	if err != nil {
+		return nil, moment{}, err
+	}
+	m, err := s.restore(ctx, target, partial)
+	m.target = target
+	return s, m, err
 }
 
 // restore restores a moment. If it cannot be known to be all that was asked

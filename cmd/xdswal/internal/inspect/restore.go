@@ -46,22 +46,14 @@ or snapshot is exit code 1, and --allow-partial restores what comes before.`,
 }
 
 func restore(ctx context.Context, p *printer, f *restoreFlags) error {
-	target, err := parseTarget(f.at)
-	if err != nil {
-		return err
-	}
-	s, err := f.open(ctx)
-	if err != nil {
-		return err
-	}
-	m, err := s.restore(ctx, target, f.partial)
+	s, m, err := f.moment(ctx, f.at, f.partial)
 	if err != nil {
 		return err
 	}
 	if m.state.Sequence() == 0 {
 		return errors.New("restore: there is no event: nothing to restore")
 	}
-	out := view.Restore{At: target.String(), Restored: view.NewRestored(m.result), Incomplete: m.incomplete}
+	out := view.Restore{At: m.target.String(), Restored: view.NewRestored(m.result), Incomplete: m.incomplete}
 	if f.to != "" {
 		d, err := xdswal.WriteDirectory(ctx, f.to, m.state, s.epoch(m))
 		if err != nil {
