@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 )
 
@@ -34,6 +35,10 @@ type metadata struct {
 	StoreID string `json:"store_id"`
 	// Epoch counts how often the store was opened.
 	Epoch uint64 `json:"epoch"`
+	// Sequence is the newest event that was durable when the store was last
+	// opened or closed. A restore that does not reach it has lost events, even
+	// if no file is left that tells of them.
+	Sequence event.Sequence `json:"sequence"`
 }
 
 // readMetadata returns false if the directory has none yet.
@@ -68,6 +73,7 @@ func nextEpoch(dir string, restored replay.Result) (metadata, error) {
 		m = metadata{Format: directoryFormat, StoreID: cmp.Or(restored.StoreID, newStoreID())}
 	}
 	m.Epoch = max(m.Epoch, restored.Epoch) + 1
+	m.Sequence = restored.Sequence
 	return m, writeMetadata(dir, m)
 }
 

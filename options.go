@@ -130,12 +130,13 @@ func (o *Options) compactor(dir string, m metadata, restored replay.Result) comp
 	}
 }
 
-func (o *Options) replay(dir string, j *journal.Journal) replay.Options {
+func (o *Options) replay(dir string, j *journal.Journal, last metadata) replay.Options {
 	return replay.Options{
 		Dir:       dir,
 		Journal:   replayJournal{j},
 		Backend:   o.Backend,
 		KeepLocal: true,
+		Known:     last.Sequence,
 		Hooks:     o.Hooks.Replay,
 	}
 }

@@ -505,3 +505,45 @@ func TestStatus(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Status().Compactor.Shipped == 1 }, timeout, time.Millisecond)
 	requireSound(t, s)
 }
+
+// Files that somebody deleted are missed, although none is left to tell.
+func TestDeletedFilesAreMissed(t *testing.T) {
+	for _, row := range []struct {
+		name, pattern string
+	}{
+		{"the journal", "journal"},
+		{"the last segment", "journal/*.journal"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			open := func() (*xdswal.Store, error) {
+				return xdswal.Open(context.Background(), xdswal.Options{Dir: dir, SegmentBytes: 64 << 10, DisableSnapshots: true})
+			}
+			s, err := open()
+			require.NoError(t, err)
+			c := s.SnapshotCache(false, cachev3.IDHash{}, nil)
+			for i := range 40 {
+				snapshot, err := cachev3.NewSnapshot(fmt.Sprint(i), map[string][]types.Resource{})
+				require.NoError(t, err)
+				snapshot.Resources[types.Cluster].Version = fmt.Sprint(i)
+				require.NoError(t, c.SetSnapshot(context.Background(), "n", snapshot))
+			}
+			require.NoError(t, s.Close(context.Background()))
+
+			files, err := filepath.Glob(filepath.Join(dir, row.pattern))
+			require.NoError(t, err)
+			kept := filepath.Join(t.TempDir(), "kept")
+			last := files[len(files)-1]
+			require.NoError(t, os.Rename(last, kept))
+			_, err = open()
+			require.ErrorIs(t, err, xdswal.ErrGap)
+
+			require.NoError(t, os.RemoveAll(last))
+			require.NoError(t, os.Rename(kept, last))
+			s, err = open()
+			require.NoError(t, err)
+			require.EqualValues(t, 40, s.State().Sequence())
+			require.NoError(t, s.Close(context.Background()))
+		})
+	}
+}

@@ -55,7 +55,7 @@ func writeDirectory(ctx context.Context, d Directory, st *state.State) error {
 		// The snapshot first: a crash here leaves a directory that a store
 		// takes up, while one with an identity and without the snapshot would
 		// look like a store that never held anything.
-		err = writeMetadata(d.Path, metadata{Format: directoryFormat, StoreID: d.StoreID, Epoch: d.Epoch})
+		err = writeMetadata(d.Path, metadata{Format: directoryFormat, StoreID: d.StoreID, Epoch: d.Epoch, Sequence: st.Sequence()})
 	}
 	return errors.Join(err, lock.Unlock())
 }

@@ -122,13 +122,14 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	// Whoever had the lock may have been a newer xdswal.
-	if _, _, err := readMetadata(dir); err != nil {
+	last, _, err := readMetadata(dir)
+	if err != nil {
 		return err
 	}
 	if s.log.journal, err = journal.Open(filepath.Join(dir, journalDir), s.opt.journal(s.log)); err != nil {
 		return err
 	}
-	st, result, err := replay.Restore(ctx, s.opt.replay(snapshots, s.log.journal))
+	st, result, err := replay.Restore(ctx, s.opt.replay(snapshots, s.log.journal, last))
 	s.restored = result
 	if err != nil {
 		return err
@@ -276,6 +277,10 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	if s.compact != nil {
 		errs = append(errs, s.compact.Close(ctx))
+	}
+	if s.lock != nil && errors.Join(errs...) == nil && s.log.health() == nil {
+		s.meta.Sequence = s.log.State().Sequence()
+		errs = append(errs, writeMetadata(s.opt.Dir, s.meta))
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Unlock())

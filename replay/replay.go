@@ -78,6 +78,9 @@ type Options struct {
 	// KeepLocal writes a snapshot that comes from the backend into Dir, for
 	// the next restart.
 	KeepLocal bool
+	// Known is an event that is known to have been durable: a newest state
+	// that does not reach it is incomplete.
+	Known event.Sequence
 	// Target is the moment to restore.
 	Target Target
 	// Hooks reports the work.
@@ -182,7 +185,7 @@ func (r *restore) run(ctx context.Context) error {
 		r.first, r.last = first, last
 	}
 	// A journal that begins later was once written up to there.
-	r.known = max(r.last, r.first-1)
+	r.known = max(r.last, r.first-1, r.opt.Known)
 	if err := r.checkTarget(); err != nil {
 		return err
 	}
