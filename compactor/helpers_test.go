@@ -19,6 +19,7 @@ import (
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/logtest"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
@@ -356,22 +357,7 @@ func noLeak(t testing.TB) {
 }
 
 // syncBuffer is a log that may be read while it is written.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
+type syncBuffer = logtest.Buffer
 
 // ship writes a snapshot and waits until the backend has it.
 func (s *store) ship() event.Sequence {

@@ -1,7 +1,6 @@
 package admin_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	"github.com/xdswal/xdswal/internal/logtest"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -31,22 +30,7 @@ const (
 )
 
 // logs is a log that is read while it is written.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
+type logs = logtest.Buffer
 
 // daemon is the interface in front of a real store.
 type daemon struct {

@@ -2,7 +2,6 @@ package daemon_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,25 +26,11 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/daemon"
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	"github.com/xdswal/xdswal/internal/logtest"
 )
 
 // logs is a log that is read while it is written.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
+type logs struct{ logtest.Buffer }
 
 // find returns the first line with a message, nil if there is none yet.
 func (l *logs) find(message string) map[string]any {

@@ -1,14 +1,12 @@
 package resourcedir_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,28 +17,14 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcedir"
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	"github.com/xdswal/xdswal/internal/logtest"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
 const secret = "c2VjcmV0LXByaXZhdGUta2V5"
 
 // logs is a log that is read while it is written.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
+type logs = logtest.Buffer
 
 // follower is a loader at work.
 type follower struct {
