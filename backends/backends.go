@@ -95,9 +95,40 @@ type Backend interface {
 	String() string
 }
 
+// ConditionalCreator is implemented by a backend that has to ask its store
+// whether it creates conditionally. A backend without it always does.
+type ConditionalCreator interface {
+	// ProbeConditionalCreate reports whether the store refuses to create an
+	// object that exists, as Put needs for its promise that of concurrent
+	// Puts exactly one succeeds. It may leave a tiny object of its own in the
+	// backend.
+	//
+	// Once it has returned false, Put looks whether the key is taken before it
+	// writes. That is weaker: two Puts at the same moment may both return nil,
+	// and the object is that of either one. Let one process at a time write.
+	ProbeConditionalCreate(ctx context.Context) (bool, error)
+}
+
+// Sweeper is implemented by a backend in which crashed uploads leave something
+// behind that is no object, but is stored, and is perhaps paid for.
+type Sweeper interface {
+	// Sweep removes what uploads left that began longer ago than olderThan,
+	// by the store's clock, and returns how many there were, also beside an
+	// error. An upload that is alive after all fails and leaves nothing:
+	// choose more time than the slowest Put takes.
+	Sweep(ctx context.Context, olderThan time.Duration) (int, error)
+}
+
 // Object describes an object that exists.
 type Object struct {
 	Key     string
 	Size    int64     // bytes
 	ModTime time.Time // when it was created, by the store's clock, to the second or better
+}
+
+// Local is implemented by a backend whose store may be no further away than the
+// data directory, such as a directory. What is lost with the machine may be lost
+// with such a backend too, so by default only snapshots are shipped to it.
+type Local interface {
+	IsLocal() bool
 }

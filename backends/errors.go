@@ -22,7 +22,7 @@ var (
 
 // Error says which operation went wrong and where.
 type Error struct {
-	Op      string // "open", "put", "get", "list" or "delete"
+	Op      string // "open", "put", "get", "list", "delete" or "sweep"
 	Backend string // the location, without credentials, as of Backend.String
 	Key     string // the key, or the prefix of a list; may be empty
 	Err     error  // what happened

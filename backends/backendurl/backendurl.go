@@ -2,7 +2,8 @@
 // which scheme belongs to which driver, and so links all of them; a program
 // that wants one driver only imports that driver.
 //
-//	file:///absolute/path   a directory, see backends/file
+//	file:///absolute/path                   a directory, see backends/file
+//	s3://bucket/prefix?region=&endpoint=    a bucket, see backends/s3
 package backendurl
 
 import (
@@ -15,12 +16,14 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/backends/s3"
 )
 
 // drivers maps a URL scheme to what opens it. A new driver needs one line
 // here and one in the package comment.
 var drivers = map[string]func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error){
 	"file": openFile,
+	"s3":   openS3,
 }
 
 // Open opens the backend that rawURL stands for. Its errors show the scheme
@@ -83,6 +86,19 @@ func openFile(_ context.Context, u *url.URL, readOnly bool) (backends.Backend, e
 	cfg.ReadOnly = readOnly
 	// Returned as it is, a nil *file.Backend would be a non-nil interface.
 	b, err := file.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func openS3(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error) {
+	cfg, err := s3.ParseURL(u)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ReadOnly = readOnly
+	b, err := s3.New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/backends/s3"
 )
 
 func TestOpenFile(t *testing.T) {
@@ -20,6 +22,19 @@ func TestOpenFile(t *testing.T) {
 	require.NoError(t, err)
 	require.IsType(t, &file.Backend{}, b)
 	require.DirExists(t, dir)
+}
+
+// A bucket is opened without a request, and so while its store is down.
+func TestOpenS3(t *testing.T) {
+	const url = "s3://bucket/a/prefix?endpoint=http://127.0.0.1:1"
+	b, err := backendurl.Open(t.Context(), url)
+	require.NoError(t, err)
+	require.IsType(t, &s3.Backend{}, b)
+	require.Equal(t, url, b.String())
+
+	b, err = backendurl.OpenReadOnly(t.Context(), url)
+	require.NoError(t, err)
+	require.ErrorIs(t, b.Delete(t.Context(), "k"), backends.ErrPermission)
 }
 
 func TestOpenRefuses(t *testing.T) {
@@ -35,6 +50,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"control byte", "file:///secret\n", "not a backend URL"},
 		{"credentials for a file", "file://me:secret@/var", "it has a host"},
 		{"parameters for a file", "file:///var?key=secret", "unknown parameters"},
+		{"credentials for S3", "s3://id:secret@bucket/x", "it has a user or a password"},
+		{"credentials for the endpoint", "s3://bucket/x?endpoint=https://id:secret@host", "the endpoint has a user or a password"},
+		{"parameters for S3", "s3://bucket/x?key=secret", "unknown parameters"},
 		{"unusable file", "file://" + occupied, "not a directory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -64,5 +82,5 @@ func TestSchemes(t *testing.T) {
 func ExampleOpen() {
 	_, err := backendurl.Open(context.Background(), "ftp://user:password@host/path")
 	fmt.Println(err)
-	// Output: open backend: unknown scheme "ftp"; write file://...
+	// Output: open backend: unknown scheme "ftp"; write file://... or s3://...
 }

@@ -34,7 +34,10 @@ type Backend struct {
 	readOnly bool
 }
 
-var _ backends.Backend = (*Backend)(nil)
+var (
+	_ backends.Backend = (*Backend)(nil)
+	_ backends.Local   = (*Backend)(nil)
+)
 
 // New opens the backend, creating its directory durably if it is missing, and
 // clears away what crashed writers left there more than an hour ago. A
@@ -130,3 +133,6 @@ func (b *Backend) fail(op, key string, err error) error {
 func missing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
+
+// IsLocal reports that the store is a directory; see [backends.Local].
+func (b *Backend) IsLocal() bool { return true }

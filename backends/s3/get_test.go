@@ -1,0 +1,251 @@
+package s3_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/s3test"
+)
+
+// A reader whose connection is cut, again and again, reads on where it was.
+func TestReadResumes(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	cfg := config(srv)
+	content := noise(2*partSize + 5)
+	put(t, open(t, cfg), "k", content)
+
+	var counter s3test.Counter
+	cfg.Endpoint, cfg.WrapTransport = proxy.Endpoint, counter.Wrap
+	b := open(t, cfg)
+	proxy.Add(s3test.LimitData(3_000_000))
+	requireContent(t, b, "k", content)
+	require.GreaterOrEqual(t, counter.Requests()["GET"], 4)
+
+	r, err := b.Get(t.Context(), "k", 1000, 4_000_000)
+	require.NoError(t, err)
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, content[1000:4_001_000], got)
+	require.NoError(t, r.Close())
+	_, err = r.Read(make([]byte, 1))
+	require.ErrorIs(t, err, fs.ErrClosed)
+}
+
+// Cuts without progress are not retried for ever.
+func TestReadGivesUp(t *testing.T) {
+	srv := start(t)
+	put(t, open(t, config(srv)), "k", noise(1000))
+	cfg := config(srv)
+	cfg.MaxAttempts = 3
+	var gets int
+	cfg.WrapTransport = transport(func(next http.RoundTripper, req *http.Request) (*http.Response, error) {
+		res, err := next.RoundTrip(req)
+		if err == nil && req.Method == http.MethodGet {
+			gets++
+			res.Body.Close()
+			res.Body = io.NopCloser(failing{})
+		}
+		return res, err
+	}).wrap
+	content, err := get(t.Context(), open(t, cfg), "k")
+	require.ErrorIs(t, err, errCut)
+	require.ErrorContains(t, err, "read byte 0 of 1000, attempt 3")
+	require.Empty(t, content)
+	require.Equal(t, 3, gets)
+	var placed *backends.Error
+	require.ErrorAs(t, err, &placed)
+	require.Equal(t, "get", placed.Op)
+}
+
+var errCut = errors.New("cut")
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errCut }
+
+// Bytes of two objects never mix.
+func TestReadReplaced(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	direct := open(t, config(srv))
+	cfg := config(srv)
+	cfg.Endpoint = proxy.Endpoint
+	b := open(t, cfg)
+	for _, c := range []struct {
+		name   string
+		change func()
+		want   string
+	}{
+		{"deleted", func() { require.NoError(t, direct.Delete(t.Context(), "k")) }, "object not found"},
+		{"replaced", func() {
+			require.NoError(t, direct.Delete(t.Context(), "k"))
+			put(t, direct, "k", noise(3_999_999))
+		}, "the object was replaced while it was read"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, direct.Delete(t.Context(), "k"))
+			put(t, direct, "k", noise(4_000_000))
+			defer proxy.Add(s3test.LimitData(500_000))()
+			r, err := b.Get(t.Context(), "k", 0, -1)
+			require.NoError(t, err)
+			_, err = io.ReadFull(r, make([]byte, 1000))
+			require.NoError(t, err)
+			c.change()
+			_, err = io.Copy(io.Discard, r)
+			require.ErrorContains(t, err, c.want)
+			_, again := r.Read(make([]byte, 1))
+			require.Equal(t, err, again)
+			require.NoError(t, r.Close())
+		})
+	}
+}
+
+// A damaged object is an error, also to who knows its size and does not wait
+// for the end: of one part or several, and over a cut.
+func TestDamagedOnTheWayBack(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	clean := open(t, config(srv))
+	cfg := config(srv)
+	cfg.Endpoint = proxy.Endpoint
+	var gets int
+	cfg.WrapTransport = transport(func(next http.RoundTripper, req *http.Request) (*http.Response, error) {
+		res, err := next.RoundTrip(req)
+		if gets++; err == nil && gets == 1 {
+			res.Body = &flip{res.Body, 500}
+		}
+		return res, err
+	}).wrap
+	for name, size := range map[string]int{"small": 1000, "parts": partSize + 1000, "cut": 2*partSize + 3} {
+		t.Run(name, func(t *testing.T) {
+			put(t, clean, name, noise(size))
+			gets = 0
+			if name == "cut" {
+				defer proxy.Add(s3test.LimitData(partSize))()
+			}
+			r, err := open(t, cfg).Get(t.Context(), name, 0, -1)
+			require.NoError(t, err)
+			_, err = io.ReadFull(r, make([]byte, size))
+			require.ErrorContains(t, err, "do not have the object's checksum")
+			require.NoError(t, r.Close())
+			requireContent(t, clean, name, noise(size))
+		})
+	}
+}
+
+// A peer that hangs fails the attempt, and the next one goes on.
+func TestHang(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	content := noise(2 * partSize)
+	for _, c := range []struct {
+		name   string
+		toxic  s3test.Toxic
+		method string
+	}{
+		{"upload", s3test.HangUploads(), http.MethodPut},
+		{"answer", s3test.Hang(), http.MethodPut},
+		{"download", s3test.Hang(), http.MethodGet},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			direct := open(t, config(srv))
+			put(t, direct, c.name+"/there", content)
+			remove := proxy.Add(c.toxic)
+			cfg := config(srv)
+			cfg.Endpoint, cfg.IdleTimeout, cfg.Concurrency = proxy.Endpoint, time.Second, 1
+			cfg.WrapTransport = onSecond(isMethod(c.method), remove).wrap
+			b := open(t, cfg)
+			if c.method == http.MethodGet {
+				requireContent(t, b, c.name+"/there", content)
+				return
+			}
+			put(t, b, c.name+"/new", content[:partSize])
+			requireContent(t, direct, c.name+"/new", content[:partSize])
+		})
+	}
+}
+
+// A peer that hangs in the middle of a body, for good, is an error in bounded
+// time.
+func TestHangForGood(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	cfg := config(srv)
+	cfg.Endpoint, cfg.IdleTimeout, cfg.MaxAttempts = proxy.Endpoint, 500*time.Millisecond, 2
+	b := open(t, cfg)
+	put(t, b, "k", noise(4*partSize))
+	err := readIntoHang(t.Context(), proxy, b)
+	require.ErrorContains(t, err, "the store was silent for 500ms")
+
+	defer proxy.Add(s3test.HangUploads())()
+	err = b.Put(t.Context(), "new", body("x"))
+	require.ErrorContains(t, err, "the store was silent for 500ms")
+}
+
+// A call whose context ends returns, however long the store is silent.
+func TestContextEndsWhileHanging(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	cfg := config(srv)
+	cfg.Endpoint, cfg.IdleTimeout = proxy.Endpoint, time.Hour
+	b := open(t, cfg)
+	put(t, b, "k", noise(4*partSize))
+	for _, c := range []struct {
+		name string
+		call func(context.Context) error
+	}{
+		{"put", func(ctx context.Context) error { return b.Put(ctx, "new", body("x")) }},
+		{"get", func(ctx context.Context) error {
+			_, err := b.Get(ctx, "k", 0, -1)
+			return err
+		}},
+		{"list", func(ctx context.Context) error {
+			_, err := b.List(ctx, "")
+			return err
+		}},
+		{"read", func(ctx context.Context) error { return readIntoHang(ctx, proxy, b) }},
+		// The request arrives; only its answer does not.
+		{"delete", func(ctx context.Context) error { return b.Delete(ctx, "k") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.name != "read" {
+				defer proxy.Add(s3test.Hang())()
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			began := time.Now()
+			err := c.call(ctx)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Less(t, time.Since(began), 10*time.Second)
+			var placed *backends.Error
+			require.ErrorAs(t, err, &placed)
+		})
+	}
+}
+
+// readIntoHang reads "k", in the midst of which its connection hangs.
+func readIntoHang(ctx context.Context, proxy *s3test.Proxy, b backends.Backend) error {
+	defer proxy.Add(s3test.Bandwidth(2000))()
+	r, err := b.Get(ctx, "k", 0, -1)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 1000)); err != nil {
+		return err
+	}
+	hanging := make(chan func())
+	go func() { hanging <- proxy.Add(s3test.Hang()) }()
+	_, err = io.Copy(io.Discard, r)
+	(<-hanging)()
+	return err
+}

@@ -1,0 +1,100 @@
+package s3_test
+
+import (
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/s3test"
+)
+
+const probeKey = "probe/conditional-create"
+
+func TestProbe(t *testing.T) {
+	srv := start(t)
+	var counter s3test.Counter
+	cfg := config(srv)
+	cfg.WrapTransport, cfg.MaxAttempts = counter.Wrap, 2
+	b := open(t, cfg)
+	for _, want := range []int{2, 1} {
+		counter.Reset()
+		ok, err := b.ProbeConditionalCreate(t.Context())
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, map[string]int{"PUT": want}, counter.Requests())
+	}
+	require.Equal(t, []string{probeKey}, keys(t, b))
+
+	srv.Stop()
+	_, err := b.ProbeConditionalCreate(t.Context())
+	var placed *backends.Error
+	require.ErrorAs(t, err, &placed)
+	require.Equal(t, probeKey, placed.Key)
+	srv.Restart()
+}
+
+// In a store without conditions Put looks before it writes.
+func TestStoreWithoutConditions(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"ignores": nil,
+		"refuses": func(w http.ResponseWriter, req *http.Request) bool {
+			if req.Header.Get("If-None-Match") == "" {
+				return false
+			}
+			refuse(w, http.StatusNotImplemented, "NotImplemented", "A header you provided implies functionality that is not implemented")
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t, (&fakeStore{answer: answer}).start(t))
+			if name == "refuses" {
+				err := b.Put(t.Context(), "k", body("x"))
+				require.ErrorContains(t, err, "perhaps conditional creation (If-None-Match)")
+			}
+			ok, err := b.ProbeConditionalCreate(t.Context())
+			require.NoError(t, err)
+			require.False(t, ok)
+
+			put(t, b, "k", []byte("first"))
+			require.ErrorIs(t, b.Put(t.Context(), "k", body("second")), backends.ErrExists)
+			requireContent(t, b, "k", []byte("first"))
+		})
+	}
+}
+
+// A store that is busy with another writer of the key is asked again.
+func TestConflict(t *testing.T) {
+	var conflicts atomic.Int32
+	store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Method != http.MethodPut || conflicts.Add(1) > 1 {
+			return false
+		}
+		refuse(w, http.StatusConflict, "ConditionalRequestConflict", "Try again")
+		return true
+	}}
+	b := open(t, store.start(t))
+	put(t, b, "k", []byte("content"))
+	require.EqualValues(t, 2, conflicts.Load())
+	requireContent(t, b, "k", []byte("content"))
+}
+
+// Who may create objects but not look at them is told so, once it matters.
+func TestTakenAndUnreadable(t *testing.T) {
+	store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Method == http.MethodPut {
+			refuse(w, http.StatusPreconditionFailed, "PreconditionFailed", "It exists")
+		} else {
+			refuse(w, http.StatusForbidden, "AccessDenied", "Access Denied")
+		}
+		return true
+	}}
+	b := open(t, store.start(t))
+	err := b.Put(t.Context(), "k", body("x"))
+	require.ErrorIs(t, err, backends.ErrPermission)
+	require.False(t, errors.Is(err, backends.ErrExists))
+	require.ErrorContains(t, err, "grant s3:GetObject")
+}

@@ -1,0 +1,236 @@
+package s3_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/s3test"
+)
+
+func TestMultipart(t *testing.T) {
+	srv := start(t)
+	cfg := config(srv)
+	var counter s3test.Counter
+	cfg.WrapTransport = counter.Wrap
+	b := open(t, cfg)
+	for _, c := range []struct {
+		key  string
+		size int
+		want map[string]int
+	}{
+		{"empty", 0, map[string]int{"PUT": 1}},
+		{"less-than-a-part", partSize - 1, map[string]int{"PUT": 1}},
+		{"one-part", partSize, map[string]int{"PUT": 1}},
+		{"a-byte-more", partSize + 1, map[string]int{"PUT": 2, "POST": 2}},
+		{"two-parts", 2 * partSize, map[string]int{"PUT": 2, "POST": 2}},
+		{"two-parts-and-a-bit", 2*partSize + 17, map[string]int{"PUT": 3, "POST": 2}},
+	} {
+		t.Run(c.key, func(t *testing.T) {
+			content := noise(c.size)
+			counter.Reset()
+			put(t, b, c.key, content)
+			require.Equal(t, c.want, counter.Requests())
+			requireContent(t, b, c.key, content)
+		})
+	}
+}
+
+// Whatever ends a multipart upload before its time, nothing of it is left.
+func TestMultipartAborted(t *testing.T) {
+	srv := start(t)
+	b := open(t, config(srv))
+	content := noise(3 * partSize)
+	errBody := errors.New("the body breaks off")
+
+	err := b.Put(t.Context(), "k", &brokenBody{Reader: bytes.NewReader(content), at: 2*partSize + 1, broken: func() error { return errBody }})
+	require.ErrorIs(t, err, errBody)
+	require.ErrorContains(t, err, "read body: the body breaks off")
+	require.Empty(t, uploads(t, srv))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	err = b.Put(ctx, "k", &brokenBody{Reader: bytes.NewReader(content), at: 2*partSize + 1, broken: func() error {
+		cancel()
+		return nil
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Empty(t, uploads(t, srv))
+	require.Empty(t, keys(t, b))
+
+	put(t, b, "k", content)
+	require.ErrorIs(t, b.Put(t.Context(), "k", bytes.NewReader(content[1:])), backends.ErrExists)
+	require.Empty(t, uploads(t, srv))
+	requireContent(t, b, "k", content)
+}
+
+// Parts that cannot be removed are spoken of.
+func TestAbortFails(t *testing.T) {
+	srv := start(t)
+	cfg := config(srv)
+	cfg.MaxAttempts = 1
+	cfg.WrapTransport = transport(func(next http.RoundTripper, req *http.Request) (*http.Response, error) {
+		if req.Method == http.MethodDelete {
+			return nil, errors.New("no abort")
+		}
+		return next.RoundTrip(req)
+	}).wrap
+	ctx, cancel := context.WithCancel(t.Context())
+	err := open(t, cfg).Put(ctx, "k", &brokenBody{Reader: bytes.NewReader(noise(2 * partSize)), at: partSize, broken: func() error {
+		cancel()
+		return nil
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "(parts are left until a Sweep: no abort (AbortMultipartUpload))")
+
+	n, err := open(t, config(srv)).Sweep(t.Context(), -time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+// brokenBody calls broken once as many bytes as at were read.
+type brokenBody struct {
+	*bytes.Reader
+	at     int64
+	broken func() error
+}
+
+func (b *brokenBody) Read(p []byte) (int, error) {
+	if b.Size()-int64(b.Len()) >= b.at {
+		if err := b.broken(); err != nil {
+			return 0, err
+		}
+	}
+	return b.Reader.Read(p[:min(len(p), 1<<20)])
+}
+
+// A body's own error is not taken for one of the store, or for its end.
+func TestBodyErrors(t *testing.T) {
+	srv := start(t)
+	b := open(t, config(srv))
+	for _, cause := range []error{io.ErrUnexpectedEOF, context.DeadlineExceeded, backends.ErrNotFound} {
+		for _, size := range []int{1000, 2 * partSize} {
+			body := &brokenBody{Reader: bytes.NewReader(noise(size)), at: int64(size / 2), broken: func() error { return cause }}
+			err := b.Put(t.Context(), "k", body)
+			require.ErrorIs(t, err, cause)
+			require.ErrorContains(t, err, "read body: ")
+		}
+	}
+	require.Empty(t, keys(t, b))
+}
+
+// A context that ends with the last byte of the body still ends the Put.
+func TestContextDoneAtEnd(t *testing.T) {
+	b := open(t, config(start(t)))
+	for _, size := range []int{1000, 2 * partSize} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := b.Put(ctx, "k", &brokenBody{Reader: bytes.NewReader(noise(size)), at: int64(size), broken: func() error {
+			cancel()
+			return nil
+		}})
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.Empty(t, keys(t, b))
+}
+
+// The store did what it was asked for, but its answer was lost: the SDK asks
+// again and is refused, and Put finds that the object is its own.
+func TestAnswerLost(t *testing.T) {
+	srv := start(t)
+	proxy := srv.Proxy(t)
+	direct := open(t, config(srv))
+	for _, c := range []struct {
+		name string
+		size int
+		lost func(*http.Request) bool
+	}{
+		{"whole", 1000, isMethod(http.MethodPut)},
+		{"completion", partSize + 1000, func(req *http.Request) bool {
+			return req.Method == http.MethodPost && req.URL.Query().Has("uploadId")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var lost int
+			cfg := config(srv)
+			cfg.Endpoint = proxy.Endpoint
+			cfg.WrapTransport = transport(func(next http.RoundTripper, req *http.Request) (*http.Response, error) {
+				if !c.lost(req) || lost > 0 {
+					return next.RoundTrip(req)
+				}
+				remove := proxy.Add(s3test.LoseAnswers())
+				defer remove()
+				res, err := next.RoundTrip(req)
+				if err != nil {
+					lost++
+				}
+				return res, err
+			}).wrap
+			b := open(t, cfg)
+			content := noise(c.size)
+			put(t, b, c.name, content)
+			require.Equal(t, 1, lost)
+			requireContent(t, direct, c.name, content)
+			// Another Put of the same content is another Put.
+			require.ErrorIs(t, b.Put(t.Context(), c.name, bytes.NewReader(content)), backends.ErrExists)
+		})
+	}
+	require.Equal(t, []string{"completion", "whole"}, keys(t, direct))
+}
+
+// Of concurrent multipart Puts exactly one succeeds.
+func TestMultipartRace(t *testing.T) {
+	srv := start(t)
+	b := open(t, config(srv))
+	const racers = 16
+	content := noise(partSize + racers)
+	errs := make([]error, racers)
+	var wg sync.WaitGroup
+	for i := range racers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			errs[i] = b.Put(t.Context(), "k", bytes.NewReader(content[:partSize+1+i]))
+		}()
+	}
+	wg.Wait()
+	winner := -1
+	for i, err := range errs {
+		if err == nil {
+			require.Equal(t, -1, winner)
+			winner = i
+			continue
+		}
+		require.ErrorIs(t, err, backends.ErrExists)
+	}
+	require.NotEqual(t, -1, winner)
+	requireContent(t, b, "k", content[:partSize+1+winner])
+}
+
+// What is changed on its way to the store is refused by its checksum.
+func TestDamagedOnTheWayThere(t *testing.T) {
+	for name, options := range map[string][]s3test.Option{"http": nil, "https": {s3test.WithTLS()}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config(start(t, options...))
+			cfg.MaxAttempts = 1
+			cfg.WrapTransport = transport(func(next http.RoundTripper, req *http.Request) (*http.Response, error) {
+				if req.Method == http.MethodPut {
+					req.Body = &flip{req.Body, 500}
+				}
+				return next.RoundTrip(req)
+			}).wrap
+			b := open(t, cfg)
+			for _, size := range []int{1000, partSize + 1000} {
+				err := b.Put(t.Context(), "k", bytes.NewReader(noise(size)))
+				require.ErrorContains(t, err, "the bytes changed on their way to the store")
+				require.Empty(t, keys(t, b))
+			}
+		})
+	}
+}

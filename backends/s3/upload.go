@@ -1,0 +1,133 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// What a Put still does once its context is done is short, since it has to
+// return.
+const (
+	lingerTimeout = 2 * time.Second // for parts to arrive that are under way
+	abortTimeout  = 3 * time.Second // for removing them
+)
+
+// upload creates the object of in with what r yields, about size bytes. Its
+// error is not explained yet.
+func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyReader, size int64) error {
+	if size > b.cfg.PartSize {
+		in.Body = r
+		return b.uploadParts(ctx, in, size)
+	}
+	// One byte more than expected: to meet the end of the body, or its error.
+	content := make([]byte, size+1)
+	n, err := io.ReadFull(r, content)
+	switch {
+	case r.err != nil:
+		return r.err
+	case err == nil:
+		return errors.New("the body grew while it was read")
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	}
+	in.Body = bytes.NewReader(content[:n])
+	_, err = b.client.PutObject(ctx, in, func(o *s3.Options) {
+		o.Retryer = newRetryer(b.cfg.MaxAttempts, notIfCut)
+	})
+	return err
+}
+
+// uploadParts creates an object by a multipart upload, of which nothing is left
+// if it fails. The object appears, whole, when the upload is completed, and it
+// is that request which the store refuses if the key is taken.
+func (b *Backend) uploadParts(ctx context.Context, in *s3.PutObjectInput, size int64) error {
+	client := &partsClient{Client: b.client}
+	uploader := manager.NewUploader(client, func(u *manager.Uploader) { //nolint:staticcheck // Its successor is not stable.
+		u.PartSize = partSize(b.cfg.PartSize, size)
+		u.Concurrency = b.cfg.Concurrency
+		u.LeavePartsOnError = true // The manager would abort with a context that is done.
+	})
+	_, err := uploader.Upload(ctx, in) //nolint:staticcheck // As above.
+	if err == nil || client.uploadID == nil {
+		return err
+	}
+	if abortErr := b.abort(ctx, *in.Key, *client.uploadID); abortErr != nil && !isUploadGone(abortErr) {
+		return fmt.Errorf("%w (parts are left until a Sweep: %v)", b.explain(ctx, err), b.explain(context.WithoutCancel(ctx), abortErr)) //nolint:errorlint // It must not pass for the cause.
+	}
+	return err
+}
+
+// abort removes a multipart upload, also once ctx is done.
+func (b *Backend) abort(ctx context.Context, objectKey, uploadID string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+		Bucket: &b.cfg.Bucket, Key: &objectKey, UploadId: &uploadID,
+	})
+	return err
+}
+
+// partSize returns the least size of parts, but not below least, of which
+// manager.MaxUploadParts are enough for size bytes.
+func partSize(least, size int64) int64 {
+	return max(least, size/int64(manager.MaxUploadParts)+1)
+}
+
+// partsClient is the client of one multipart upload. It learns the upload's id,
+// and has the store keep a checksum of the whole object rather than one of the
+// parts' checksums, which could not be compared with what is read.
+//
+// It does not cut its requests short: a store may take in a part after the
+// upload of it was aborted, and an upload whose id is not known cannot be.
+type partsClient struct {
+	*s3.Client
+	uploadID *string
+}
+
+// CreateMultipartUpload begins the upload.
+func (c *partsClient) CreateMultipartUpload(
+	ctx context.Context, in *s3.CreateMultipartUploadInput, options ...func(*s3.Options),
+) (*s3.CreateMultipartUploadOutput, error) {
+	lasting, cancel, err := linger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	in.ChecksumType = types.ChecksumTypeFullObject
+	out, err := c.Client.CreateMultipartUpload(lasting, in, options...)
+	if err == nil {
+		c.uploadID = out.UploadId
+	}
+	return out, err
+}
+
+// UploadPart sends a part.
+func (c *partsClient) UploadPart(
+	ctx context.Context, in *s3.UploadPartInput, options ...func(*s3.Options),
+) (*s3.UploadPartOutput, error) {
+	lasting, cancel, err := linger(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	return c.Client.UploadPart(lasting, in, options...)
+}
+
+// linger returns a context that ends a while after ctx does, or an error if ctx
+// is done already.
+func linger(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lingerTimeout, cancel) })
+	return lasting, func() { stop(); cancel() }, nil
+}
