@@ -30,7 +30,30 @@ const (
 //
 // Range runs beside appends and other Ranges.
 func (j *Journal) Range(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
-	r, err := j.newRanger(ctx, from, to, fn)
+	return j.walk(ctx, from, to, func(record []byte) (event.Sequence, func() error, error) {
+		ev, err := event.Unmarshal(record)
+		if err != nil {
+			return 0, nil, err
+		}
+		return ev.Sequence, func() error { return fn(ev) }, nil
+	})
+}
+
+// Records is Range for the records as they stand in the journal, verified and
+// not decoded. They may be kept and must not be changed.
+func (j *Journal) Records(ctx context.Context, from, to event.Sequence, fn func(seq event.Sequence, record []byte) error) error {
+	return j.walk(ctx, from, to, func(record []byte) (event.Sequence, func() error, error) {
+		seq, _, err := event.Check(record)
+		return seq, func() error { return fn(seq, record) }, err
+	})
+}
+
+// parser verifies a record, and returns its sequence and what is to be done
+// with it if that is the one expected.
+type parser func(record []byte) (event.Sequence, func() error, error)
+
+func (j *Journal) walk(ctx context.Context, from, to event.Sequence, parse parser) error {
+	r, err := j.newRanger(ctx, from, to, parse)
 	if err != nil {
 		return err
 	}
@@ -58,7 +81,7 @@ func (j *Journal) Range(ctx context.Context, from, to event.Sequence, fn func(*e
 type ranger struct {
 	j      *Journal
 	ctx    context.Context
-	fn     func(*event.Event) error
+	parse  parser
 	next   event.Sequence
 	to     event.Sequence
 	open   bool // to is the last event, which is not known beforehand
@@ -66,11 +89,11 @@ type ranger struct {
 	active *active
 	staged [][]byte
 	first  event.Sequence // of staged
-	stop   error          // of fn or the context: nothing is wrong with the journal
+	stop   error          // of the caller or the context: nothing is wrong with the journal
 }
 
-func (j *Journal) newRanger(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) (*ranger, error) {
-	r := &ranger{j: j, ctx: ctx, fn: fn, next: max(from, 1), to: to}
+func (j *Journal) newRanger(ctx context.Context, from, to event.Sequence, parse parser) (*ranger, error) {
+	r := &ranger{j: j, ctx: ctx, parse: parse, next: max(from, 1), to: to}
 	if j.opt.ReadOnly {
 		var err error
 		if r.chain, err = listSegments(j.dir); err != nil {
@@ -176,14 +199,14 @@ func (r *ranger) yield(record []byte) error {
 		r.stop = context.Cause(r.ctx)
 		return errStop
 	}
-	ev, err := event.Unmarshal(record)
+	seq, use, err := r.parse(record)
 	if err != nil {
 		return err
 	}
-	if ev.Sequence != r.next {
-		return fmt.Errorf("%w: event %d where %d should stand", ErrCorrupt, ev.Sequence, r.next)
+	if seq != r.next {
+		return fmt.Errorf("%w: event %d where %d should stand", ErrCorrupt, seq, r.next)
 	}
-	if err := r.fn(ev); err != nil {
+	if err := use(); err != nil {
 		r.stop = err
 		return errStop
 	}
