@@ -64,15 +64,18 @@ func TestImports(t *testing.T) {
 		"journal/event":      {},
 		"replay/state":       {"journal/event"},
 		"compactor/snapshot": {"journal/event"},
-		"compactor/catalog":  {"backends", "compactor/snapshot", "journal/event"},
+		"compactor/batch":    {"journal/event"},
+		"compactor/catalog":  {"backends", "compactor/batch", "compactor/snapshot", "journal/event"},
+		"compactor/shipper":  {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event"},
 		"backends":           {},
 		"backends/file":      {"backends", internal},
+		"backends/s3":        {"backends"},
 		"journal":            {"journal/event", "journal/internal/", internal},
-		"compactor":          {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
-		"replay":             {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
+		"compactor":          {"compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
+		"replay":             {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
 		"xdscache":           {"journal/event", "replay/state"},
 		"": {
-			"backends", "compactor", "compactor/snapshot", "journal", "journal/event", "replay", "replay/state", "xdscache", internal,
+			"backends", "compactor", "compactor/batch", "compactor/catalog", "compactor/shipper", "compactor/snapshot", "journal", "journal/event", "replay", "replay/state", "xdscache", internal,
 		},
 	}
 	args := make([]string, 0, len(allowed))

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/catalog"
 )
 
 // Directory is what a data directory says of itself, to those who look into it
@@ -14,6 +17,16 @@ type Directory struct {
 	// StoreID and Epoch identify the store and its last opening.
 	StoreID string
 	Epoch   uint64
+
+	meta metadata
+}
+
+// Leads reports whether the directory holds what the newest writer of a backend
+// has written, because that is the one whose directory it is. If it does not,
+// what it holds is stale, and the next Open with that backend sets it aside. A
+// backend of another store is [ErrForeign].
+func (d Directory) Leads(b backends.Backend, newest catalog.Epoch) (bool, error) {
+	return d.meta.leads(b, newest)
 }
 
 // JournalDir returns where the directory keeps its journal. It may be missing.
@@ -41,5 +54,5 @@ func ReadDirectory(path string) (Directory, error) {
 	if !ok {
 		return Directory{}, fmt.Errorf("read data directory: %s holds no %s: it is not a data directory of xdswal, or no store was ever opened there", path, metadataFile)
 	}
-	return Directory{Path: path, StoreID: m.StoreID, Epoch: m.Epoch}, nil
+	return Directory{Path: path, StoreID: m.StoreID, Epoch: m.Epoch, meta: m}, nil
 }

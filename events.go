@@ -12,8 +12,9 @@ import (
 // [ErrGap] for updates that are in the journal no more, because a snapshot
 // covers them. Events runs beside updates.
 func (s *Store) Events(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
-	if s.log.journal == nil {
-		return fmt.Errorf("read events: %w: the store has no journal: see MemoryOnly", ErrDisabled)
+	j := s.log.journal.Load()
+	if j == nil {
+		return fmt.Errorf("read events: %w: the store has no journal: see MemoryOnly and Follow", ErrDisabled)
 	}
-	return s.log.journal.Range(ctx, from, to, fn)
+	return j.Range(ctx, from, to, fn)
 }

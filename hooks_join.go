@@ -2,6 +2,7 @@ package xdswal
 
 import (
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 )
@@ -14,6 +15,7 @@ func JoinHooks(hooks ...Hooks) Hooks {
 		out = Hooks{
 			Journal:    joinJournal(out.Journal, h.Journal),
 			Compactor:  joinCompactor(out.Compactor, h.Compactor),
+			Shipper:    joinShipper(out.Shipper, h.Shipper),
 			Replay:     joinReplay(out.Replay, h.Replay),
 			Degraded:   both(out.Degraded, h.Degraded),
 			Recovered:  joinRecovered(out.Recovered, h.Recovered),
@@ -43,6 +45,21 @@ func joinCompactor(a, b compactor.Hooks) compactor.Hooks {
 	}
 }
 
+func joinShipper(a, b shipper.Hooks) shipper.Hooks {
+	return shipper.Hooks{
+		BatchWriteStart:        both(a.BatchWriteStart, b.BatchWriteStart),
+		BatchWriteStop:         both(a.BatchWriteStop, b.BatchWriteStop),
+		BatchWriteException:    both(a.BatchWriteException, b.BatchWriteException),
+		BatchDeleted:           both(a.BatchDeleted, b.BatchDeleted),
+		SnapshotWriteStart:     both(a.SnapshotWriteStart, b.SnapshotWriteStart),
+		SnapshotWriteStop:      both(a.SnapshotWriteStop, b.SnapshotWriteStop),
+		SnapshotWriteException: both(a.SnapshotWriteException, b.SnapshotWriteException),
+		SnapshotDeleted:        both(a.SnapshotDeleted, b.SnapshotDeleted),
+		Claimed:                both(a.Claimed, b.Claimed),
+		Fenced:                 both(a.Fenced, b.Fenced),
+	}
+}
+
 func joinReplay(a, b replay.Hooks) replay.Hooks {
 	return replay.Hooks{
 		SnapshotReadStart:     both(a.SnapshotReadStart, b.SnapshotReadStart),
@@ -51,6 +68,7 @@ func joinReplay(a, b replay.Hooks) replay.Hooks {
 		ReplayStart:           both(a.ReplayStart, b.ReplayStart),
 		ReplayStop:            both(a.ReplayStop, b.ReplayStop),
 		ReplayException:       both(a.ReplayException, b.ReplayException),
+		Progress:              both(a.Progress, b.Progress),
 	}
 }
 

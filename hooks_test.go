@@ -24,6 +24,8 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
@@ -94,6 +96,18 @@ func (d *diary) hooks() xdswal.Hooks {
 			SnapshotWriteException: noteTo[snapshot.Info](d, "write exception"),
 			SnapshotDeleted:        noteTo[snapshot.Info](d, "snapshot deleted"),
 		},
+		Shipper: shipper.Hooks{
+			BatchWriteStart:        noteTo[shipper.BatchInfo](d, "batch start"),
+			BatchWriteStop:         noteTo[shipper.BatchInfo](d, "batch stop"),
+			BatchWriteException:    noteTo[shipper.BatchInfo](d, "batch exception"),
+			BatchDeleted:           noteTo[shipper.BatchInfo](d, "batch deleted"),
+			SnapshotWriteStart:     noteTo[snapshot.Info](d, "ship start"),
+			SnapshotWriteStop:      noteTo[snapshot.Info](d, "ship stop"),
+			SnapshotWriteException: noteTo[snapshot.Info](d, "ship exception"),
+			SnapshotDeleted:        noteTo[snapshot.Info](d, "shipped snapshot deleted"),
+			Claimed:                noteTo[catalog.Epoch](d, "claimed"),
+			Fenced:                 noteTo[error](d, "fenced"),
+		},
 		Replay: replay.Hooks{
 			SnapshotReadStart:     noteTo[snapshot.Info](d, "read start"),
 			SnapshotReadStop:      noteTo[snapshot.Info](d, "read stop"),
@@ -114,7 +128,7 @@ func TestHooks(t *testing.T) {
 	require.NoError(t, err)
 	var d diary
 	opt := xdswal.Options{
-		Dir: t.TempDir(), Backend: backend, Hooks: d.hooks(),
+		Dir: t.TempDir(), Backend: backend, ShipInterval: time.Millisecond, Hooks: d.hooks(),
 		KeepSnapshots: 2, KeepFor: -1, MaxJournalBytes: 16 * small,
 	}
 	s := openStore(t, opt)
@@ -122,17 +136,23 @@ func TestHooks(t *testing.T) {
 		set(t, snapshotCache(s), "n", bulk(i))
 		_, err := s.Compact(ctx)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return s.Status().Compactor.Shipped == s.Status().Sequence }, timeout, time.Millisecond)
+		require.Eventually(t, func() bool {
+			status := s.Status()
+			return status.Shipper.Shipped == status.Sequence && status.Shipper.Snapshot == status.Sequence
+		}, timeout, time.Millisecond)
 	}
 	closeStore(t, s)
 	snapshotCache(s).ClearSnapshot("n")
 	require.Equal(t, []string{
-		"cache error", "commit", "compaction start", "compaction stop", "replay start", "replay stop",
-		"segment created", "segment dropped", "snapshot deleted", "write start", "write stop",
+		"batch deleted", "batch start", "batch stop", "cache error", "claimed", "commit", "compaction start", "compaction stop",
+		"replay start", "replay stop", "segment created", "segment dropped", "ship start", "ship stop", "shipped snapshot deleted",
+		"snapshot deleted", "write start", "write stop",
 	}, d.names())
 	require.Equal(t, 6, d.count("commit"))
 	require.Equal(t, 7, d.count("compaction stop"))
-	require.Equal(t, 12, d.count("write stop"), "each snapshot to two places")
+	require.Equal(t, 6, d.count("write stop"))
+	require.Equal(t, 6, d.count("ship stop"))
+	require.Equal(t, 6, d.count("batch stop"))
 	require.Equal(t, d.count("write start"), d.count("write stop"))
 
 	d = diary{}

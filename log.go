@@ -19,12 +19,14 @@ import (
 // eventLog makes the caches' events durable and folds them. It is the journal
 // with the state beside it, or the state alone where nothing persists.
 type eventLog struct {
-	journal  *journal.Journal // nil in memory
+	journal  atomic.Pointer[journal.Journal] // nil in memory and in a follower
 	failOpen bool
 	hooks    *Hooks
 	logger   *slog.Logger
 	// grown is told of what was committed. It is set before the first append.
-	grown func(records int, bytes int64)
+	grown func(journal.CommitInfo)
+	// refusal is why no update is taken, nil if they are.
+	refusal atomic.Pointer[error]
 
 	// state is replaced by the journal's committer alone, or under mu in
 	// memory.
@@ -49,7 +51,7 @@ var _ xdscache.Log = (*eventLog)(nil)
 func newEventLog(opt *Options) *eventLog {
 	l := &eventLog{
 		failOpen: opt.FailOpen, hooks: &opt.Hooks, logger: opt.Logger,
-		grown: func(int, int64) {}, wake: make(chan struct{}, 1),
+		grown: func(journal.CommitInfo) {}, wake: make(chan struct{}, 1),
 	}
 	l.state.Store(&state.State{})
 	return l
@@ -60,22 +62,36 @@ func (l *eventLog) State() *state.State { return l.state.Load() }
 
 // Generation returns the journal's generation.
 func (l *eventLog) Generation() uint64 {
-	if l.journal == nil {
+	j := l.journal.Load()
+	if j == nil {
 		return 0
 	}
-	return uint64(l.journal.Generation())
+	return uint64(j.Generation())
 }
 
 // Queue hands an event to the journal.
 func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
-	if l.journal == nil {
+	if refusal := l.refusal.Load(); refusal != nil {
+		return nil, *refusal
+	}
+	j := l.journal.Load()
+	if j == nil {
 		return l.keep(ev)
 	}
-	commit, err := l.journal.Queue(journal.Generation(generation), ev)
+	commit, err := j.Queue(journal.Generation(generation), ev)
 	if errors.Is(err, journal.ErrClosed) {
 		return nil, ErrClosed
 	}
 	return commit, err
+}
+
+// fence refuses updates from now on, because another writer has taken over:
+// what would be acknowledged is not what the next restore yields. With FailOpen
+// they go on to be journaled, here alone.
+func (l *eventLog) fence(err error) {
+	if !l.failOpen {
+		l.refusal.Store(&err)
+	}
 }
 
 // keep applies an event in memory.
@@ -122,7 +138,7 @@ func (l *eventLog) apply(events []*event.Event) {
 func (l *eventLog) commitHook(user func(journal.CommitInfo)) func(journal.CommitInfo) {
 	return func(info journal.CommitInfo) {
 		if info.Err == nil {
-			l.grown(info.Events, info.Bytes)
+			l.grown(info)
 			l.committed()
 		}
 		if user != nil {
@@ -232,7 +248,7 @@ func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (
 	if err != nil {
 		return err
 	}
-	if err := l.journal.Recover(ctx, func() []*event.Event { return l.after(covered) }); err != nil {
+	if err := l.journal.Load().Recover(ctx, func() []*event.Event { return l.after(covered) }); err != nil {
 		return err
 	}
 	l.reporting.Lock()
@@ -252,14 +268,15 @@ func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (
 
 // makeRoom has the journal drop what a snapshot covers.
 func (l *eventLog) makeRoom(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
-	before, err := l.journal.Stats()
+	j := l.journal.Load()
+	before, err := j.Stats()
 	if err != nil {
 		return err
 	}
 	if _, err := snapshot(ctx); err != nil {
 		return err
 	}
-	after, err := l.journal.Stats()
+	after, err := j.Stats()
 	if err == nil && after.Bytes >= before.Bytes {
 		return journal.ErrFull
 	}

@@ -1,7 +1,6 @@
 package xdswal
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -11,10 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
 )
 
 // Names in a data directory. docs/format/directory.md describes it.
@@ -33,8 +34,19 @@ type metadata struct {
 	Format int `json:"format"`
 	// StoreID is drawn when the directory is made and never changes.
 	StoreID string `json:"store_id"`
-	// Epoch counts how often the store was opened.
+	// Epoch is the one in which the store writes. It goes on when the store is
+	// opened again after its backend was taken over in this one.
 	Epoch uint64 `json:"epoch"`
+	// Token, Parent, ParentToken and From are of the epoch's claim; see
+	// catalog.Epoch. Claimed is set once the backend knows of it.
+	Token       string         `json:"token"`
+	Parent      uint64         `json:"parent,omitempty"`
+	ParentToken string         `json:"parent_token,omitempty"`
+	From        event.Sequence `json:"from,omitempty"`
+	Claimed     bool           `json:"claimed,omitempty"`
+	// Inherited is set if the parent is another directory's epoch. Until the
+	// claim is settled, that writer may publish more.
+	Inherited bool `json:"inherited,omitempty"`
 	// Sequence is the newest event that was durable when the store was last
 	// opened or closed. A restore that does not reach it has lost events, even
 	// if no file is left that tells of them.
@@ -61,22 +73,6 @@ func readMetadata(dir string) (metadata, bool, error) {
 	return m, true, nil
 }
 
-// nextEpoch begins a new epoch of the directory, durably. A directory that is
-// new takes on the identity of the store whose snapshot was restored into it,
-// and its epochs go on behind that snapshot's, so that none comes twice.
-func nextEpoch(dir string, restored replay.Result) (metadata, error) {
-	m, ok, err := readMetadata(dir)
-	if err != nil {
-		return m, err
-	}
-	if !ok {
-		m = metadata{Format: directoryFormat, StoreID: cmp.Or(restored.StoreID, newStoreID())}
-	}
-	m.Epoch = max(m.Epoch, restored.Epoch) + 1
-	m.Sequence = restored.Sequence
-	return m, writeMetadata(dir, m)
-}
-
 // writeMetadata writes what a data directory says of itself, durably. A crash
 // leaves what was there before, or this.
 func writeMetadata(dir string, m metadata) error {
@@ -94,7 +90,61 @@ func writeMetadata(dir string, m metadata) error {
 	return nil
 }
 
-func newStoreID() string {
+// newDirectory returns the metadata of a directory that is new: that of a store
+// of its own, or that continues what a backend holds.
+func newDirectory(r *catalog.Remote, restored catalog.Epoch) metadata {
+	m := metadata{Format: directoryFormat, StoreID: restored.StoreID, Epoch: 1, Parent: restored.Number}
+	if r != nil {
+		m.Epoch = r.Next()
+		if newest, ok := r.Newest(); ok {
+			m.StoreID, m.Parent, m.ParentToken, m.Inherited = newest.StoreID, newest.Number, newest.Token, true
+		}
+	}
+	if m.StoreID == "" {
+		m.StoreID = newToken()
+	}
+	return m
+}
+
+// next returns the metadata of the next opening, whose state has a sequence. If
+// the backend has never heard of the epoch, it still is the one to claim:
+// nothing was published in it.
+func (m metadata) next(seq event.Sequence) metadata {
+	if m.Claimed {
+		m.Parent, m.ParentToken = m.Epoch, m.Token
+		m.Epoch++
+		m.From, m.Claimed, m.Inherited = seq, false, false
+	}
+	m.Token, m.Sequence = newToken(), seq
+	return m
+}
+
+// claim returns the epoch as the backend is to know it.
+func (m metadata) claim() catalog.Epoch {
+	host, _ := os.Hostname() // for people
+	return catalog.Epoch{
+		Number: m.Epoch, Parent: m.Parent, ParentToken: m.ParentToken, Sequence: m.From,
+		StoreID: m.StoreID, Token: m.Token, Host: host, Claimed: time.Now().UTC().Round(time.Millisecond),
+	}
+}
+
+// leads reports whether a directory holds what the newest writer of a backend
+// has written: that writer is the one whose directory it is. An error is about
+// another store's backend.
+func (m metadata) leads(b backends.Backend, newest catalog.Epoch) (bool, error) {
+	if newest.StoreID != m.StoreID {
+		return false, catalog.Foreign(b, newest.StoreID, m.StoreID)
+	}
+	last, token := m.Epoch, m.Token
+	if !m.Claimed && newest.Number != m.Epoch {
+		last, token = m.Parent, m.ParentToken
+	}
+	// A backend that knows less than the directory has lost something.
+	return newest.Number < last || (newest.Number == last && newest.Token == token), nil
+}
+
+// newToken returns what nobody else has drawn.
+func newToken() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])

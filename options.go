@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/xdscache"
@@ -56,9 +59,31 @@ type Options struct {
 	// moment can be restored.
 	KeepFor time.Duration
 
-	// Backend is where snapshots are shipped to, nil for none; see
-	// backends/file.
+	// Backend is where snapshots and the journal's tail are shipped to, nil for
+	// none; see backends/file and backends/s3.
 	Backend backends.Backend
+	// ShipInterval is the least time between two shipments of the journal's
+	// tail: what is lost with the machine is what was committed since the last
+	// one. Nothing is shipped where nothing changed. Default a second, or, with
+	// a backend that may be on this machine, none; a negative one ships only
+	// snapshots.
+	ShipInterval time.Duration
+	// NoPrune deletes nothing from the backend, for credentials that may not.
+	NoPrune bool
+	// RequireBackend makes Open fail if the backend cannot be reached. Default:
+	// what is local is served, with a warning, and the backend is taken over
+	// when it can be; with nothing local, Open fails all the same.
+	RequireBackend bool
+	// BackendTimeout bounds how long Open waits for the backend when what is
+	// local will do; default 5 seconds.
+	BackendTimeout time.Duration
+	// Follow makes the store a read-only replica of the one that ships to
+	// Backend: it serves what that one does, as far as it was shipped, and its
+	// updates fail with ErrFollower until Promote makes it the writer.
+	Follow bool
+	// FollowInterval is how often a follower looks for what is new; default a
+	// second.
+	FollowInterval time.Duration
 	// RestoreTimeout bounds the restore at Open, the backend included;
 	// default 10 minutes.
 	RestoreTimeout time.Duration
@@ -72,6 +97,8 @@ type Options struct {
 // Defaults of Options that no package below has.
 const (
 	DefaultRestoreTimeout = 10 * time.Minute
+	DefaultBackendTimeout = 5 * time.Second
+	DefaultFollowInterval = time.Second
 )
 
 func (o *Options) setDefaults() error {
@@ -83,9 +110,23 @@ func (o *Options) setDefaults() error {
 	// A tail takes up to some three times its bytes in the segments' pages, and
 	// the tail before it is kept too: compact well before the journal is full.
 	o.CompactTailBytes = min(cmp.Or(o.CompactTailBytes, compactor.DefaultTailBytes), o.MaxJournalBytes/8)
+	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, compactor.DefaultKeepSnapshots))
+	o.KeepFor = cmp.Or(o.KeepFor, compactor.DefaultKeepFor)
 	o.RestoreTimeout = cmp.Or(o.RestoreTimeout, DefaultRestoreTimeout)
+	o.BackendTimeout = cmp.Or(o.BackendTimeout, DefaultBackendTimeout)
+	o.FollowInterval = cmp.Or(o.FollowInterval, DefaultFollowInterval)
+	if l, ok := o.Backend.(backends.Local); ok && l.IsLocal() && o.ShipInterval == 0 {
+		o.ShipInterval = -1
+	}
+	o.ShipInterval = cmp.Or(o.ShipInterval, shipper.DefaultInterval)
 	switch {
+	case o.MemoryOnly && o.Follow:
+		return errors.New("open store: Follow and MemoryOnly contradict each other: a follower keeps nothing until it is promoted; unset MemoryOnly")
 	case o.MemoryOnly:
+		o.Backend = nil
+	case o.Follow && o.Backend == nil:
+		return errors.New("open store: Follow needs a Backend to follow: set it to the one that the writer ships to")
+	case o.Follow: // Promote needs the rest
 	case o.Dir == "":
 		return errors.New("open store: Options.Dir is empty: name a data directory, or set MemoryOnly")
 	case o.FailOpen && o.DisableSnapshots:
@@ -107,7 +148,8 @@ func (o *Options) journal(l *eventLog) journal.Options {
 	}
 }
 
-func (o *Options) compactor(dir string, m metadata, restored replay.Result) compactor.Options {
+func (o *Options) compactor(m metadata, restored replay.Result) compactor.Options {
+	dir := filepath.Join(o.Dir, snapshotDir)
 	var damaged []string
 	for _, s := range restored.Skipped {
 		if s.Location == dir {
@@ -124,20 +166,22 @@ func (o *Options) compactor(dir string, m metadata, restored replay.Result) comp
 		TailRecords:   o.CompactTailRecords,
 		KeepSnapshots: o.KeepSnapshots,
 		KeepFor:       o.KeepFor,
-		Backend:       o.Backend,
 		Hooks:         o.Hooks.Compactor,
 		Logger:        o.Logger,
 	}
 }
 
-func (o *Options) replay(dir string, j *journal.Journal, last metadata) replay.Options {
-	return replay.Options{
-		Dir:       dir,
-		Journal:   replayJournal{j},
-		Backend:   o.Backend,
-		KeepLocal: true,
-		Known:     last.Sequence,
-		Hooks:     o.Hooks.Replay,
+func (o *Options) shipper(j shipper.Journal) shipper.Options {
+	return shipper.Options{
+		Backend:       o.Backend,
+		Journal:       j,
+		Snapshots:     func() ([]catalog.Entry, error) { return nil, nil },
+		Interval:      o.ShipInterval,
+		KeepSnapshots: o.KeepSnapshots,
+		KeepFor:       o.KeepFor,
+		NoPrune:       o.NoPrune,
+		Hooks:         o.Hooks.Shipper,
+		Logger:        o.Logger,
 	}
 }
 
@@ -147,8 +191,10 @@ func (o *Options) replay(dir string, j *journal.Journal, last metadata) replay.O
 type Hooks struct {
 	// Journal reports commits and segments.
 	Journal journal.Hooks
-	// Compactor reports compactions and the writing of snapshots.
+	// Compactor reports compactions and the writing of local snapshots.
 	Compactor compactor.Hooks
+	// Shipper reports what is shipped to the backend, and who writes there.
+	Shipper shipper.Hooks
 	// Replay reports restores and the reading of snapshots.
 	Replay replay.Hooks
 	// Degraded reports that the journal cannot take updates, and why;

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
@@ -13,7 +14,8 @@ import (
 type Status struct {
 	// Dir is the data directory, empty in memory.
 	Dir string
-	// StoreID and Epoch identify the store and its opening.
+	// StoreID identifies the store, Epoch the turn of the writer: this one, or
+	// the one that is followed.
 	StoreID string
 	Epoch   uint64
 	// Sequence and Time are those of the newest acknowledged update.
@@ -27,15 +29,20 @@ type Status struct {
 	// Caches are the names, as events give them, of the caches that hold
 	// something.
 	Caches []string
-	// Degraded is why updates are refused or, with FailOpen, not durable; nil
-	// if they are durable.
+	// Degraded is why updates are refused or, with FailOpen, not durable or not
+	// shipped any more; nil if they are durable.
 	Degraded error
 	// Journal is what the journal holds.
 	Journal journal.Stats
 	// Compactor is what the compactor has done.
 	Compactor compactor.Status
-	// Backend is where snapshots are shipped to, empty for nowhere.
+	// Backend is where the store ships to, or what it follows; empty for
+	// nothing.
 	Backend string
+	// Shipper is what was shipped there, nil for a store that ships nothing.
+	Shipper *shipper.Status
+	// Follower is how far a follower has come, nil for a writer.
+	Follower *FollowerStatus
 	// Restored is what Open restored.
 	Restored replay.Result
 }
@@ -45,8 +52,6 @@ func (s *Store) Status() Status {
 	st := s.log.State()
 	out := Status{
 		Dir:       s.opt.Dir,
-		StoreID:   s.meta.StoreID,
-		Epoch:     s.meta.Epoch,
 		Sequence:  st.Sequence(),
 		Time:      st.Time(),
 		Nodes:     st.NumNodes(),
@@ -54,17 +59,44 @@ func (s *Store) Status() Status {
 		Bytes:     st.Bytes(),
 		Caches:    st.Caches(),
 		Degraded:  s.log.health(),
-		Restored:  s.restored,
 	}
 	if s.opt.Backend != nil {
 		out.Backend = s.opt.Backend.String()
 	}
-	if s.log.journal != nil {
-		// It fails only for a journal that is open for reading.
-		out.Journal, _ = s.log.journal.Stats()
+	w := s.writer.Load()
+	if w == nil {
+		if s.follower != nil {
+			s.follower.fill(&out)
+		}
+		return out
 	}
-	if s.compact != nil {
-		out.Compactor = s.compact.Status()
-	}
+	w.fill(&out)
 	return out
+}
+
+func (w *writer) fill(out *Status) {
+	w.metaMu.Lock()
+	out.StoreID, out.Epoch = w.meta.StoreID, w.meta.Epoch
+	w.metaMu.Unlock()
+	out.Restored = w.restored
+	// It fails only for a journal that is open for reading.
+	out.Journal, _ = w.journal.Stats()
+	if w.compact != nil {
+		out.Compactor = w.compact.Status()
+	}
+	if w.ship != nil {
+		ship := w.ship.Status()
+		out.Shipper = &ship
+		if ship.Fenced != nil && out.Degraded == nil {
+			out.Degraded = ship.Fenced
+		}
+	}
+}
+
+func (f *follower) fill(out *Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	status := f.status
+	out.Follower, out.Restored = &status, f.restored
+	out.StoreID, out.Epoch = f.storeID, status.Epoch
 }

@@ -20,24 +20,19 @@ import (
 // from. The directory must not exist, or be empty.
 //
 // It is the directory of a store of its own: it gets a new identity, and needs
-// a backend prefix of its own. The epoch is the last one of the store that the
-// state comes from; that of the new directory lies far beyond it, so that
-// clients which knew that store, however often it is opened yet, do not meet a
-// version of a linear cache that they know with other contents.
+// a backend prefix of its own.
 //
 // When WriteDirectory has returned nil the directory is on stable storage. A
 // crash before that leaves a directory that is not empty, and that a store
 // opens with all of the state or with none.
-func WriteDirectory(ctx context.Context, path string, st *state.State, epoch uint64) (Directory, error) {
-	d := Directory{Path: path, StoreID: newStoreID(), Epoch: epoch + epochsApart}
+func WriteDirectory(ctx context.Context, path string, st *state.State) (Directory, error) {
+	m := metadata{Format: directoryFormat, StoreID: newToken(), Epoch: 1, Sequence: st.Sequence()}
+	d := Directory{Path: path, StoreID: m.StoreID, Epoch: m.Epoch, meta: m}
 	if err := writeDirectory(ctx, d, st); err != nil {
 		return Directory{}, fmt.Errorf("write data directory %s: %w", path, err)
 	}
 	return d, nil
 }
-
-// epochsApart is more than how often a store is opened in its life.
-const epochsApart = 1_000_000
 
 func writeDirectory(ctx context.Context, d Directory, st *state.State) error {
 	if err := checkVacant(d.Path); err != nil {
@@ -55,7 +50,7 @@ func writeDirectory(ctx context.Context, d Directory, st *state.State) error {
 		// The snapshot first: a crash here leaves a directory that a store
 		// takes up, while one with an identity and without the snapshot would
 		// look like a store that never held anything.
-		err = writeMetadata(d.Path, metadata{Format: directoryFormat, StoreID: d.StoreID, Epoch: d.Epoch, Sequence: st.Sequence()})
+		err = writeMetadata(d.Path, d.meta)
 	}
 	return errors.Join(err, lock.Unlock())
 }

@@ -27,26 +27,25 @@ func oneNode(t *testing.T) *state.State {
 func TestWriteDirectory(t *testing.T) {
 	st := oneNode(t)
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	d, err := xdswal.WriteDirectory(t.Context(), dir, st, 7)
+	d, err := xdswal.WriteDirectory(t.Context(), dir, st)
 	require.NoError(t, err)
 	read, err := xdswal.ReadDirectory(dir)
 	require.NoError(t, err)
 	require.Equal(t, d, read)
-	require.Greater(t, d.Epoch, uint64(1000))
 
 	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: dir})
 	require.NoError(t, err)
 	require.Equal(t, st.Digest(), s.State().Digest())
 	require.Equal(t, d.StoreID, s.Status().StoreID)
-	require.Equal(t, d.Epoch+1, s.Status().Epoch)
+	require.Equal(t, d.Epoch, s.Status().Epoch)
 	require.NoError(t, s.Close(t.Context()))
 
 	// Two copies are two stores.
-	other, err := xdswal.WriteDirectory(t.Context(), filepath.Join(t.TempDir(), "c"), st, 7)
+	other, err := xdswal.WriteDirectory(t.Context(), filepath.Join(t.TempDir(), "c"), st)
 	require.NoError(t, err)
 	require.NotEqual(t, d.StoreID, other.StoreID)
 
-	_, err = xdswal.WriteDirectory(t.Context(), dir, st, 7)
+	_, err = xdswal.WriteDirectory(t.Context(), dir, st)
 	require.ErrorContains(t, err, "write data directory "+dir+": it is not empty")
 }
 
@@ -57,13 +56,13 @@ func TestWriteDirectoryCutShort(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := xdswal.WriteDirectory(ctx, dir, st, 1)
+	_, err := xdswal.WriteDirectory(ctx, dir, st)
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = xdswal.ReadDirectory(dir)
 	require.ErrorContains(t, err, "it is not a data directory of xdswal")
 	snapshots, err := os.ReadDir(filepath.Join(dir, "snapshots"))
 	require.NoError(t, err)
 	require.Empty(t, snapshots)
-	_, err = xdswal.WriteDirectory(t.Context(), dir, st, 1)
+	_, err = xdswal.WriteDirectory(t.Context(), dir, st)
 	require.ErrorContains(t, err, "it is not empty")
 }

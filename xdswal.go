@@ -17,20 +17,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
-	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/replay/state"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -57,24 +54,31 @@ var (
 	ErrDisabled = errors.New("disabled by the store's options")
 	// ErrCommitTimeout: the commit of an update took too long.
 	ErrCommitTimeout = xdscache.ErrCommitTimeout
+	// ErrFenced: another store has taken over the backend. Updates are refused
+	// with it, and clients go on being served.
+	ErrFenced = catalog.ErrFenced
+	// ErrForeign: the backend holds another store's data.
+	ErrForeign = catalog.ErrForeign
+	// ErrFollower: the store follows another one and takes no updates, until
+	// it is promoted.
+	ErrFollower = errors.New("the store follows another one, and takes no updates")
 )
 
 // Store is an open store. Its methods are safe for concurrent use.
 type Store struct {
-	opt      Options
-	meta     metadata
-	lock     *durable.LockFile
-	log      *eventLog
-	compact  *compactor.Compactor // nil where there are no snapshots
-	restored replay.Result
+	opt Options
+	log *eventLog
+	// versions is what the versions of this opening's linear caches begin with.
+	versions string
+	// writer is what makes the store durable: nil in memory, and in a follower
+	// until it is promoted.
+	writer   atomic.Pointer[writer]
+	follower *follower // nil in other stores
 
-	stop context.CancelFunc // of background
-	work sync.WaitGroup
-
+	changing  chan struct{} // full while the store is promoted or closed
 	mu        sync.Mutex
 	snapshots map[string]*xdscache.SnapshotCache
 	linears   map[string]*xdscache.LinearCache
-	closed    bool
 }
 
 // Open restores what the data directory, or else the backend, holds, and
@@ -82,109 +86,40 @@ type Store struct {
 // restore. If another process has the directory open, the error is [ErrLocked],
 // at once; if what was acknowledged cannot all be restored, it is [ErrGap] or
 // [ErrCorrupt], and nothing is changed.
+//
+// With a backend the store takes over as its writer: a store that wrote there
+// before is fenced. Local data is preferred if it is that of the backend's
+// newest writer, and otherwise set aside in a directory beside. If another
+// store takes over in the same moment, one of the two gets [ErrFenced].
 func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err := opt.setDefaults(); err != nil {
 		return nil, err
 	}
 	s := &Store{
 		opt:       opt,
+		versions:  newToken()[:8] + ".",
+		changing:  make(chan struct{}, 1),
 		snapshots: map[string]*xdscache.SnapshotCache{},
 		linears:   map[string]*xdscache.LinearCache{},
 	}
 	s.log = newEventLog(&s.opt)
 	if opt.MemoryOnly {
-		// Versions of linear caches differ from those of the last process.
-		s.meta.Epoch = uint64(time.Now().UnixNano())
-		s.stop = func() {}
 		return s, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, opt.RestoreTimeout)
 	defer cancel()
-	if err := s.open(ctx); err != nil {
-		s.abandon()
+	if opt.Follow {
+		if err := s.follow(ctx); err != nil {
+			return nil, fmt.Errorf("follow %s: %w", opt.Backend, err)
+		}
+		return s, nil
+	}
+	w, err := s.openWriter(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("open store in %s: %w", opt.Dir, err)
 	}
+	s.writer.Store(w)
 	return s, nil
-}
-
-func (s *Store) open(ctx context.Context) error {
-	dir := s.opt.Dir
-	snapshots := filepath.Join(dir, snapshotDir)
-	// A directory of a newer format is refused before anything is changed.
-	if _, _, err := readMetadata(dir); err != nil {
-		return err
-	}
-	if err := durable.MkdirAll(snapshots); err != nil {
-		return err
-	}
-	var err error
-	if s.lock, err = durable.Lock(filepath.Join(dir, lockFile)); err != nil {
-		return err
-	}
-	// Whoever had the lock may have been a newer xdswal.
-	last, _, err := readMetadata(dir)
-	if err != nil {
-		return err
-	}
-	if s.log.journal, err = journal.Open(filepath.Join(dir, journalDir), s.opt.journal(s.log)); err != nil {
-		return err
-	}
-	st, result, err := replay.Restore(ctx, s.opt.replay(snapshots, s.log.journal, last))
-	s.restored = result
-	if err != nil {
-		return err
-	}
-	s.log.state.Store(st)
-	//nolint:contextcheck // It is not to be cut short.
-	if err := s.log.journal.Advance(st.Sequence()+1, st.Time()); err != nil {
-		return err
-	}
-	if s.meta, err = nextEpoch(dir, result); err != nil {
-		return err
-	}
-	s.logRestored()
-	//nolint:contextcheck // What it starts outlives the opening.
-	return s.start(snapshots)
-}
-
-// start begins what runs beside the updates.
-func (s *Store) start(snapshots string) error {
-	snapshot := func(context.Context) (event.Sequence, error) { return 0, errors.New("snapshots are disabled") }
-	if !s.opt.DisableSnapshots {
-		c, err := compactor.New(s.log.State, compactedJournal{s.log.journal, s.opt.MaxJournalBytes}, s.opt.compactor(snapshots, s.meta, s.restored))
-		if err != nil {
-			return err
-		}
-		s.compact, s.log.grown, snapshot = c, c.Committed, c.Compact
-		c.Start()
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
-	s.work.Add(1)
-	go func() {
-		defer s.work.Done()
-		s.log.recoverLoop(ctx, snapshot)
-	}()
-	return nil
-}
-
-func (s *Store) logRestored() {
-	r := s.restored
-	for _, skipped := range r.Skipped {
-		s.opt.Logger.Warn("snapshot was passed over", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
-	}
-	s.opt.Logger.Info("restored", "sequence", uint64(r.Sequence), "snapshot", r.Snapshot, "source", r.Source,
-		"events", r.Events, "nodes", r.Nodes, "resources", r.Resources, "bytes", r.Bytes, "duration", r.Duration)
-}
-
-// abandon closes what a failed Open had opened.
-func (s *Store) abandon() {
-	if s.log.journal != nil {
-		_ = s.log.journal.Close()
-	}
-	if s.lock != nil {
-		_ = s.lock.Unlock()
-	}
 }
 
 // SnapshotCache returns the store's snapshot cache of a name, by default the
@@ -211,9 +146,7 @@ func (s *Store) LinearCache(typeURL string, opts ...xdscache.Option) *xdscache.L
 	opts = s.cacheOptions(nil, opts)
 	name := xdscache.Named(typeURL, opts...)
 	if s.linears[name] == nil {
-		// Each opening of the store has its own epoch, and so its own versions.
-		prefix := strconv.FormatUint(s.meta.Epoch, 10) + "."
-		s.linears[name] = xdscache.NewLinearCache(s.log, typeURL, append(opts, xdscache.WithVersionPrefix(prefix))...)
+		s.linears[name] = xdscache.NewLinearCache(s.log, typeURL, append(opts, xdscache.WithVersionPrefix(s.versions))...)
 	}
 	return s.linears[name]
 }
@@ -244,49 +177,56 @@ func (s *Store) State() *state.State { return s.log.State() }
 // Compact writes a snapshot now, unless nothing changed since the last one, and
 // returns its sequence. Shipping it goes on beside.
 func (s *Store) Compact(ctx context.Context) (event.Sequence, error) {
-	if s.compact == nil {
-		return 0, fmt.Errorf("compact: %w: the store keeps no snapshots: see MemoryOnly and DisableSnapshots", ErrDisabled)
+	w := s.writer.Load()
+	if w == nil || w.compact == nil {
+		return 0, fmt.Errorf("compact: %w: the store keeps no snapshots: see MemoryOnly, Follow and DisableSnapshots", ErrDisabled)
 	}
 	if s.log.isClosed() {
 		return 0, ErrClosed
 	}
-	return s.compact.Compact(ctx)
+	return w.compact.Compact(ctx)
 }
 
-// Close makes what was acknowledged durable, writes a last snapshot unless
-// nothing changed, ships it, and closes the store. ctx bounds the snapshot and
-// the shipping; without them nothing is lost, the next Open only takes longer.
-// The caches refuse updates from then on and go on serving. A second Close
-// returns nil.
+// Close makes what was acknowledged durable, ships it, writes a last snapshot
+// unless nothing changed, ships that too, and closes the store. ctx bounds the
+// snapshot and the shipping; without them nothing is lost here, the next Open
+// only takes longer. The caches refuse updates from then on and go on serving. A
+// second Close returns nil.
 func (s *Store) Close(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	if err := s.begin(ctx); err != nil {
+		return fmt.Errorf("close store in %s: %w", s.opt.Dir, err)
+	}
+	defer s.end()
+	if s.log.isClosed() {
 		return nil
 	}
-	s.closed = true
 	s.log.close()
-	s.stop()
-	if s.compact != nil {
-		s.compact.Stop()
+	if s.follower != nil {
+		s.follower.stop()
 	}
-	s.work.Wait()
-	var errs []error
-	if s.log.journal != nil {
-		errs = append(errs, s.log.journal.Close())
+	w := s.writer.Load()
+	if w == nil {
+		return nil
 	}
-	if s.compact != nil {
-		errs = append(errs, s.compact.Close(ctx))
-	}
-	if s.lock != nil && errors.Join(errs...) == nil && s.log.health() == nil {
-		s.meta.Sequence = s.log.State().Sequence()
-		errs = append(errs, writeMetadata(s.opt.Dir, s.meta))
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Unlock())
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := w.close(ctx); err != nil {
 		return fmt.Errorf("close store in %s: %w", s.opt.Dir, err)
 	}
 	return nil
 }
+
+// begin waits until the store is neither promoted nor closed by another.
+func (s *Store) begin(ctx context.Context) error {
+	select {
+	case s.changing <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.changing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("it is being promoted or closed: %w", context.Cause(ctx))
+	}
+}
+
+func (s *Store) end() { <-s.changing }

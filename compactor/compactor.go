@@ -1,6 +1,6 @@
 // Package compactor folds the journal into snapshots: it decides when, writes
-// them durably into the data directory, ships them to a backend, keeps and
-// deletes older ones, and lets go of the journal that they cover.
+// them durably into the data directory, keeps and deletes older ones, and lets
+// go of the journal that they cover. Package shipper brings them to a backend.
 package compactor
 
 import (
@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/durable"
@@ -31,12 +30,7 @@ const (
 	DefaultTailRecords   = 1_000_000
 	DefaultKeepSnapshots = 3
 	DefaultKeepFor       = time.Hour
-	DefaultShipTimeout   = 30 * time.Minute
 )
-
-// ErrForeign is the identity of the error about a backend that holds another
-// store's snapshot where this one's should go.
-var ErrForeign = errors.New("belongs to another store")
 
 var errClosed = errors.New("compact: the compactor is closed")
 
@@ -56,7 +50,7 @@ type Options struct {
 	StoreID string
 	Epoch   uint64
 	// Damaged names snapshots in Dir that could not be read. They are neither
-	// counted nor shipped nor relied on, and are deleted once a newer one has
+	// counted nor relied on, and are deleted once a newer one has
 	// been written.
 	Damaged []string
 	// Interval is the time between snapshots, also across restarts; default
@@ -73,10 +67,12 @@ type Options struct {
 	// KeepFor keeps all snapshots of that age or younger besides; default an
 	// hour. A negative one keeps none besides.
 	KeepFor time.Duration
-	// Backend is where snapshots are shipped to, nil for none.
-	Backend backends.Backend
-	// ShipTimeout bounds one attempt to ship a snapshot; default 30 minutes.
-	ShipTimeout time.Duration
+	// Written is called after a snapshot was written, nil for nobody.
+	Written func()
+	// Shipped returns the event up to which a backend has what the journal
+	// holds: what it has not got yet is kept, as long as there is room. Nil
+	// where there is no backend.
+	Shipped func() event.Sequence
 	// Hooks and Logger report the work. Logger must not be nil.
 	Hooks  Hooks
 	Logger *slog.Logger
@@ -88,7 +84,6 @@ func (o *Options) setDefaults() {
 	o.TailRecords = cmp.Or(o.TailRecords, DefaultTailRecords)
 	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, DefaultKeepSnapshots))
 	o.KeepFor = cmp.Or(o.KeepFor, DefaultKeepFor)
-	o.ShipTimeout = cmp.Or(o.ShipTimeout, DefaultShipTimeout)
 }
 
 // Status tells what a compactor has done.
@@ -97,12 +92,9 @@ type Status struct {
 	// directory; Time is when it was written. Zero if there is none.
 	Sequence event.Sequence
 	Time     time.Time
-	// Shipped is the sequence of the newest snapshot that the backend is
-	// known to have.
-	Shipped event.Sequence
-	// Err and ShipErr are why the last snapshot could not be written, and not
-	// be shipped; nil once that succeeded.
-	Err, ShipErr error
+	// Err is why the last snapshot could not be written, nil once that
+	// succeeded.
+	Err error
 }
 
 // Compactor writes snapshots of a state that others advance. Its methods are
@@ -115,14 +107,11 @@ type Compactor struct {
 	tailBytes   atomic.Int64
 	tailRecords atomic.Int64
 	wake        chan struct{} // the tail is long
-	ship        chan struct{} // there is something to ship
 
 	// busy is full during a compaction, a pruning and a truncation; who fills
 	// it may change closed and journal.
 	busy   chan struct{}
 	closed bool
-	// shipping is full during an upload.
-	shipping chan struct{}
 
 	statusMu sync.Mutex
 	status   Status
@@ -137,8 +126,7 @@ func New(current func() *state.State, j Journal, opt Options) (*Compactor, error
 	opt.setDefaults()
 	c := &Compactor{
 		opt: opt, state: current, journal: j,
-		wake: make(chan struct{}, 1), ship: make(chan struct{}, 1),
-		busy: make(chan struct{}, 1), shipping: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
 	}
 	if err := durable.RemoveTemp(opt.Dir); err != nil {
 		return nil, fmt.Errorf("clean snapshot directory: %w", err)
@@ -171,9 +159,14 @@ func (c *Compactor) local() (good, damaged []catalog.Entry, err error) {
 	return good, damaged, err
 }
 
-// Start begins to compact by interval and by tail, and to ship. It takes up
-// what the last process left to compact, to prune and to ship. It is called
-// once, before Stop.
+// Snapshots returns the local snapshots that can be relied on, newest first.
+func (c *Compactor) Snapshots() ([]catalog.Entry, error) {
+	good, _, err := c.local()
+	return good, err
+}
+
+// Start begins to compact by interval and by tail. It takes up what the last
+// process left to compact and to prune. It is called once, before Stop.
 func (c *Compactor) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
@@ -186,19 +179,9 @@ func (c *Compactor) Start() {
 		defer c.done.Done()
 		c.run(ctx)
 	}()
-	if c.opt.Backend == nil {
-		return
-	}
-	c.done.Add(1)
-	go func() {
-		defer c.done.Done()
-		c.runShipper(ctx)
-	}()
-	signal(c.ship)
 }
 
-// Stop ends what Start began and waits for it, though not for a backend that
-// does not heed its context.
+// Stop ends what Start began and waits for it.
 func (c *Compactor) Stop() {
 	if c.stop != nil {
 		c.stop()
@@ -260,20 +243,16 @@ func (c *Compactor) long(records, bytes int64) bool {
 }
 
 // Compact writes a snapshot of the current state into the data directory,
-// unless the newest one is of that state, and returns its sequence. Shipping
-// goes on beside.
+// unless the newest one is of that state, and returns its sequence.
 func (c *Compactor) Compact(ctx context.Context) (event.Sequence, error) {
 	return c.compact(ctx, ReasonDemand)
 }
 
-// Close writes a last snapshot, unless nothing changed, and ships it. It is
-// called after Stop, when the state does not change any more; the journal may
-// be closed already. Compact fails from then on.
+// Close writes a last snapshot, unless nothing changed. It is called after
+// Stop, when the state does not change any more; the journal may be closed
+// already. Compact fails from then on.
 func (c *Compactor) Close(ctx context.Context) error {
 	_, err := c.compact(ctx, ReasonClose)
-	if c.opt.Backend != nil {
-		err = errors.Join(err, c.shipNewest(ctx))
-	}
 	return err
 }
 
@@ -309,7 +288,9 @@ func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence,
 		return 0, info.Err
 	}
 	if !info.Unchanged {
-		signal(c.ship)
+		if c.opt.Written != nil {
+			c.opt.Written()
+		}
 		c.prune(ctx)
 	}
 	call(c.opt.Hooks.CompactionStop, info)

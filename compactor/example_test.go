@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay/state"
@@ -20,10 +19,6 @@ func Example() {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx := context.Background()
-	backend, err := file.New(file.Config{Dir: filepath.Join(dir, "backend")})
-	if err != nil {
-		panic(err)
-	}
 	snapshots := filepath.Join(dir, "snapshots")
 	if err := os.Mkdir(snapshots, 0o700); err != nil {
 		panic(err)
@@ -41,7 +36,6 @@ func Example() {
 		Dir:     snapshots,
 		StoreID: "example",
 		Epoch:   1,
-		Backend: backend,
 		Logger:  slog.Default(),
 	})
 	if err != nil {
@@ -53,14 +47,14 @@ func Example() {
 		panic(err)
 	}
 	c.Stop()
-	if err := c.Close(ctx); err != nil { // ships what is not shipped yet
+	if err := c.Close(ctx); err != nil { // writes what is not written yet
 		panic(err)
 	}
-	objects, err := backend.List(ctx, "")
+	entries, err := c.Snapshots()
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(uint64(seq), c.Status().Shipped == seq, objects[0].Key)
+	fmt.Println(uint64(seq), c.Status().Sequence == seq, entries[0].Name)
 	// Output:
-	// 1 true snapshots/snapshot-0000000001-00000000000000000001.zst
+	// 1 true snapshot-0000000001-00000000000000000001.zst
 }

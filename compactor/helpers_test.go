@@ -99,8 +99,8 @@ func newStore(t testing.TB, opt compactor.Options) *store {
 	return newWatchedStore(t, opt, nil)
 }
 
-// newWatchedStore is newStore with a function that is called, by who writes or
-// ships it, when a snapshot begins to be written.
+// newWatchedStore is newStore with a function that is called, by who writes it,
+// when a snapshot begins to be written.
 func newWatchedStore(t testing.TB, opt compactor.Options, begun func(snapshot.Info)) *store {
 	s := &store{t: t, dir: t.TempDir(), opt: opt, begun: begun}
 	s.open()
@@ -109,8 +109,8 @@ func newWatchedStore(t testing.TB, opt compactor.Options, begun func(snapshot.In
 }
 
 func (s *store) checkAtEnd() {
-	// The invariant of every test: what is in the directory, and what the
-	// backend has if it can be read, is consistent and all there is.
+	// The invariant of every test: what is in the directory is consistent and
+	// all there is.
 	s.t.Cleanup(s.check)
 }
 
@@ -235,14 +235,6 @@ func (s *store) local() []event.Sequence {
 	return sequences(entries)
 }
 
-// remote returns those in the backend.
-func (s *store) remote() []event.Sequence {
-	s.t.Helper()
-	entries, err := catalog.Remote(context.Background(), s.opt.Backend)
-	require.NoError(s.t, err)
-	return sequences(entries)
-}
-
 func sequences(entries []catalog.Entry) []event.Sequence {
 	out := []event.Sequence{}
 	for _, e := range entries {
@@ -358,28 +350,3 @@ func noLeak(t testing.TB) {
 
 // syncBuffer is a log that may be read while it is written.
 type syncBuffer = logtest.Buffer
-
-// ship writes a snapshot and waits until the backend has it.
-func (s *store) ship() event.Sequence {
-	s.t.Helper()
-	seq := s.compact()
-	s.waitShipped(seq)
-	return seq
-}
-
-// waitShipped waits until the backend has a snapshot. It is pruned after that.
-func (s *store) waitShipped(seq event.Sequence) {
-	s.t.Helper()
-	eventually(s.t, func() bool {
-		st := s.compactor.Status()
-		return st.Shipped == seq && st.ShipErr == nil
-	}, "the snapshot to be shipped")
-}
-
-// requireBackend requires that the backend alone yields the present state.
-func (s *store) requireBackend() {
-	s.t.Helper()
-	st, _, err := replay.Restore(context.Background(), replay.Options{Backend: s.opt.Backend})
-	require.NoError(s.t, err)
-	require.Equal(s.t, s.state.Load().Digest(), st.Digest())
-}

@@ -8,8 +8,7 @@ import (
 )
 
 // Hooks are callbacks about the compactor's work; each may be nil. They are
-// called by the goroutine that does the work, one at a time for each of local
-// writes and uploads.
+// called by the goroutine that does the work, one at a time.
 type Hooks struct {
 	// CompactionStart reports that a compaction begins, CompactionStop that it
 	// ended well, with a snapshot or because nothing had changed, and
@@ -18,7 +17,7 @@ type Hooks struct {
 	CompactionStop      func(CompactionInfo)
 	CompactionException func(CompactionInfo)
 	// SnapshotWriteStart, -Stop and -Exception report the writing of one
-	// snapshot to one place: the data directory or the backend.
+	// snapshot into the data directory.
 	SnapshotWriteStart     func(snapshot.Info)
 	SnapshotWriteStop      func(snapshot.Info)
 	SnapshotWriteException func(snapshot.Info)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
 )
@@ -20,9 +19,7 @@ import (
 // nothing; what was there stays, updates go on, and when there is room again
 // the next attempt succeeds.
 func TestVolumeFull(t *testing.T) {
-	opt := never
-	opt.Backend = backendtest.NewMemory()
-	s := &store{t: t, dir: t.TempDir(), opt: opt}
+	s := &store{t: t, dir: t.TempDir(), opt: never}
 	require.NoError(t, durable.MkdirAll(s.snapshots()))
 	if err := syscall.Mount("xdswal-test", s.snapshots(), "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("mount a small volume: %v", err)
@@ -32,7 +29,7 @@ func TestVolumeFull(t *testing.T) {
 	s.checkAtEnd()
 	s.compactor.Start()
 	s.appendNoise(4, 40<<10)
-	require.EqualValues(t, 4, s.ship())
+	require.EqualValues(t, 4, s.compact())
 
 	ballast := filepath.Join(s.snapshots(), "ballast")
 	require.NoError(t, os.WriteFile(ballast, make([]byte, 600<<10), 0o600))
@@ -51,10 +48,9 @@ func TestVolumeFull(t *testing.T) {
 	require.EqualValues(t, 4, s.requireRestores().SnapshotSequence)
 
 	require.NoError(t, os.Remove(ballast))
-	require.EqualValues(t, 10, s.ship())
+	require.EqualValues(t, 10, s.compact())
 	require.NoError(t, s.compactor.Status().Err)
 	require.Equal(t, []event.Sequence{10, 4}, s.local())
-	s.requireBackend()
 	s.crash()
 }
 

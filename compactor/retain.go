@@ -79,8 +79,8 @@ func (c *Compactor) truncate(ctx context.Context, kept []catalog.Entry) {
 	covered := kept[len(kept)-1].Sequence
 	if pressed {
 		covered = kept[1].Sequence
-	} else if c.opt.Backend != nil {
-		covered = min(covered, c.Status().Shipped)
+	} else if c.opt.Shipped != nil {
+		covered = min(covered, c.opt.Shipped())
 	}
 	if err := c.journal.TruncateBefore(ctx, covered+1); err != nil && ctx.Err() == nil {
 		c.opt.Logger.Warn("journal was not truncated", "before", uint64(covered+1), "error", err)

@@ -5,20 +5,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/backendtest"
-	"github.com/xdswal/xdswal/backends/file"
-	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 )
 
-// Snapshots are kept by count and by age, in the directory and in the backend.
+// Snapshots are kept by count and by age.
 func TestRetention(t *testing.T) {
 	// Snapshots of events 1 to 6 and their ages when that of event 7 is
 	// written.
@@ -37,38 +34,31 @@ func TestRetention(t *testing.T) {
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
-			b, err := file.New(file.Config{Dir: root})
-			require.NoError(t, err)
 			opt := never
-			opt.KeepFor, opt.Backend = 24*time.Hour, b
+			opt.KeepFor = 24 * time.Hour
 			s := newStore(t, opt)
 			s.compactor.Start()
 			for range ages {
 				s.append(1, 10)
-				s.ship()
+				s.compact()
 			}
 			s.crash()
 			require.Len(t, s.local(), len(ages))
 			for i, by := range ages {
-				path := s.path(event.Sequence(i + 1))
-				age(t, path, by)
-				age(t, filepath.Join(root, catalog.KeyPrefix, filepath.Base(path)), by)
+				age(t, s.path(event.Sequence(i+1)), by)
 			}
 
 			s.opt.KeepSnapshots, s.opt.KeepFor = r.keep, r.age
 			s.open()
 			s.compactor.Start()
 			s.append(1, 10)
-			s.ship()
-			eventually(t, func() bool { return len(s.remote()) == len(r.want) }, "pruning")
+			s.compact()
 			s.compactor.Stop()
 			require.Equal(t, r.want, s.local())
-			require.Equal(t, r.want, s.remote())
 			s.seen.locked(func() {
-				require.Len(t, s.seen.deleted, 2*(7-len(r.want)))
+				require.Len(t, s.seen.deleted, 7-len(r.want))
 				for _, d := range s.seen.deleted {
-					require.Contains(t, []string{s.snapshots(), b.String()}, d.Location)
+					require.Equal(t, s.snapshots(), d.Location)
 					require.NotContains(t, r.want, d.Sequence)
 				}
 			})
@@ -103,32 +93,30 @@ const perSegment = 8
 // as far as the second newest does; and not before a backend has what it is to
 // have, except under pressure.
 func TestTruncation(t *testing.T) {
-	const none, reachable, down = 0, 1, 2
+	const none, all, nothing = -1, 50, 0
 	for _, r := range []struct {
 		name    string
-		backend int
+		shipped int // event up to which a backend has all; none: there is none
 		pressed bool
 		keepFor time.Duration
-		covered int // index of the snapshot kept up to which the journal goes; -1: nothing goes
+		covered event.Sequence // event up to which the journal may go
 	}{
-		{"plain", none, false, -1, 2},
-		{"plain, all are young", none, false, time.Hour, 4},
-		{"plain, all are young, under pressure", none, true, time.Hour, 1},
-		{"backend", reachable, false, -1, 2},
-		{"backend under pressure", reachable, true, -1, 1},
-		{"backend down", down, false, -1, -1},
-		{"backend down, under pressure", down, true, -1, 1},
+		{"plain", none, false, -1, 30},
+		{"plain, all are young", none, false, time.Hour, 10},
+		{"plain, all are young, under pressure", none, true, time.Hour, 40},
+		{"backend", all, false, -1, 30},
+		{"backend under pressure", all, true, -1, 40},
+		{"backend behind", 23, false, -1, 23},
+		{"backend behind, under pressure", 23, true, -1, 40},
+		{"backend down", nothing, false, -1, 0},
+		{"backend down, under pressure", nothing, true, -1, 40},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			opt := never
 			opt.KeepFor = r.keepFor
-			faulty := &backendtest.Faulty{Backend: backendtest.NewMemory()}
-			if r.backend == down {
-				faulty.Fault = func(backendtest.Op, string) backendtest.Fault { return backendtest.FailAbsent }
-			}
-			if r.backend != none {
-				opt.Backend = faulty
+			if r.shipped != none {
+				opt.Shipped = func() event.Sequence { return event.Sequence(r.shipped) }
 			}
 			s := newStore(t, opt)
 			s.pressed.Store(r.pressed)
@@ -139,45 +127,65 @@ func TestTruncation(t *testing.T) {
 				if i == 0 {
 					require.EqualValues(t, 1, s.first(), "one snapshot alone is not relied on")
 				}
-				if r.backend == reachable {
-					s.waitShipped(s.state.Load().Sequence())
-				}
 			}
-			if r.covered < 0 {
-				s.compactor.Stop()
-				require.EqualValues(t, 1, s.first())
-				return
-			}
-			covered := s.local()[r.covered]
-			eventually(t, func() bool { return s.first()+perSegment > covered+1 }, "truncation")
 			s.compactor.Stop()
-			require.LessOrEqual(t, s.first(), covered+1)
+			require.LessOrEqual(t, s.first(), r.covered+1)
+			require.Greater(t, s.first()+perSegment, r.covered+1)
 		})
 	}
 }
 
-// When the backend is back, the journal that waited for it goes.
+// The journal that waited for the backend goes with the next snapshot after
+// that has it.
 func TestTruncationAfterShipping(t *testing.T) {
 	t.Parallel()
-	faulty := &backendtest.Faulty{Backend: backendtest.NewMemory()}
-	faulty.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-		if op == backendtest.OpPut && faulty.Calls(op) <= 2 {
-			return backendtest.FailAbsent
-		}
-		return backendtest.None
-	}
+	var shipped atomic.Uint64
 	opt := never
-	opt.Backend = faulty
+	opt.Shipped = func() event.Sequence { return event.Sequence(shipped.Load()) }
 	s := newStore(t, opt)
 	for range 4 {
 		s.append(10, 20<<10)
 		s.compact()
 	}
 	require.EqualValues(t, 1, s.first())
-	s.compactor.Start()
-	s.waitShipped(40)
-	eventually(t, func() bool { return s.first() > 20-perSegment }, "truncation")
-	require.LessOrEqual(t, s.first(), event.Sequence(21))
+	shipped.Store(40)
+	s.append(1, 10)
+	s.compact()
+	require.Greater(t, s.first()+perSegment, event.Sequence(31))
+	require.LessOrEqual(t, s.first(), event.Sequence(31))
+}
+
+// Whoever ships is told of every snapshot that was written, when it can be read,
+// and of nothing else.
+func TestWritten(t *testing.T) {
+	var told atomic.Int32
+	var s *store
+	opt := never
+	opt.Written = func() {
+		told.Add(1)
+		entries, err := s.compactor.Snapshots()
+		require.NoError(t, err)
+		require.Equal(t, s.state.Load().Sequence(), entries[0].Sequence)
+	}
+	s = newStore(t, opt)
+	s.compact()
+	require.Zero(t, told.Load(), "the empty state is no snapshot")
+	for i := range 3 {
+		s.append(2, 10)
+		s.compact()
+		s.compact()
+		require.EqualValues(t, i+1, told.Load())
+	}
+	away := s.dir + "-away"
+	require.NoError(t, os.Rename(s.snapshots(), away))
+	s.append(1, 10)
+	_, err := s.compactor.Compact(t.Context())
+	require.Error(t, err)
+	require.EqualValues(t, 3, told.Load())
+	require.NoError(t, os.Rename(away, s.snapshots()))
+	s.compactor.Stop()
+	require.NoError(t, s.compactor.Close(t.Context()))
+	require.EqualValues(t, 4, told.Load())
 }
 
 // The guarantee of retention: whatever was truncated, under whatever pressure,
@@ -225,8 +233,8 @@ func TestNewestMayBeDamaged(t *testing.T) {
 }
 
 // A snapshot that was found damaged at the start is relied on by nobody: it is
-// not the newest, it is not shipped, it does not count, and it goes once there
-// is a newer one.
+// not the newest, it is not shown to who ships, it does not count, and it goes
+// once there is a newer one.
 func TestDamagedAtStart(t *testing.T) {
 	for _, r := range []struct {
 		name string
@@ -235,7 +243,7 @@ func TestDamagedAtStart(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			opt := never
-			opt.KeepSnapshots, opt.Backend = 2, backends.Backend(backendtest.NewMemory())
+			opt.KeepSnapshots = 2
 			s := newStore(t, opt)
 			for range 3 {
 				s.append(10, 20<<10)
@@ -250,22 +258,21 @@ func TestDamagedAtStart(t *testing.T) {
 			require.Len(t, s.restored.Skipped, 1)
 			require.EqualValues(t, 20, s.compactor.Status().Sequence)
 			s.compactor.Start()
-			s.waitShipped(20)
 			s.pressed.Store(true)
-			require.Equal(t, []event.Sequence{20}, s.remote())
+			good, err := s.compactor.Snapshots()
+			require.NoError(t, err)
+			require.Equal(t, []event.Sequence{20}, sequences(good))
 			require.Contains(t, files(t, s.snapshots()), damaged)
 			require.LessOrEqual(t, s.first(), event.Sequence(21))
 
 			newest := event.Sequence(30 + r.tail)
-			require.Equal(t, newest, s.ship())
+			require.Equal(t, newest, s.compact())
 			require.NotContains(t, files(t, s.snapshots()), damaged)
 			require.Equal(t, []event.Sequence{newest, 20}, s.local())
-			require.Equal(t, []event.Sequence{newest, 20}, s.remote())
 			require.LessOrEqual(t, s.first(), event.Sequence(21))
 			mend := s.damage(newest)
 			require.EqualValues(t, 20, s.requireRestores().SnapshotSequence)
 			mend()
-			s.requireBackend()
 		})
 	}
 }

@@ -120,6 +120,101 @@ func TestRangeEventsMayBeKept(t *testing.T) {
 	}
 }
 
+// Records yields the same events as Range, as they stand in the journal: verified,
+// and the caller's to keep; also of a journal that was closed, or is open for
+// reading.
+func TestRecords(t *testing.T) {
+	for _, policy := range policies {
+		t.Run(policy.String(), func(t *testing.T) {
+			dir := t.TempDir()
+			j := open(t, dir, journal.Options{Sync: policy, SegmentBytes: minSegment, First: 11})
+			b := newBook(11)
+			b.fill(t, j, 90, 3000)
+			want, err := collect(j, 11, 0)
+			require.NoError(t, err)
+			check := func(j *journal.Journal, from, to, first, last event.Sequence) {
+				t.Helper()
+				kept := map[event.Sequence][]byte{}
+				next := first
+				require.NoError(t, j.Records(t.Context(), from, to, func(seq event.Sequence, record []byte) error {
+					require.Equal(t, next, seq)
+					next++
+					kept[seq] = record
+					return nil
+				}))
+				require.Equal(t, last+1, next)
+				for seq, record := range kept {
+					ev, err := event.Unmarshal(record)
+					require.NoError(t, err)
+					require.Equal(t, want[seq-11], ev)
+				}
+			}
+			check(j, 11, 0, 11, 100)
+			check(j, 42, 57, 42, 57)
+			check(j, 100, 0, 100, 100)
+			check(j, 101, 0, 101, 100)
+			for _, bounds := range [][2]event.Sequence{{10, 0}, {0, 0}, {90, 101}} {
+				err := j.Records(t.Context(), bounds[0], bounds[1], func(event.Sequence, []byte) error { return nil })
+				require.ErrorIs(t, err, journal.ErrGap)
+				requirePlace(t, err, dir)
+			}
+			boom, gone := errors.New("boom"), errors.New("gone")
+			require.Same(t, boom, j.Records(t.Context(), 11, 0, func(seq event.Sequence, _ []byte) error {
+				if seq == 60 {
+					return boom
+				}
+				return nil
+			}))
+			ctx, cancel := context.WithCancelCause(t.Context())
+			require.Same(t, gone, j.Records(ctx, 11, 0, func(seq event.Sequence, _ []byte) error {
+				if seq == 60 {
+					cancel(gone)
+				}
+				return nil
+			}))
+			require.NoError(t, j.Close())
+			check(j, 11, 0, 11, 100)
+			ro := open(t, dir, journal.Options{ReadOnly: true})
+			check(ro, 11, 0, 11, 100)
+			require.NoError(t, ro.Close())
+			b.verify(t, open(t, dir, journal.Options{}), dir, 11)
+		})
+	}
+}
+
+// Records beside appends yields what was acknowledged when it was called.
+func TestRecordsBesideWriters(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, dir, journal.Options{SegmentBytes: minSegment})
+	b := newBook(1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range 200 {
+			if err := b.append(j, fmt.Sprintf("node-%d", i), 1000); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		acked := b.last()
+		next := event.Sequence(1)
+		require.NoError(t, j.Records(t.Context(), 1, 0, func(seq event.Sequence, record []byte) error {
+			require.Equal(t, next, seq)
+			next++
+			_, err := event.Unmarshal(record)
+			return err
+		}))
+		require.Greater(t, next, acked)
+	}
+	b.verify(t, j, dir, 1)
+}
+
 // Range beside appends, rotation and truncation yields all that there is, or
 // ErrGap for what is gone.
 func TestRangeBesideWriters(t *testing.T) {

@@ -1,5 +1,5 @@
 // Package replay restores a state: the newest valid snapshot, then the journal
-// from there.
+// from there, or what of it was shipped to a backend.
 //
 // It never returns less than is known to have been acknowledged. A snapshot
 // that is damaged is passed over for an older one only where the journal still
@@ -13,13 +13,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay/state"
 )
@@ -72,12 +70,17 @@ type Options struct {
 	Dir string
 	// Journal is the journal, nil for none.
 	Journal Journal
-	// Backend holds shipped snapshots; nil for none. It is asked only if what
-	// is local does not suffice, so that a restart needs no network.
+	// Backend holds what was shipped; nil for none. It is asked only if what is
+	// local does not suffice.
 	Backend backends.Backend
+	// Remote is what Backend is known to hold. The newest state is then at least
+	// that which it tells of. Nil lists the backend when it is asked.
+	Remote *catalog.Remote
 	// KeepLocal writes a snapshot that comes from the backend into Dir, for
 	// the next restart.
 	KeepLocal bool
+	// Base is a state to go on from, nil for the empty one.
+	Base *state.State
 	// Known is an event that is known to have been durable: a newest state
 	// that does not reach it is incomplete.
 	Known event.Sequence
@@ -98,6 +101,18 @@ type Hooks struct {
 	ReplayStart     func(Result)
 	ReplayStop      func(Result)
 	ReplayException func(Result)
+	// Progress reports how much of a snapshot, and then of the batches behind
+	// it, was read from a backend, some twenty times a second.
+	Progress func(Progress)
+}
+
+// Progress tells how far a download has come.
+type Progress struct {
+	// Location is the backend, Name the snapshot, or empty for batches.
+	Location string
+	Name     string
+	// Read and Total are in bytes.
+	Read, Total int64
 }
 
 // Result tells how a state was restored.
@@ -115,8 +130,14 @@ type Result struct {
 	// Sequence is that of the restored state, Time the time of its last event.
 	Sequence event.Sequence
 	Time     time.Time
-	// Events is how many events of the journal were applied.
-	Events int
+	// Events is how many events were applied to it, and Shipped how many of
+	// those came from a backend, in Batches batches.
+	Events  int
+	Shipped int
+	Batches int
+	// ShippedTo is the newest event that the backend was seen to hold in a
+	// batch, 0 if none was read.
+	ShippedTo event.Sequence
 	// Nodes, Resources and Bytes count what the state holds; Bytes is the sum
 	// of the resources' wire sizes.
 	Nodes     int
@@ -124,13 +145,13 @@ type Result struct {
 	Bytes     int64
 	// Duration is how long the restore took.
 	Duration time.Duration
-	// Skipped are snapshots that were passed over, newest first.
+	// Skipped are snapshots, newest first, and batches that were passed over.
 	Skipped []Skipped
 	// Err is why the restore failed, nil if it did not.
 	Err error
 }
 
-// Skipped is a snapshot that could not be used.
+// Skipped is a snapshot or a batch that could not be used.
 type Skipped struct {
 	Location string
 	Name     string
@@ -141,7 +162,10 @@ type Skipped struct {
 // could be restored until then, which may be of use to look at and must not be
 // served.
 func Restore(ctx context.Context, opt Options) (*state.State, Result, error) {
-	r := &restore{opt: opt, state: &state.State{}}
+	r := &restore{opt: opt, state: opt.Base}
+	if r.state == nil {
+		r.state = &state.State{}
+	}
 	start := time.Now()
 	call(opt.Hooks.ReplayStart, Result{})
 	err := r.run(ctx)
@@ -171,8 +195,10 @@ type restore struct {
 	first, last event.Sequence
 	// known is the newest event that there is a trace of.
 	known event.Sequence
-	// passed is set when the journal was seen to go on beyond a target time.
+	// passed is set when events were seen that are later than a target time.
 	passed bool
+	// remote is what the backend holds, once it was listed.
+	remote *catalog.Remote
 }
 
 func (r *restore) run(ctx context.Context) error {
@@ -186,51 +212,39 @@ func (r *restore) run(ctx context.Context) error {
 	}
 	// A journal that begins later was once written up to there.
 	r.known = max(r.last, r.first-1, r.opt.Known)
+	if r.remote = r.opt.Remote; r.remote != nil {
+		r.known = max(r.known, r.remote.Trace())
+	}
 	if err := r.checkTarget(); err != nil {
 		return err
 	}
-	unreachable, err := r.base(ctx)
-	if err != nil {
+	if err := r.fromDirectory(ctx); err != nil {
 		return err
 	}
-	if r.nothing() && unreachable != nil {
+	unreachable := r.fromBackend(ctx)
+	switch {
+	case errors.Is(unreachable, event.ErrVersion), ctx.Err() != nil:
+		// A newer xdswal's data is no reason to do with less.
+		return unreachable
+	case r.nothing() && unreachable != nil:
 		// Nothing is here, and whether something is there is not known.
 		return unreachable
-	}
-	if r.continues() {
-		if err := r.tail(ctx); err != nil {
-			return errors.Join(err, unreachable)
-		}
-	}
-	if !r.arrived() {
+	case !r.arrived():
 		return errors.Join(r.gap(), unreachable, r.skipped())
 	}
 	return nil
 }
 
-// base makes a snapshot the base, or leaves the empty state, if the journal
-// has all events or nothing is known. It also returns why the backend could
-// not be asked, if what is local does not suffice.
-func (r *restore) base(ctx context.Context) (unreachable, err error) {
+// fromDirectory restores what is local.
+func (r *restore) fromDirectory(ctx context.Context) error {
 	if r.opt.Dir != "" {
 		// If this fails, what is there is not known, and what else there is
 		// may be less.
 		if err := r.from(ctx, localPlace(r.opt.Dir)); err != nil {
-			return nil, err
-		}
-		if r.complete() && !r.nothing() {
-			return nil, nil
+			return err
 		}
 	}
-	if r.opt.Backend == nil {
-		return nil, nil
-	}
-	err = r.from(ctx, backendPlace(r.opt.Backend, r.opt.Dir, r.opt.KeepLocal))
-	// A newer xdswal's data is no reason to do with less.
-	if errors.Is(err, event.ErrVersion) || ctx.Err() != nil {
-		return nil, err
-	}
-	return err, nil
+	return r.tail(ctx)
 }
 
 // nothing reports whether there is no trace of any event.
@@ -273,7 +287,8 @@ func (r *restore) from(ctx context.Context, p place) error {
 			return nil
 		case errors.Is(err, errLater):
 			continue
-		case errors.Is(err, event.ErrVersion):
+		case errors.Is(err, event.ErrVersion), p.remote && !errors.Is(err, event.ErrCorrupt):
+			// One that could not be fetched may well be whole.
 			return err
 		}
 		r.result.Skipped = append(r.result.Skipped, Skipped{Location: p.location, Name: c.name.String(), Reason: err})
@@ -310,6 +325,7 @@ func (r *restore) read(ctx context.Context, p place, c candidate) error {
 		return info.Err
 	}
 	r.state = st
+	r.result.Events, r.result.Shipped, r.result.Batches = 0, 0, 0
 	r.result.Source, r.result.Snapshot, r.result.SnapshotSequence = p.location, c.name.String(), c.name.Sequence
 	r.result.StoreID, r.result.Epoch = contents.Header.StoreID, contents.Header.Epoch
 	info.Nodes, info.Resources, info.ResourceBytes, info.Bytes = st.NumNodes(), st.NumResources(), st.Bytes(), contents.Size
@@ -329,11 +345,6 @@ func (r *restore) goal() event.Sequence {
 		return r.opt.Target.Sequence
 	}
 	return r.known
-}
-
-// complete reports whether base and journal together reach the goal.
-func (r *restore) complete() bool {
-	return r.state.Sequence() >= r.goal() || (r.continues() && r.last >= r.goal())
 }
 
 // arrived reports whether the state is the one that was asked for.
@@ -377,34 +388,41 @@ func (r *restore) skipped() error {
 	return errors.Join(reasons...)
 }
 
-// tail applies the journal to the base.
+// tail applies the journal to the base, if it goes on where that ends.
 func (r *restore) tail(ctx context.Context) error {
+	if !r.continues() {
+		return nil
+	}
 	next, to := r.state.Sequence()+1, min(r.opt.Target.Sequence, r.last)
 	if to != 0 && to < next {
 		return nil
 	}
-	err := r.opt.Journal.Range(ctx, next, to, func(ev *event.Event) error {
-		if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && ev.Time.After(t.Time) {
-			return errLater
-		}
-		st, err := r.state.Apply(ev)
-		if err != nil {
-			return err
-		}
-		r.state = st
-		r.result.Events++
-		return nil
-	})
+	err := r.opt.Journal.Range(ctx, next, to, r.apply)
 	if errors.Is(err, errLater) {
-		r.passed = true
 		return nil
 	}
 	return err
 }
 
+// apply applies the next event, unless it is later than the target time.
+func (r *restore) apply(ev *event.Event) error {
+	if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && ev.Time.After(t.Time) {
+		r.passed = true
+		return errLater
+	}
+	st, err := r.state.Apply(ev)
+	if err != nil {
+		return err
+	}
+	r.state = st
+	r.result.Events++
+	return nil
+}
+
 // place is where snapshots are.
 type place struct {
 	location string
+	remote   bool
 	list     func(context.Context) ([]candidate, error)
 	read     func(context.Context, candidate, func(snapshot.Header) error) (*state.State, snapshot.Contents, error)
 }
@@ -435,44 +453,6 @@ func localPlace(dir string) place {
 			return Decode(ctx, f, check)
 		},
 	}
-}
-
-func backendPlace(b backends.Backend, dir string, keep bool) place {
-	return place{
-		location: b.String(),
-		list: func(ctx context.Context) ([]candidate, error) {
-			remote, err := catalog.Remote(ctx, b)
-			out := make([]candidate, len(remote))
-			for i, r := range remote {
-				out[i] = candidate{name: r.Name, key: r.Path, size: r.Size}
-			}
-			return out, err
-		},
-		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-			body, err := b.Get(ctx, c.key, 0, -1)
-			if err != nil {
-				return nil, snapshot.Contents{}, err
-			}
-			defer body.Close()
-			if dir == "" || !keep {
-				return Decode(ctx, body, check)
-			}
-			return decodeAndKeep(ctx, body, filepath.Join(dir, c.name.String()), check)
-		},
-	}
-}
-
-// decodeAndKeep decodes a snapshot while it writes it to a file, which comes
-// into being only if all of it was decoded.
-func decodeAndKeep(ctx context.Context, body io.Reader, path string, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-	var st *state.State
-	var contents snapshot.Contents
-	err := durable.WriteFile(path, func(w io.Writer) error {
-		var err error
-		st, contents, err = Decode(ctx, io.TeeReader(body, w), check)
-		return err
-	})
-	return st, contents, err
 }
 
 // Decode reads a snapshot into a state. The check, if it is not nil, may refuse

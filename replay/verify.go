@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/xdswal/xdswal/compactor/batch"
+	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/download"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay/state"
 )
@@ -19,8 +22,12 @@ type Report struct {
 	// read and verified.
 	First, Last event.Sequence
 	Events      int
+	// Batches is how many batches the backend holds that count; ShippedEvents
+	// how many of their events were read and verified.
+	Batches       int
+	ShippedEvents int
 	// Folded is how many snapshots were proved equal to an older snapshot, or
-	// to the empty state, with the journal between applied.
+	// to the empty state, with the journal or the batches between applied.
 	Folded int
 	// Sequence is what a restore would restore.
 	Sequence event.Sequence
@@ -48,13 +55,14 @@ type SnapshotReport struct {
 
 // Verify reads everything there is in a directory and a backend, and changes
 // nothing: each snapshot to its last byte and against its digest, each event of
-// the journal against its checksum and its neighbours. Where the journal has
-// the events between two snapshots it applies them to the older and compares
-// the result with the newer. The error is the cause of the context's end, or
-// Report.Problems joined.
+// the journal and of the batches in the backend against its checksum and its
+// neighbours. Where they have the events between two snapshots it applies them
+// to the older and compares the result with the newer. What another writer
+// superseded in the backend is not looked at. The error is the cause of the
+// context's end, or Report.Problems joined.
 func Verify(ctx context.Context, opt Options) (Report, error) {
 	start := time.Now()
-	v := &verifier{opt: opt, digests: map[event.Sequence][]folded{}}
+	v := &verifier{opt: opt, digests: map[event.Sequence][]folded{}, proved: map[int]bool{}}
 	err := v.run(ctx)
 	v.report.Duration = time.Since(start)
 	if err == nil {
@@ -72,10 +80,26 @@ type verifier struct {
 	opt     Options
 	report  Report
 	digests map[event.Sequence][]folded
-	// oldest is the oldest good snapshot from which the journal goes on, and
-	// then what the journal makes of it; base names that snapshot.
-	oldest *state.State
-	base   string
+	remote  *catalog.Remote // nil without a backend that can be listed
+	// journal and batches fold what is local and what was shipped.
+	journal, batches fold
+	// proved are the snapshots, by their index in the report, that were found
+	// equal to a fold.
+	proved map[int]bool
+}
+
+// fold applies events to the oldest good snapshot from which they go on; base
+// names that snapshot. It is nil if there is none.
+type fold struct {
+	state *state.State
+	base  string
+}
+
+// begin takes up a snapshot if it is the oldest.
+func (f *fold) begin(st *state.State, name string) {
+	if f.state == nil || st.Sequence() < f.state.Sequence() {
+		f.state, f.base = st, name
+	}
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -89,24 +113,38 @@ func (v *verifier) run(ctx context.Context) error {
 		}
 	}
 	if v.report.First == 1 {
-		v.oldest, v.base = &state.State{}, "the empty state"
+		v.journal.begin(&state.State{}, emptyState)
 	}
 	var places []place
 	if v.opt.Dir != "" {
 		places = append(places, localPlace(v.opt.Dir))
 	}
 	if v.opt.Backend != nil {
-		places = append(places, backendPlace(v.opt.Backend, "", false))
+		remote, err := catalog.List(ctx, v.opt.Backend)
+		if err != nil {
+			v.problem(err)
+		} else {
+			v.remote = remote
+			v.report.Batches = len(remote.Batches)
+			opt := v.opt
+			opt.Dir = "" // to read, and keep nothing
+			places = append(places, backendPlace(&restore{opt: opt, remote: remote}))
+		}
+	}
+	if v.remote != nil && len(v.remote.Batches) > 0 && v.remote.Batches[0].First == 1 {
+		v.batches.begin(&state.State{}, emptyState)
 	}
 	for _, p := range places {
 		v.snapshots(ctx, p)
 	}
-	v.journal(ctx)
+	v.verifyJournal(ctx)
+	v.verifyBatches(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	v.report.Folded = len(v.proved)
 	opt := v.opt
-	opt.KeepLocal, opt.Hooks = false, Hooks{}
+	opt.KeepLocal, opt.Hooks, opt.Remote = false, Hooks{}, v.remote
 	_, result, err := Restore(ctx, opt)
 	v.report.Sequence = result.Sequence
 	if err != nil {
@@ -117,6 +155,8 @@ func (v *verifier) run(ctx context.Context) error {
 	}
 	return nil
 }
+
+const emptyState = "the empty state"
 
 func (v *verifier) problem(err error) { v.report.Problems = append(v.report.Problems, err) }
 
@@ -161,31 +201,53 @@ func (v *verifier) check(st *state.State, contents snapshot.Contents, name snaps
 		}
 	}
 	v.digests[seq] = append(v.digests[seq], folded{digest: digest, index: len(v.report.Snapshots)})
-	covers := v.report.First <= seq+1 && v.report.Last >= seq
-	if covers && (v.oldest == nil || seq < v.oldest.Sequence()) {
-		v.oldest, v.base = st, s.Name
+	if v.report.First <= seq+1 && v.report.Last >= seq {
+		v.journal.begin(st, s.Name)
+	}
+	if v.remote != nil {
+		if after := v.remote.After(seq); len(after) > 0 && after[0].First <= seq+1 {
+			v.batches.begin(st, s.Name)
+		}
 	}
 	return nil
 }
 
-// journal reads every event, and folds from the oldest snapshot on to compare
-// with the ones after it.
-func (v *verifier) journal(ctx context.Context) {
+// verifyJournal reads every event, and folds from the oldest snapshot on to
+// compare with the ones after it.
+func (v *verifier) verifyJournal(ctx context.Context) {
 	if v.opt.Journal == nil || v.report.Last < v.report.First {
 		return
 	}
 	err := v.opt.Journal.Range(ctx, v.report.First, 0, func(ev *event.Event) error {
 		v.report.Events++
-		if v.oldest == nil || ev.Sequence <= v.oldest.Sequence() {
-			return nil
-		}
-		st, err := v.oldest.Apply(ev)
-		if err != nil {
-			return err
-		}
-		v.oldest = st
-		for _, f := range v.digests[ev.Sequence] {
-			v.compare(st, f)
+		return v.step(&v.journal, ev)
+	})
+	if err != nil && ctx.Err() == nil {
+		v.problem(err)
+	}
+}
+
+// verifyBatches is verifyJournal for what was shipped.
+func (v *verifier) verifyBatches(ctx context.Context) {
+	if v.remote == nil {
+		return
+	}
+	objects := make([]download.Object, len(v.remote.Batches))
+	for i, b := range v.remote.Batches {
+		objects[i] = download.Object{Key: b.Key(), Size: b.Size}
+	}
+	err := download.Each(ctx, v.opt.Backend, objects, parallelBatches, func(i int, data []byte) error {
+		b := v.remote.Batches[i]
+		limit := v.remote.Limit(b.Epoch)
+		err := batch.Decode(data, b.Name, func(ev *event.Event) error {
+			if ev.Sequence > limit {
+				return errSuperseded
+			}
+			v.report.ShippedEvents++
+			return v.step(&v.batches, ev)
+		})
+		if err != nil && !errors.Is(err, errSuperseded) {
+			v.problem(fmt.Errorf("verify batch %s in %s: %w", b.Name, v.opt.Backend, err))
 		}
 		return nil
 	})
@@ -194,12 +256,30 @@ func (v *verifier) journal(ctx context.Context) {
 	}
 }
 
-func (v *verifier) compare(st *state.State, f folded) {
-	if st.Digest() == f.digest {
-		v.report.Folded++
+// step applies an event to a fold, if it is the next one, and compares the
+// result with the snapshots of that event. A gap is the restore's to report:
+// a snapshot may cover it.
+func (v *verifier) step(f *fold, ev *event.Event) error {
+	if f.state == nil || ev.Sequence != f.state.Sequence()+1 {
+		return nil
+	}
+	st, err := f.state.Apply(ev)
+	if err != nil {
+		return err
+	}
+	f.state = st
+	for _, d := range v.digests[ev.Sequence] {
+		v.compare(f, d)
+	}
+	return nil
+}
+
+func (v *verifier) compare(f *fold, d folded) {
+	if f.state.Digest() == d.digest {
+		v.proved[d.index] = true
 		return
 	}
-	s := &v.report.Snapshots[f.index]
-	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: it is not what the journal's events make of %s", s.Name, s.Location, event.ErrCorrupt, v.base)
+	s := &v.report.Snapshots[d.index]
+	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: it is not what the events make of %s", s.Name, s.Location, event.ErrCorrupt, f.base)
 	v.problem(s.Err)
 }

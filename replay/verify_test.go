@@ -135,7 +135,7 @@ func TestVerifyDamage(t *testing.T) {
 			f.events(1, 20)
 			f.local(12, 20)
 			f.putLocal(nameOf(13), encode(t, forged))
-		}, []error{event.ErrCorrupt}, []string{nameOf(13), "it is not what the journal's events make of the empty state"}, []int{13}, 20},
+		}, []error{event.ErrCorrupt}, []string{nameOf(13), "it is not what the events make of the empty state"}, []int{13}, 20},
 		{"not the fold of an older snapshot", func(f *fixture) {
 			f.events(9, 20)
 			f.local(8, 20)
@@ -175,7 +175,7 @@ func TestVerifyDamage(t *testing.T) {
 			f.events(1, 20)
 			f.putLocal(nameOf(12), damages["cut"](h.snapshot(t, 12)))
 			f.backend.Fault = always(backendtest.FailAbsent)
-		}, []error{backendtest.ErrInjected, event.ErrCorrupt}, []string{"list snapshots", nameOf(12)}, []int{12}, 20},
+		}, []error{backendtest.ErrInjected, event.ErrCorrupt}, []string{"list backend", nameOf(12)}, []int{12}, 20},
 		{"backend breaks off", func(f *fixture) {
 			f.events(1, 20)
 			f.remote(12)

@@ -146,16 +146,33 @@ func (c *LinearCache) publish(_ context.Context, seq event.Sequence) error {
 	if seq <= c.entity.published {
 		return nil
 	}
+	return c.serve()
+}
+
+// Refresh brings the served cache to the log's state, where that did not come by
+// way of this cache, as in a store that follows another.
+func (c *LinearCache) Refresh(context.Context) error {
+	c.entity.publishing.Lock()
+	defer c.entity.publishing.Unlock()
+	return c.serve()
+}
+
+// serve brings the served cache to the state. The caller is the one who
+// publishes.
+func (c *LinearCache) serve() error {
 	st := c.log.State()
 	now := c.node(st)
 	upserts, deletes := state.Changes(c.current, now)
-	c.current, c.entity.published = now, st.Sequence()
-	if len(upserts)+len(deletes) == 0 {
-		return nil
-	}
 	toUpdate := make(map[string]types.Resource, len(upserts))
 	for _, r := range upserts {
-		toUpdate[r.Name] = served(r)
+		// A state that was restored anew shares nothing with the one before.
+		if c.current == nil || !same(c.current.Get(r.Name), r) {
+			toUpdate[r.Name] = served(r)
+		}
+	}
+	c.current, c.entity.published = now, st.Sequence()
+	if len(toUpdate)+len(deletes) == 0 {
+		return nil
 	}
 	return c.served.UpdateResources(toUpdate, deletes)
 }
@@ -201,3 +218,5 @@ func (c *LinearCache) CreateDeltaWatch(request *cachev3.DeltaRequest, sub cachev
 func (c *LinearCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
 	return c.served.Fetch(ctx, request)
 }
+
+func same(old, now *event.Resource) bool { return old != nil && old.Same(now) }

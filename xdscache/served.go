@@ -19,9 +19,8 @@ type servedSnapshot struct {
 	node   *state.Node
 	maps   []*typeMaps // as node.Types
 	source atomic.Pointer[source]
-	// untold is set while the served cache could not tell every watch. The
-	// entity's publishing guards it.
-	untold bool
+	// untold is set while the served cache could not tell every watch.
+	untold atomic.Bool
 }
 
 // source is a snapshot in the caller's own form: what SetSnapshot was given,

@@ -208,20 +208,50 @@ func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq event.Sequen
 		c.served.ClearSnapshot(e.node)
 		return nil
 	}
-	isNew := current == nil || current.node.Sequence() != node.Sequence()
+	isNew := current == nil || current.node != node
 	if isNew {
 		current = newServed(node, current)
 	}
 	if given != nil && seq == node.Sequence() {
 		current.given(given)
 	}
-	if !isNew && !current.untold {
+	if !isNew && !current.untold.Load() {
 		return nil
 	}
 	c.setCurrent(e.node, current)
 	err := c.served.SetSnapshot(ctx, e.node, current)
-	e.published, current.untold = st.Sequence(), err != nil
+	current.untold.Store(err != nil)
+	e.published = st.Sequence()
 	return err
+}
+
+// Refresh brings the served cache to the log's state, where that did not come by
+// way of this cache, as in a store that follows another. ctx bounds the telling
+// of watches; those that did not take their answer are told by the next Refresh.
+func (c *SnapshotCache) Refresh(ctx context.Context) error {
+	st := c.log.State()
+	var stale []string
+	c.mu.RLock()
+	for node := range st.Cache(c.name) {
+		if s := c.current[node.Name()]; s == nil || s.node != node {
+			stale = append(stale, node.Name())
+		}
+	}
+	for name, s := range c.current {
+		if st.Node(c.name, name) == nil || s.untold.Load() {
+			stale = append(stale, name)
+		}
+	}
+	c.mu.RUnlock()
+	var errs []error
+	for _, name := range stale {
+		e := c.acquire(name)
+		if err := c.publish(ctx, e, 0, nil); err != nil {
+			errs = append(errs, fmt.Errorf("tell the clients of node %q: %w", name, err))
+		}
+		c.release(e)
+	}
+	return errors.Join(errs...)
 }
 
 func (c *SnapshotCache) setCurrent(node string, s *servedSnapshot) {

@@ -1,9 +1,10 @@
-// Package catalog lists the snapshots of a directory and of a backend.
+// Package catalog lists what a directory and a backend hold, and tells what of
+// it counts: a backend may also hold what a writer published after another had
+// taken over.
 package catalog
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 )
 
@@ -53,22 +53,6 @@ func Local(dir string) ([]Entry, error) {
 			return nil, fmt.Errorf("list snapshots: %w", err)
 		}
 		out = append(out, Entry{Name: name, Path: filepath.Join(dir, f.Name()), Size: info.Size(), Written: info.ModTime()})
-	}
-	return newestFirst(out), nil
-}
-
-// Remote returns the snapshots in a backend, newest first.
-func Remote(ctx context.Context, b backends.Backend) ([]Entry, error) {
-	objects, err := b.List(ctx, KeyPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
-	var out []Entry
-	for _, o := range objects {
-		// What lies deeper is somebody's copy.
-		if name, ok := snapshot.ParseName(o.Key); ok && o.Key == KeyPrefix+name.String() {
-			out = append(out, Entry{Name: name, Path: o.Key, Size: o.Size, Written: o.ModTime})
-		}
 	}
 	return newestFirst(out), nil
 }

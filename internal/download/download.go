@@ -136,7 +136,7 @@ func whole(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byt
 	switch {
 	case err == nil:
 		return nil, fmt.Errorf("read %s in %s: it is longer than the %d bytes that were listed", o.Key, b, o.Size)
-	case err != io.EOF && err != io.ErrUnexpectedEOF:
+	case err != io.EOF && err != io.ErrUnexpectedEOF: //nolint:errorlint // That is what io.ReadFull says of the end.
 		return nil, fmt.Errorf("read %s in %s: %w", o.Key, b, notEnd(err))
 	case int64(n) != o.Size:
 		return nil, fmt.Errorf("read %s in %s: it has %d bytes, %d were listed", o.Key, b, n, o.Size)

@@ -3,6 +3,7 @@ package view
 import (
 	"time"
 
+	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
@@ -21,12 +22,48 @@ type Incomplete struct {
 // outside. Restored is what a restore of the newest state gives.
 type DirectoryStatus struct {
 	Status
+	// Backend stands in the place of a running store's, with names of its own
+	// where it tells something else.
+	Backend *HeldBackend `json:"backend,omitempty"`
+	// Stale is why the directory does not count beside the backend.
+	Stale string `json:"stale,omitempty"`
 	// Open is set if a process has the directory open, as far as the newest
 	// segment of the journal tells.
 	Open bool `json:"open"`
 	// Problem is why the newest state cannot be restored.
 	Problem    string      `json:"problem,omitempty"`
 	Incomplete *Incomplete `json:"incomplete,omitempty"`
+}
+
+// HeldBackend is what a backend holds.
+type HeldBackend struct {
+	Location string `json:"location"`
+	// Epoch is the newest one, 0 if none was ever claimed; Host is the machine
+	// that claimed it, at ClaimedAt.
+	Epoch     uint64     `json:"epoch"`
+	Host      string     `json:"host,omitempty"`
+	ClaimedAt *time.Time `json:"claimed_at,omitempty"`
+	// Shipped is the newest event there, Snapshot that of the newest snapshot.
+	Shipped  event.Sequence `json:"shipped"`
+	Snapshot event.Sequence `json:"snapshot"`
+	// Snapshots and Batches count what counts, Superseded what does not.
+	Snapshots  int `json:"snapshots"`
+	Batches    int `json:"batches"`
+	Superseded int `json:"superseded"`
+}
+
+// NewHeldBackend shows what a backend holds, whose batches end with an event.
+func NewHeldBackend(location string, r *catalog.Remote, last event.Sequence) *HeldBackend {
+	newest, _ := r.Newest()
+	out := &HeldBackend{
+		Location: location, Epoch: newest.Number, Host: newest.Host, ClaimedAt: when(newest.Claimed),
+		Shipped: last, Snapshots: len(r.Snapshots), Batches: len(r.Batches), Superseded: len(r.Superseded),
+	}
+	if len(r.Snapshots) > 0 {
+		out.Snapshot = r.Snapshots[0].Sequence
+		out.Shipped = max(out.Shipped, out.Snapshot)
+	}
+	return out
 }
 
 // SnapshotFile is a snapshot in a directory or a backend.
@@ -40,17 +77,28 @@ type SnapshotFile struct {
 	Created *time.Time `json:"created,omitempty"`
 	StoreID string     `json:"store_id,omitempty"`
 	Bytes   int64      `json:"bytes"`
-	Error   string     `json:"error,omitempty"`
+	// Superseded is set if it does not count: its writer wrote it after another
+	// had taken the backend over.
+	Superseded bool   `json:"superseded,omitempty"`
+	Error      string `json:"error,omitempty"`
+}
+
+// Missing are events of which it is known that they are nowhere to be read.
+type Missing struct {
+	From event.Sequence `json:"from"`
+	To   event.Sequence `json:"to"`
 }
 
 // Report is what a verification found.
 type Report struct {
-	OK        bool               `json:"ok"`
-	Seq       event.Sequence     `json:"seq"`
-	Journal   VerifiedJournal    `json:"journal"`
+	OK      bool            `json:"ok"`
+	Seq     event.Sequence  `json:"seq"`
+	Journal VerifiedJournal `json:"journal"`
+	// Shipped is nil without a backend.
+	Shipped   *VerifiedBatches   `json:"shipped,omitempty"`
 	Snapshots []VerifiedSnapshot `json:"snapshots"`
-	// Folded is how many snapshots were proved to be what the journal makes of
-	// an older one.
+	// Folded is how many snapshots were proved to be what the journal or the
+	// batches make of an older one.
 	Folded     int         `json:"folded"`
 	Seconds    float64     `json:"seconds"`
 	Problems   []string    `json:"problems"`
@@ -62,6 +110,12 @@ type VerifiedJournal struct {
 	First  event.Sequence `json:"first"`
 	Last   event.Sequence `json:"last"`
 	Events int            `json:"events"`
+}
+
+// VerifiedBatches is what was verified of the batches in a backend.
+type VerifiedBatches struct {
+	Batches int `json:"batches"`
+	Events  int `json:"events"`
 }
 
 // VerifiedSnapshot is what was verified of a snapshot.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/replay/state"
@@ -110,6 +111,7 @@ type Status struct {
 	Journal   Journal        `json:"journal"`
 	Snapshot  Snapshot       `json:"snapshot"`
 	Backend   *Backend       `json:"backend,omitempty"`
+	Follower  *Follower      `json:"follower,omitempty"`
 	Restored  Restored       `json:"restored"`
 }
 
@@ -129,11 +131,37 @@ type Snapshot struct {
 	Error string         `json:"error,omitempty"`
 }
 
-// Backend is where snapshots are shipped to.
+// Backend is where a store ships to.
 type Backend struct {
-	Location string         `json:"location"`
+	Location string `json:"location"`
+	// Epoch is the one in which the store ships; Claimed is set once the
+	// backend knows of it.
+	Epoch   uint64 `json:"epoch"`
+	Claimed bool   `json:"claimed"`
+	// Weak is set if the backend does not create conditionally.
+	Weak bool `json:"weak,omitempty"`
+	// Shipped is the newest event that can be restored from the backend,
+	// Snapshot that of the newest snapshot there.
 	Shipped  event.Sequence `json:"shipped"`
-	Error    string         `json:"error,omitempty"`
+	Snapshot event.Sequence `json:"snapshot"`
+	// BehindSeconds is how long there has been an event that is not shipped, 0
+	// if there is none.
+	BehindSeconds float64 `json:"behind_seconds"`
+	Error         string  `json:"error,omitempty"`
+	// Fenced is why nothing is shipped any more.
+	Fenced string `json:"fenced,omitempty"`
+}
+
+// Follower is how far a follower has come.
+type Follower struct {
+	// Location is what is followed, Epoch that of its writer.
+	Location string `json:"location"`
+	Epoch    uint64 `json:"epoch"`
+	// LagSeconds is how long ago, at CurrentAt, everything that was shipped was
+	// served.
+	LagSeconds float64    `json:"lag_seconds"`
+	CurrentAt  *time.Time `json:"current_at,omitempty"`
+	Error      string     `json:"error,omitempty"`
 }
 
 // Restored is how a state was restored.
@@ -143,15 +171,19 @@ type Restored struct {
 	SnapshotSeq event.Sequence `json:"snapshot_seq"`
 	Seq         event.Sequence `json:"seq"`
 	Time        *time.Time     `json:"time,omitempty"`
-	Events      int            `json:"events"`
-	Nodes       int            `json:"nodes"`
-	Resources   int            `json:"resources"`
-	Bytes       int64          `json:"bytes"`
-	Seconds     float64        `json:"seconds"`
-	Skipped     []Skipped      `json:"skipped,omitempty"`
+	// Events is how many events were applied to the snapshot, Shipped how many
+	// of them came from a backend, in Batches batches.
+	Events    int       `json:"events"`
+	Shipped   int       `json:"shipped"`
+	Batches   int       `json:"batches"`
+	Nodes     int       `json:"nodes"`
+	Resources int       `json:"resources"`
+	Bytes     int64     `json:"bytes"`
+	Seconds   float64   `json:"seconds"`
+	Skipped   []Skipped `json:"skipped,omitempty"`
 }
 
-// Skipped is a snapshot that was passed over.
+// Skipped is a snapshot or a batch that was passed over.
 type Skipped struct {
 	Location string `json:"location"`
 	Name     string `json:"name"`
@@ -173,17 +205,35 @@ func NewStatus(s xdswal.Status) Status {
 	if out.Caches == nil {
 		out.Caches = []string{}
 	}
-	if s.Backend != "" {
-		out.Backend = &Backend{Location: s.Backend, Shipped: s.Compactor.Shipped, Error: text(s.Compactor.ShipErr)}
+	if s.Shipper != nil {
+		out.Backend = newBackend(s.Backend, *s.Shipper)
+	}
+	if s.Follower != nil {
+		out.Follower = newFollower(s.Backend, *s.Follower)
 	}
 	return out
+}
+
+func newBackend(location string, s shipper.Status) *Backend {
+	out := &Backend{
+		Location: location, Epoch: s.Epoch, Claimed: s.Claimed, Weak: s.Weak, Shipped: s.Shipped, Snapshot: s.Snapshot,
+		Error: text(s.Err), Fenced: text(s.Fenced),
+	}
+	if !s.BehindSince.IsZero() {
+		out.BehindSeconds = time.Since(s.BehindSince).Seconds()
+	}
+	return out
+}
+
+func newFollower(location string, s xdswal.FollowerStatus) *Follower {
+	return &Follower{Location: location, Epoch: s.Epoch, LagSeconds: s.Lag().Seconds(), CurrentAt: when(s.CurrentAt), Error: text(s.Err)}
 }
 
 // NewRestored shows a restore's result.
 func NewRestored(r replay.Result) Restored {
 	out := Restored{
 		Source: r.Source, Snapshot: r.Snapshot, SnapshotSeq: r.SnapshotSequence, Seq: r.Sequence, Time: when(r.Time),
-		Events: r.Events, Nodes: r.Nodes, Resources: r.Resources, Bytes: r.Bytes, Seconds: r.Duration.Seconds(),
+		Events: r.Events, Shipped: r.Shipped, Batches: r.Batches, Nodes: r.Nodes, Resources: r.Resources, Bytes: r.Bytes, Seconds: r.Duration.Seconds(),
 	}
 	for _, s := range r.Skipped {
 		out.Skipped = append(out.Skipped, Skipped{Location: s.Location, Name: s.Name, Reason: text(s.Reason)})

@@ -14,8 +14,8 @@
 //
 // All names begin with xdswal_, all units are seconds and bytes, and no label
 // has a value that comes from the configuration: no name of a node, a resource
-// or a cache. The label location is "local" for the data directory and
-// "backend" for where snapshots are shipped to.
+// or a cache. The label location, of snapshots, is "local" for those in the data
+// directory and "backend" for those that are shipped.
 //
 // The file rules.yaml beside the package holds alerts on these metrics. To
 // have other hooks too, join them with [xdswal.JoinHooks].

@@ -22,8 +22,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
@@ -88,8 +90,11 @@ func fullStatus() xdswal.Status {
 	return xdswal.Status{
 		Dir: "/data", Epoch: 3, Sequence: 42, Nodes: 2, Resources: 5, Bytes: 600, Degraded: errTest,
 		Journal:   journal.Stats{First: 11, Last: 42, Segments: 2, Bytes: 4096},
-		Compactor: compactor.Status{Sequence: 40, Time: time.Now().Add(-time.Hour), Shipped: 30},
+		Compactor: compactor.Status{Sequence: 40, Time: time.Now().Add(-time.Hour)},
 		Backend:   "s3://bucket/prefix",
+		Shipper:   &shipper.Status{Epoch: 3, Claimed: true, Shipped: 30, BehindSince: time.Now().Add(-time.Minute), Fenced: errTest},
+		// No store has this beside the shipper.
+		Follower: &xdswal.FollowerStatus{Epoch: 3, CurrentAt: time.Now().Add(-2 * time.Minute)},
 	}
 }
 
@@ -145,10 +150,11 @@ func TestHooks(t *testing.T) {
 			"xdswal_snapshot_write_last_success_timestamp_seconds local": -1,
 		}},
 		{"snapshot shipped on the second attempt", func(h xdswal.Hooks) {
-			h.Compactor.SnapshotWriteStart(there)
-			h.Compactor.SnapshotWriteException(there)
-			h.Compactor.SnapshotWriteStart(there)
-			h.Compactor.SnapshotWriteStop(there)
+			h.Shipper.SnapshotWriteStart(there)
+			h.Shipper.SnapshotWriteException(there)
+			h.Shipper.SnapshotWriteStart(there)
+			h.Shipper.SnapshotWriteStop(there)
+			h.Shipper.SnapshotDeleted(there)
 		}, map[string]float64{
 			"xdswal_snapshot_write_started_total backend":                  2,
 			"xdswal_snapshot_write_failed_total backend":                   1,
@@ -157,14 +163,27 @@ func TestHooks(t *testing.T) {
 			"xdswal_snapshot_write_duration_seconds backend sum":           3,
 			"xdswal_snapshot_write_last_success_sequence backend":          6,
 			"xdswal_snapshot_size_bytes backend":                           90,
+			"xdswal_snapshots_deleted_total backend":                       1,
 			"xdswal_snapshot_write_last_success_timestamp_seconds backend": -1,
+		}},
+		{"batch shipped on the second attempt", func(h xdswal.Hooks) {
+			h.Shipper.BatchWriteException(shipper.BatchInfo{Bytes: 50, Duration: time.Second, Err: errTest})
+			h.Shipper.BatchWriteStop(shipper.BatchInfo{Bytes: 50, Duration: 2 * time.Second})
+			h.Shipper.BatchDeleted(shipper.BatchInfo{Bytes: 50})
+		}, map[string]float64{
+			"xdswal_batch_ship_failures_total":         1,
+			"xdswal_batches_shipped_total":             1,
+			"xdswal_batch_bytes_shipped_total":         50,
+			"xdswal_batch_ship_duration_seconds count": 1,
+			"xdswal_batch_ship_duration_seconds sum":   2,
+			"xdswal_batches_deleted_total":             1,
 		}},
 		{"restore that passes over a snapshot", func(h xdswal.Hooks) {
 			h.Replay.SnapshotReadStart(here)
 			h.Replay.SnapshotReadException(here)
 			h.Replay.SnapshotReadStart(there)
 			h.Replay.SnapshotReadStop(there)
-			h.Replay.ReplayStop(replay.Result{Duration: 4 * time.Second, Events: 9, Skipped: make([]replay.Skipped, 1)})
+			h.Replay.ReplayStop(replay.Result{Duration: 4 * time.Second, Events: 9, Shipped: 5, Skipped: make([]replay.Skipped, 1)})
 		}, map[string]float64{
 			"xdswal_snapshot_read_started_total local":            1,
 			"xdswal_snapshot_read_failed_total local":             1,
@@ -174,6 +193,7 @@ func TestHooks(t *testing.T) {
 			"xdswal_snapshot_read_duration_seconds backend sum":   3,
 			"xdswal_replay_duration_seconds":                      4,
 			"xdswal_replay_events":                                9,
+			"xdswal_replay_shipped_events":                        5,
 			"xdswal_replay_skipped_snapshots":                     1,
 		}},
 		{"restore that fails", func(h xdswal.Hooks) {
@@ -206,8 +226,8 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// A backend is told from a directory by what the contract of
-// backends.Backend's String says: it is a URL.
+// What a snapshot is read from is told by what the contract of
+// backends.Backend's String says: a backend is a URL.
 func TestLocation(t *testing.T) {
 	tests := []struct{ location, want string }{
 		{"/var/lib/xdswal/snapshots", "local"},
@@ -223,8 +243,8 @@ func TestLocation(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.location, func(t *testing.T) {
 			m, reg := register(t)
-			m.Hooks().Compactor.SnapshotWriteStart(snapshot.Info{Location: tt.location})
-			assert.Equal(t, map[string]float64{"xdswal_snapshot_write_started_total " + tt.want: 1}, nonzero(values(t, reg)))
+			m.Hooks().Replay.SnapshotReadStart(snapshot.Info{Location: tt.location})
+			assert.Equal(t, map[string]float64{"xdswal_snapshot_read_started_total " + tt.want: 1}, nonzero(values(t, reg)))
 		})
 	}
 }
@@ -233,8 +253,12 @@ func TestState(t *testing.T) {
 	m, reg := register(t)
 	m.Attach(fullStatus)
 	got := nonzero(values(t, reg))
-	assert.InDelta(t, 3600, got["xdswal_snapshot_age_seconds"], 60)
-	delete(got, "xdswal_snapshot_age_seconds")
+	for name, want := range map[string]float64{
+		"xdswal_snapshot_age_seconds": 3600, "xdswal_ship_behind_seconds": 60, "xdswal_follower_lag_seconds": 120,
+	} {
+		assert.InDelta(t, want, got[name], 30, name)
+		delete(got, name)
+	}
 	assert.Equal(t, map[string]float64{
 		"xdswal_epoch":                  3,
 		"xdswal_sequence":               42,
@@ -248,6 +272,9 @@ func TestState(t *testing.T) {
 		"xdswal_journal_last_sequence":  42,
 		"xdswal_snapshot_sequence":      40,
 		"xdswal_shipped_sequence":       30,
+		"xdswal_epoch_claimed":          1,
+		"xdswal_fenced":                 1,
+		"xdswal_is_follower":            1,
 	}, got)
 }
 
@@ -267,14 +294,19 @@ func TestStateOfWhatIsThere(t *testing.T) {
 			absent: []string{"xdswal_journal_bytes", "xdswal_journal_segments", "xdswal_journal_first_sequence", "xdswal_journal_last_sequence"},
 		},
 		{
-			name:   "no backend",
-			change: func(s *xdswal.Status) { s.Backend = "" },
-			absent: []string{"xdswal_shipped_sequence"},
+			name:   "nothing is shipped",
+			change: func(s *xdswal.Status) { s.Shipper = nil },
+			absent: []string{"xdswal_shipped_sequence", "xdswal_ship_behind_seconds", "xdswal_epoch_claimed", "xdswal_fenced"},
+		},
+		{
+			name:   "a writer",
+			change: func(s *xdswal.Status) { s.Follower = nil },
+			absent: []string{"xdswal_follower_lag_seconds"},
 		},
 		{
 			name:   "no snapshots",
 			change: func(s *xdswal.Status) { s.Compactor = compactor.Status{} },
-			absent: []string{"xdswal_snapshot_sequence", "xdswal_snapshot_age_seconds", "xdswal_shipped_sequence"},
+			absent: []string{"xdswal_snapshot_sequence", "xdswal_snapshot_age_seconds"},
 		},
 		{
 			name:   "the first snapshot is being written",
@@ -297,7 +329,7 @@ func TestStateOfWhatIsThere(t *testing.T) {
 			for _, name := range tt.absent {
 				assert.NotContains(t, got, name)
 			}
-			const gauges = 13 // of TestState
+			const gauges = 18 // of TestState
 			assert.Len(t, got, len(before)+gauges-len(tt.absent))
 
 			m.Attach(nil)
@@ -348,7 +380,7 @@ func TestStore(t *testing.T) {
 	ctx := context.Background()
 	b, err := file.New(file.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
-	opt := xdswal.Options{Dir: t.TempDir(), Backend: b}
+	opt := xdswal.Options{Dir: t.TempDir(), Backend: b, ShipInterval: time.Millisecond}
 	m, reg := register(t)
 
 	s := store(t, m, opt)
@@ -358,6 +390,7 @@ func TestStore(t *testing.T) {
 	_, err = s.Compact(ctx)
 	require.NoError(t, err)
 	update(t, s, "4")
+	require.Eventually(t, func() bool { return s.Status().Shipper.Shipped == 4 }, 10*time.Second, time.Millisecond)
 	status, got := s.Status(), values(t, reg)
 	for name, want := range map[string]float64{
 		"xdswal_epoch":                                      1,
@@ -381,6 +414,12 @@ func TestStore(t *testing.T) {
 		"xdswal_snapshot_write_last_success_sequence local": 3,
 		"xdswal_snapshot_sequence":                          3,
 		"xdswal_snapshot_read_started_total local":          0,
+		"xdswal_shipped_sequence":                           4,
+		"xdswal_ship_behind_seconds":                        0,
+		"xdswal_epoch_claimed":                              1,
+		"xdswal_fenced":                                     0,
+		"xdswal_is_follower":                                0,
+		"xdswal_batch_ship_failures_total":                  0,
 	} {
 		assert.Contains(t, got, name)
 		assert.InDelta(t, want, got[name], 0, name)
@@ -388,6 +427,10 @@ func TestStore(t *testing.T) {
 	assert.Positive(t, got["xdswal_journal_committed_bytes_total"])
 	assert.Positive(t, got["xdswal_snapshot_size_bytes local"])
 	assert.Less(t, got["xdswal_snapshot_age_seconds"], 60.)
+	assert.Positive(t, got["xdswal_batches_shipped_total"])
+	assert.InDelta(t, got["xdswal_batches_shipped_total"], got["xdswal_batch_ship_duration_seconds count"], 0)
+	assert.Positive(t, got["xdswal_batch_bytes_shipped_total"])
+	assert.NotContains(t, got, "xdswal_follower_lag_seconds")
 
 	// Close writes a last snapshot and ships it.
 	require.NoError(t, s.Close(ctx))
@@ -407,6 +450,39 @@ func TestStore(t *testing.T) {
 	assert.Positive(t, got["xdswal_replay_duration_seconds"])
 	require.NoError(t, s.Close(ctx))
 	assert.InDelta(t, 1, values(t, reg)["xdswal_compactions_total unchanged close"], 0)
+}
+
+func TestFollower(t *testing.T) {
+	ctx, b := context.Background(), backendtest.NewMemory()
+	writerMetrics, writers := register(t)
+	w := store(t, writerMetrics, xdswal.Options{Dir: t.TempDir(), Backend: b, ShipInterval: time.Millisecond})
+	update(t, w, "1")
+	m, reg := register(t)
+	f := store(t, m, xdswal.Options{Dir: t.TempDir(), Backend: b, Follow: true, FollowInterval: time.Millisecond})
+	require.Eventually(t, func() bool { return f.State().Sequence() == 1 }, 10*time.Second, time.Millisecond)
+	got := values(t, reg)
+	assert.InDelta(t, 1, got["xdswal_is_follower"], 0)
+	assert.InDelta(t, 1, got["xdswal_epoch"], 0)
+	assert.Less(t, got["xdswal_follower_lag_seconds"], 30.)
+	for _, name := range []string{"xdswal_shipped_sequence", "xdswal_fenced", "xdswal_journal_bytes"} {
+		assert.NotContains(t, got, name)
+	}
+
+	require.NoError(t, f.Promote(ctx))
+	got = values(t, reg)
+	assert.InDelta(t, 0, got["xdswal_is_follower"], 0)
+	assert.InDelta(t, 2, got["xdswal_epoch"], 0)
+	assert.NotContains(t, got, "xdswal_follower_lag_seconds")
+	assert.Contains(t, got, "xdswal_shipped_sequence")
+
+	// The one before learns it when it ships.
+	update(t, w, "2")
+	require.Eventually(t, func() bool { return w.Status().Shipper.Fenced != nil }, 10*time.Second, time.Millisecond)
+	got = values(t, writers)
+	assert.InDelta(t, 1, got["xdswal_fenced"], 0)
+	assert.InDelta(t, 1, got["xdswal_degraded"], 0)
+	require.NoError(t, w.Close(ctx))
+	require.NoError(t, f.Close(ctx))
 }
 
 func TestStoreInMemory(t *testing.T) {

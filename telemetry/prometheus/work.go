@@ -8,6 +8,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
@@ -33,6 +34,8 @@ var (
 	// A commit is an fsync or, with SyncEvery and SyncNever, a write: from
 	// 0.1 ms to 3.3 s.
 	commitBuckets = prometheus.ExponentialBuckets(0.0001, 2, 16)
+	// A batch goes over a network, or to a disk: from 1 ms to 32 s.
+	batchBuckets = prometheus.ExponentialBuckets(0.001, 2, 16)
 	// A snapshot goes to a local disk or over a network: from 10 ms to 164 s.
 	snapshotBuckets = prometheus.ExponentialBuckets(0.01, 2, 15)
 )
@@ -41,6 +44,8 @@ var (
 type work struct {
 	journal   journalWork
 	compactor compactorWork
+	snapshots snapshotWork
+	shipper   shipperWork
 	replay    replayWork
 
 	degradations prometheus.Counter
@@ -54,6 +59,8 @@ func newWork() work {
 	return work{
 		journal:      newJournalWork(),
 		compactor:    newCompactorWork(),
+		snapshots:    newSnapshotWork(),
+		shipper:      newShipperWork(),
 		replay:       newReplayWork(),
 		degradations: counter("degradations_total", "Times that the journal ceased to take updates."),
 		cacheErrors:  counter("cache_errors_total", "Updates that failed in a method without an error to return."),
@@ -64,14 +71,17 @@ func newWork() work {
 func (w *work) collectors() []prometheus.Collector {
 	out := []prometheus.Collector{w.degradations, w.cacheErrors}
 	out = append(out, w.journal.collectors()...)
-	out = append(out, w.compactor.collectors()...)
+	out = append(out, w.compactor.compactions)
+	out = append(out, w.snapshots.collectors()...)
+	out = append(out, w.shipper.collectors()...)
 	return append(out, w.replay.collectors()...)
 }
 
 func (w *work) hooks() xdswal.Hooks {
 	h := xdswal.Hooks{
 		Journal:    w.journal.hooks(),
-		Compactor:  w.compactor.hooks(),
+		Compactor:  w.compactor.hooks(&w.snapshots),
+		Shipper:    w.shipper.hooks(&w.snapshots),
 		Replay:     w.replay.hooks(),
 		Degraded:   func(error) { w.degradations.Inc() },
 		CacheError: func(string, string, error) { w.cacheErrors.Inc() },
@@ -120,14 +130,9 @@ func (w *journalWork) commit(info journal.CommitInfo) {
 	w.bytes.Add(float64(info.Bytes))
 }
 
-// compactorWork counts compactions and the snapshots that they write.
+// compactorWork counts compactions.
 type compactorWork struct {
-	compactions  *prometheus.CounterVec
-	writes       transfers
-	deleted      *prometheus.CounterVec
-	bytes        *prometheus.GaugeVec
-	lastTime     *prometheus.GaugeVec
-	lastSequence *prometheus.GaugeVec
+	compactions *prometheus.CounterVec
 }
 
 func newCompactorWork() compactorWork {
@@ -136,12 +141,6 @@ func newCompactorWork() compactorWork {
 			Name: prefix + "compactions_total",
 			Help: "Compactions that ended, by why they were begun, and whether they wrote a snapshot, found nothing changed or failed.",
 		}, []string{"reason", "outcome"}),
-		writes:  newTransfers("snapshot_write", "writing"),
-		deleted: countersByLocation("snapshots_deleted_total", "Snapshots that retention deleted."),
-		// These have no series before the first success: 0 would be wrong.
-		bytes:        gaugeVec("snapshot_size_bytes", "Size of the snapshot that was last written."),
-		lastTime:     gaugeVec("snapshot_write_last_success_timestamp_seconds", "Unix time at which a snapshot was last written."),
-		lastSequence: gaugeVec("snapshot_write_last_success_sequence", "Sequence of the snapshot that was last written."),
 	}
 	for _, reason := range []compactor.Reason{compactor.ReasonInterval, compactor.ReasonTail, compactor.ReasonDemand, compactor.ReasonClose} {
 		for _, outcome := range []string{written, unchanged, failed} {
@@ -151,18 +150,14 @@ func newCompactorWork() compactorWork {
 	return w
 }
 
-func (w *compactorWork) collectors() []prometheus.Collector {
-	return append(w.writes.collectors(), w.compactions, w.deleted, w.bytes, w.lastTime, w.lastSequence)
-}
-
-func (w *compactorWork) hooks() compactor.Hooks {
+func (w *compactorWork) hooks(s *snapshotWork) compactor.Hooks {
 	return compactor.Hooks{
 		CompactionStop:         w.compacted,
 		CompactionException:    w.compacted,
-		SnapshotWriteStart:     w.writes.start,
-		SnapshotWriteStop:      w.stop,
-		SnapshotWriteException: w.writes.exception,
-		SnapshotDeleted:        func(info snapshot.Info) { w.deleted.WithLabelValues(location(info)).Inc() },
+		SnapshotWriteStart:     func(snapshot.Info) { s.writes.start(local) },
+		SnapshotWriteStop:      func(info snapshot.Info) { s.written(local, info) },
+		SnapshotWriteException: func(snapshot.Info) { s.writes.exception(local) },
+		SnapshotDeleted:        func(snapshot.Info) { s.deleted.WithLabelValues(local).Inc() },
 	}
 }
 
@@ -177,12 +172,73 @@ func (w *compactorWork) compacted(info compactor.CompactionInfo) {
 	w.compactions.WithLabelValues(string(info.Reason), outcome).Inc()
 }
 
-func (w *compactorWork) stop(info snapshot.Info) {
-	w.writes.stop(info)
-	at := location(info)
+// snapshotWork counts the snapshots that are written, here and to the backend.
+type snapshotWork struct {
+	writes       transfers
+	deleted      *prometheus.CounterVec
+	bytes        *prometheus.GaugeVec
+	lastTime     *prometheus.GaugeVec
+	lastSequence *prometheus.GaugeVec
+}
+
+func newSnapshotWork() snapshotWork {
+	return snapshotWork{
+		writes:  newTransfers("snapshot_write", "writing"),
+		deleted: countersByLocation("snapshots_deleted_total", "Snapshots that retention deleted."),
+		// These have no series before the first success: 0 would be wrong.
+		bytes:        gaugeVec("snapshot_size_bytes", "Size of the snapshot that was last written."),
+		lastTime:     gaugeVec("snapshot_write_last_success_timestamp_seconds", "Unix time at which a snapshot was last written."),
+		lastSequence: gaugeVec("snapshot_write_last_success_sequence", "Sequence of the snapshot that was last written."),
+	}
+}
+
+func (w *snapshotWork) collectors() []prometheus.Collector {
+	return append(w.writes.collectors(), w.deleted, w.bytes, w.lastTime, w.lastSequence)
+}
+
+func (w *snapshotWork) written(at string, info snapshot.Info) {
+	w.writes.stop(at, info)
 	w.bytes.WithLabelValues(at).Set(float64(info.Bytes))
 	w.lastTime.WithLabelValues(at).SetToCurrentTime()
 	w.lastSequence.WithLabelValues(at).Set(float64(info.Sequence))
+}
+
+// shipperWork counts the batches that are shipped.
+type shipperWork struct {
+	seconds                           prometheus.Histogram
+	batches, bytes, failures, deleted prometheus.Counter
+}
+
+func newShipperWork() shipperWork {
+	return shipperWork{
+		seconds:  histogram("batch_ship_duration_seconds", "Time that shipping a batch of events took, where it succeeded.", batchBuckets),
+		batches:  counter("batches_shipped_total", "Batches of events that were shipped."),
+		bytes:    counter("batch_bytes_shipped_total", "Size of the batches that were shipped, as they are stored."),
+		failures: counter("batch_ship_failures_total", "Times that shipping a batch failed."),
+		deleted:  counter("batches_deleted_total", "Batches that retention deleted."),
+	}
+}
+
+func (w *shipperWork) collectors() []prometheus.Collector {
+	return []prometheus.Collector{w.seconds, w.batches, w.bytes, w.failures, w.deleted}
+}
+
+func (w *shipperWork) hooks(s *snapshotWork) shipper.Hooks {
+	return shipper.Hooks{
+		BatchWriteStop:         w.shipped,
+		BatchWriteException:    func(shipper.BatchInfo) { w.failures.Inc() },
+		BatchDeleted:           func(shipper.BatchInfo) { w.deleted.Inc() },
+		SnapshotWriteStart:     func(snapshot.Info) { s.writes.start(backend) },
+		SnapshotWriteStop:      func(info snapshot.Info) { s.written(backend, info) },
+		SnapshotWriteException: func(snapshot.Info) { s.writes.exception(backend) },
+		SnapshotDeleted:        func(snapshot.Info) { s.deleted.WithLabelValues(backend).Inc() },
+	}
+}
+
+func (w *shipperWork) shipped(info shipper.BatchInfo) {
+	w.seconds.Observe(info.Duration.Seconds())
+	w.batches.Inc()
+	w.bytes.Add(float64(info.Bytes))
 }
 
 // replayWork counts the snapshots that are read and tells of the last restore.
@@ -190,6 +246,7 @@ type replayWork struct {
 	reads    transfers
 	seconds  prometheus.Gauge
 	events   prometheus.Gauge
+	shipped  prometheus.Gauge
 	skipped  prometheus.Gauge
 	failures prometheus.Counter
 }
@@ -198,21 +255,22 @@ func newReplayWork() replayWork {
 	return replayWork{
 		reads:    newTransfers("snapshot_read", "reading"),
 		seconds:  lastGauge("replay_duration_seconds", "Time that the last restore took."),
-		events:   lastGauge("replay_events", "Events of the journal that the last restore applied."),
-		skipped:  lastGauge("replay_skipped_snapshots", "Snapshots that the last restore passed over as unusable."),
+		events:   lastGauge("replay_events", "Events that the last restore applied to a snapshot."),
+		shipped:  lastGauge("replay_shipped_events", "Those of the events that came from the backend."),
+		skipped:  lastGauge("replay_skipped_snapshots", "Snapshots and batches that the last restore passed over as unusable."),
 		failures: counter("replay_failures_total", "Restores that failed."),
 	}
 }
 
 func (w *replayWork) collectors() []prometheus.Collector {
-	return append(w.reads.collectors(), w.seconds, w.events, w.skipped, w.failures)
+	return append(w.reads.collectors(), w.seconds, w.events, w.shipped, w.skipped, w.failures)
 }
 
 func (w *replayWork) hooks() replay.Hooks {
 	return replay.Hooks{
-		SnapshotReadStart:     w.reads.start,
-		SnapshotReadStop:      w.reads.stop,
-		SnapshotReadException: w.reads.exception,
+		SnapshotReadStart:     func(info snapshot.Info) { w.reads.start(location(info)) },
+		SnapshotReadStop:      func(info snapshot.Info) { w.reads.stop(location(info), info) },
+		SnapshotReadException: func(info snapshot.Info) { w.reads.exception(location(info)) },
 		ReplayStop:            w.restored,
 		ReplayException: func(r replay.Result) {
 			w.restored(r)
@@ -224,6 +282,7 @@ func (w *replayWork) hooks() replay.Hooks {
 func (w *replayWork) restored(r replay.Result) {
 	w.seconds.Set(r.Duration.Seconds())
 	w.events.Set(float64(r.Events))
+	w.shipped.Set(float64(r.Shipped))
 	w.skipped.Set(float64(len(r.Skipped)))
 }
 
@@ -251,17 +310,17 @@ func (t *transfers) collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.started, t.succeeded, t.failed, t.seconds}
 }
 
-func (t *transfers) start(info snapshot.Info) { t.started.WithLabelValues(location(info)).Inc() }
+func (t *transfers) start(at string) { t.started.WithLabelValues(at).Inc() }
 
-func (t *transfers) stop(info snapshot.Info) {
-	t.succeeded.WithLabelValues(location(info)).Inc()
-	t.seconds.WithLabelValues(location(info)).Observe(info.Duration.Seconds())
+func (t *transfers) stop(at string, info snapshot.Info) {
+	t.succeeded.WithLabelValues(at).Inc()
+	t.seconds.WithLabelValues(at).Observe(info.Duration.Seconds())
 }
 
-func (t *transfers) exception(info snapshot.Info) { t.failed.WithLabelValues(location(info)).Inc() }
+func (t *transfers) exception(at string) { t.failed.WithLabelValues(at).Inc() }
 
-// location tells a backend, which names itself by a URL, from a directory. A
-// scheme of one letter is a Windows drive.
+// location returns where a snapshot is read from: a backend names itself by a
+// URL, a directory does not. A scheme of one letter is a Windows drive.
 func location(info snapshot.Info) string {
 	if u, err := url.Parse(info.Location); err == nil && len(u.Scheme) > 1 {
 		return backend

@@ -34,5 +34,5 @@ func Example() {
 		panic(err)
 	}
 	// Output:
-	// level=INFO msg="replay finished" source="" snapshot="" sequence=0 events=0 nodes=0 resources=0 resource_bytes=0 skipped_snapshots=0
+	// level=INFO msg="replay finished" source="" snapshot="" sequence=0 events=0 shipped=0 nodes=0 resources=0 resource_bytes=0 skipped_snapshots=0
 }

@@ -4,7 +4,9 @@
 // Error. Commits and segments come too often for that: they are at Debug, also
 // those commits that failed, since a journal that ceases to take updates is
 // reported once, at Error, as degraded. A compaction that found nothing
-// changed, and the snapshots that retention deletes, are at Debug too.
+// changed, and what retention deletes, are at Debug too. So are the batches of
+// events that are shipped; one that could not be is at Warn, since it is tried
+// again. How far a download has come is not logged.
 //
 // Sequences are numbers, sizes are bytes, durations are of kind duration. No
 // record holds a resource, and none names a node but the one about a node
@@ -14,11 +16,14 @@
 //
 // xdswal.Options.Logger is told, without any hooks, what an operator should
 // know: what was restored, which snapshots were passed over, that one could
-// not be written or shipped, that the store is degraded and recovered, that a
-// ClearSnapshot failed. These hooks tell the same outcomes, with the rest of
+// not be written, that nothing can be shipped and that it can again, that
+// another writer has taken over, that the store is degraded and recovered, that
+// a ClearSnapshot failed. These hooks tell the same outcomes, with the rest of
 // the work. A program that gives both the same handler reads them twice; to
 // read them once, leave Options.Logger unset. The price is what no hook tells:
-// that retention could not delete a snapshot or truncate the journal.
+// that retention could not delete a snapshot or truncate the journal, that local
+// data was set aside, that the backend could not be reached at the start, and
+// what a follower meets.
 package sloghooks
 
 import (
@@ -27,6 +32,8 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
@@ -50,6 +57,18 @@ func New(logger *slog.Logger) xdswal.Hooks {
 			SnapshotWriteStop:      h.snapshot(slog.LevelInfo, "snapshot write finished"),
 			SnapshotWriteException: h.snapshot(slog.LevelError, "snapshot write failed"),
 			SnapshotDeleted:        h.snapshot(slog.LevelDebug, "snapshot deleted"),
+		},
+		Shipper: shipper.Hooks{
+			BatchWriteStart:        h.batch(slog.LevelDebug, "batch write started"),
+			BatchWriteStop:         h.batch(slog.LevelDebug, "batch write finished"),
+			BatchWriteException:    h.batch(slog.LevelWarn, "batch write failed"),
+			BatchDeleted:           h.batch(slog.LevelDebug, "batch deleted"),
+			SnapshotWriteStart:     h.snapshot(slog.LevelDebug, "snapshot write started"),
+			SnapshotWriteStop:      h.snapshot(slog.LevelInfo, "snapshot write finished"),
+			SnapshotWriteException: h.snapshot(slog.LevelError, "snapshot write failed"),
+			SnapshotDeleted:        h.snapshot(slog.LevelDebug, "snapshot deleted"),
+			Claimed:                h.claimed,
+			Fenced:                 func(err error) { h.log(slog.LevelError, "fenced", problem(err)...) },
 		},
 		Replay: replay.Hooks{
 			SnapshotReadStart:     h.snapshot(slog.LevelDebug, "snapshot read started"),
@@ -132,11 +151,31 @@ func (h hooks) snapshot(level slog.Level, msg string) func(snapshot.Info) {
 	}
 }
 
+// batch leaves out what is not known, as snapshot does.
+func (h hooks) batch(level slog.Level, msg string) func(shipper.BatchInfo) {
+	return func(info shipper.BatchInfo) {
+		attrs := append(problem(info.Err),
+			slog.String("location", info.Location), slog.String("name", info.Name), sequence("first_sequence", info.First))
+		if info.Last > 0 {
+			attrs = append(attrs, sequence("last_sequence", info.Last))
+		}
+		attrs = append(attrs, slog.Int64("bytes", info.Bytes))
+		if info.Duration > 0 {
+			attrs = append(attrs, slog.Duration("duration", info.Duration))
+		}
+		h.log(level, msg, attrs...)
+	}
+}
+
+func (h hooks) claimed(e catalog.Epoch) {
+	h.log(slog.LevelInfo, "epoch claimed", slog.Uint64("epoch", e.Number), slog.Uint64("parent", e.Parent), sequence("sequence", e.Sequence))
+}
+
 func (h hooks) replay(level slog.Level, msg string) func(replay.Result) {
 	return func(r replay.Result) {
 		h.log(level, msg, append(problem(r.Err),
 			slog.String("source", r.Source), slog.String("snapshot", r.Snapshot), sequence("sequence", r.Sequence),
-			slog.Int("events", r.Events), slog.Int("nodes", r.Nodes), slog.Int("resources", r.Resources), slog.Int64("resource_bytes", r.Bytes),
+			slog.Int("events", r.Events), slog.Int("shipped", r.Shipped), slog.Int("nodes", r.Nodes), slog.Int("resources", r.Resources), slog.Int64("resource_bytes", r.Bytes),
 			slog.Int("skipped_snapshots", len(r.Skipped)), slog.Duration("duration", r.Duration))...)
 	}
 }

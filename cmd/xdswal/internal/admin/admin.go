@@ -31,12 +31,16 @@ const (
 	DefaultMaxBody = 32 << 20
 	maxNodeName    = 512
 	readTimeout    = time.Minute
+	promoteTimeout = 10 * time.Minute
 )
 
 // Service is what the handler serves: it is there once the store is open.
 type Service struct {
 	Store *xdswal.Store
 	Cache *xdscache.SnapshotCache
+	// Context ends when the daemon shuts down. What must not end with the
+	// request that began it ends with this.
+	Context context.Context
 }
 
 // Handler answers the HTTP interface. Until Ready is called it answers
@@ -66,6 +70,7 @@ func New(maxBody int64, metrics http.Handler, loopback bool, logger *slog.Logger
 	h.handle("GET /v1/status", h.getStatus)
 	h.handle("GET /v1/events", h.getEvents)
 	h.handle("POST /v1/compact", h.postCompact)
+	h.handle("POST /v1/promote", h.postPromote)
 	return h
 }
 
@@ -129,6 +134,7 @@ func (p *problem) Error() string { return p.message }
 const (
 	reasonNotReady = "not_ready"
 	reasonClosed   = "closed"
+	reasonFenced   = "fenced"
 )
 
 // handle routes a pattern to a function that needs the store.
@@ -171,7 +177,13 @@ func asProblem(err error) *problem {
 	case errors.As(err, &refused):
 		return &problem{http.StatusBadRequest, string(refused.Reason), refused.Message}
 	case errors.Is(err, xdswal.ErrDisabled):
-		return &problem{http.StatusConflict, "disabled", "the daemon was started without it: see --memory-only and --no-snapshots"}
+		return &problem{http.StatusConflict, "disabled", "the daemon was started without it: see --memory-only, --no-snapshots and --follow"}
+	case errors.Is(err, xdswal.ErrFenced):
+		return &problem{http.StatusConflict, reasonFenced, err.Error() + "; send updates to the writer that took over; this daemon takes the backend over from it when it is started again"}
+	case errors.Is(err, xdswal.ErrForeign):
+		return &problem{http.StatusConflict, "foreign", err.Error()}
+	case errors.Is(err, xdswal.ErrFollower):
+		return &problem{http.StatusConflict, "follower", "this daemon follows another one, and takes no updates: send them to that one, or make this one the writer with POST /v1/promote"}
 	case errors.Is(err, xdswal.ErrJournalFull):
 		return &problem{http.StatusInsufficientStorage, "journal_full", err.Error()}
 	case errors.Is(err, xdswal.ErrJournalPoisoned):

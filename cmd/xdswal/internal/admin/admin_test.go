@@ -49,12 +49,18 @@ func start(t *testing.T, opt xdswal.Options) *daemon {
 	if opt.Dir == "" && !opt.MemoryOnly {
 		opt.Dir = t.TempDir()
 	}
+	return startIn(t, opt)
+}
+
+// startIn is start in the directory that the options say, which may be none.
+func startIn(t *testing.T, opt xdswal.Options) *daemon {
+	t.Helper()
 	s, err := xdswal.Open(t.Context(), opt)
 	require.NoError(t, err)
 	d := &daemon{t: t, store: s, cache: s.SnapshotCache(false, cachev3.IDHash{}, nil), logs: &logs{}}
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics\n") })
 	d.handler = admin.New(maxBody, metrics, true, slog.New(slog.NewTextHandler(d.logs, nil)))
-	d.handler.Ready(admin.Service{Store: s, Cache: d.cache})
+	d.handler.Ready(admin.Service{Store: s, Cache: d.cache, Context: context.Background()})
 	d.server = httptest.NewServer(d.handler)
 	t.Cleanup(func() {
 		d.server.Close()
@@ -289,7 +295,7 @@ func TestBeforeItIsReady(t *testing.T) {
 	defer d.server.Close()
 	require.Equal(t, http.StatusOK, d.do("GET", "/healthz", nil).status)
 	for _, call := range []string{
-		"GET /readyz", "GET /v1/status", "GET /v1/nodes", "GET /v1/events", "POST /v1/compact", "PUT /v1/nodes/n/snapshot",
+		"GET /readyz", "GET /v1/status", "GET /v1/nodes", "GET /v1/events", "POST /v1/compact", "POST /v1/promote", "PUT /v1/nodes/n/snapshot",
 		"GET /v1/nodes/n/snapshot", "DELETE /v1/nodes/n/snapshot", "PATCH /v1/nodes/n/resources",
 	} {
 		method, path, _ := strings.Cut(call, " ")

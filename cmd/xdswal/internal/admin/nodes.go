@@ -142,15 +142,6 @@ func (h *Handler) getNodes(s Service, w http.ResponseWriter, r *http.Request) er
 	return reply(w, out)
 }
 
-func (h *Handler) getStatus(s Service, w http.ResponseWriter, _ *http.Request) error {
-	return reply(w, view.NewStatus(s.Store.Status()))
-}
-
-func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request) error {
-	seq, err := s.Store.Compact(r.Context())
-	return replySeq(w, seq, err)
-}
-
 var errEnough = errors.New("enough")
 
 func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) error {

@@ -7,8 +7,10 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -22,6 +24,11 @@ type Config struct {
 	XDSClientCA     string
 	AdminAddr       string
 	Backend         string
+	ShipInterval    time.Duration
+	RequireBackend  bool
+	BackendTimeout  time.Duration
+	Follow          string
+	FollowInterval  time.Duration
 	Resources       string
 	ADS             bool
 	Heartbeat       time.Duration
@@ -42,13 +49,18 @@ type Config struct {
 
 // Flags defines the daemon's flags, with their defaults.
 func (c *Config) Flags(f *pflag.FlagSet) {
-	f.StringVar(&c.Dir, "dir", "", "data directory; created if need be (required)")
+	f.StringVar(&c.Dir, "dir", "", "data directory; created if need be (required, unless --follow is given)")
 	f.StringVar(&c.XDSAddr, "xds-addr", "127.0.0.1:18000", "address of the xDS server (gRPC)")
 	f.StringVar(&c.XDSCert, "xds-tls-cert", "", "PEM file with the xDS server's certificate chain; without one xDS is served in plain text")
 	f.StringVar(&c.XDSKey, "xds-tls-key", "", "PEM file with the xDS server's private key")
 	f.StringVar(&c.XDSClientCA, "xds-tls-client-ca", "", "PEM file with the authorities whose clients are admitted; without one any client is")
 	f.StringVar(&c.AdminAddr, "admin-addr", "127.0.0.1:19000", "address of the admin HTTP interface; it has no authentication, so keep it on loopback")
-	f.StringVar(&c.Backend, "backend", "", "URL to ship snapshots to, for example file:///mnt/backup/xdswal; none by default")
+	f.StringVar(&c.Backend, "backend", "", "URL to ship the journal and its snapshots to, for example s3://bucket/prefix?endpoint=https://s3.example&region=eu-west-1&path_style=true, with credentials as the AWS SDK finds them, or file:///mnt/backup/xdswal; none by default")
+	f.DurationVar(&c.ShipInterval, "ship-interval", 0, "least time between two shipments of the journal's newest events: with the machine, what came since the last one is lost; 0 is "+shipper.DefaultInterval.String()+", or snapshots alone with a file:// backend, which may be on the same machine; a negative value ships snapshots alone")
+	f.BoolVar(&c.RequireBackend, "require-backend", false, "refuse to start if the backend cannot be reached; else what is local is served, with a warning, and the backend is taken over as soon as it can be")
+	f.DurationVar(&c.BackendTimeout, "backend-timeout", xdswal.DefaultBackendTimeout, "how long the start waits for the backend when what is local will do")
+	f.StringVar(&c.Follow, "follow", "", "URL of another daemon's --backend: serve what that one ships, and take no updates until POST /v1/promote makes this one the writer, which needs --dir")
+	f.DurationVar(&c.FollowInterval, "follow-interval", xdswal.DefaultFollowInterval, "how often a follower looks for what is new")
 	f.StringVar(&c.Resources, "resources", "", "directory of <node>.yaml and <node>.json files with Envoy resources, loaded at start and on change")
 	f.BoolVar(&c.ADS, "ads", false, "hold a response until its request names all resources of the node, and order responses by type, as go-control-plane's ADS mode does")
 	f.DurationVar(&c.Heartbeat, "heartbeat-interval", 0, "interval of heartbeats for resources with a TTL; 0 sends none")
@@ -70,9 +82,10 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 // Validate refuses settings that contradict each other.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Dir == "" && !c.MemoryOnly {
+	if c.Dir == "" && !c.MemoryOnly && c.Follow == "" {
 		errs = append(errs, errors.New("--dir is missing: name a data directory, or say --memory-only"))
 	}
+	errs = append(errs, c.validateBackend())
 	if (c.XDSCert == "") != (c.XDSKey == "") {
 		errs = append(errs, errors.New("--xds-tls-cert and --xds-tls-key go together"))
 	}
@@ -84,6 +97,7 @@ func (c *Config) Validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"--compact-interval": c.CompactInterval, "--commit-timeout": c.CommitTimeout, "--shutdown-timeout": c.ShutdownTimeout,
+		"--backend-timeout": c.BackendTimeout, "--follow-interval": c.FollowInterval,
 	} {
 		if d <= 0 {
 			errs = append(errs, fmt.Errorf("%s is %s: it must be positive", name, d))
@@ -91,6 +105,31 @@ func (c *Config) Validate() error {
 	}
 	if c.Heartbeat < 0 {
 		errs = append(errs, fmt.Errorf("--heartbeat-interval is %s: it must not be negative", c.Heartbeat))
+	}
+	return errors.Join(errs...)
+}
+
+// validateBackend refuses what contradicts itself about where to ship to and
+// what to follow.
+func (c *Config) validateBackend() error {
+	var errs []error
+	if c.MemoryOnly && c.Backend != "" {
+		errs = append(errs, errors.New("--memory-only and --backend contradict each other: what is in memory alone is not shipped"))
+	}
+	if c.RequireBackend && c.Backend == "" && c.Follow == "" {
+		errs = append(errs, errors.New("--require-backend needs --backend"))
+	}
+	if c.Follow == "" {
+		return errors.Join(errs...)
+	}
+	if c.Backend != "" {
+		errs = append(errs, errors.New("--follow and --backend contradict each other: a follower ships nothing, and once it is promoted it ships to what it followed"))
+	}
+	if c.MemoryOnly {
+		errs = append(errs, errors.New("--follow and --memory-only contradict each other: a follower without --dir persists nothing already"))
+	}
+	if c.Resources != "" {
+		errs = append(errs, errors.New("--follow and --resources contradict each other: a follower takes no updates; give the files to the writer"))
 	}
 	return errors.Join(errs...)
 }

@@ -23,8 +23,10 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcedir"
 	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
 	prometheushooks "github.com/xdswal/xdswal/telemetry/prometheus"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -98,7 +100,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	x := newXDSServer(d.config, creds, d.cache, d.logger) //nolint:contextcheck // Stop ends it, after the streams.
 	xdsFailed := x.serve(xdsListener)
 	defer x.stop()
-	handler.Ready(admin.Service{Store: d.store, Cache: d.cache})
+	handler.Ready(admin.Service{Store: d.store, Cache: d.cache, Context: ctx})
 	d.logger.Info("serving", "xds", xdsListener.Addr().String(), "admin", adminListener.Addr().String(), "dir", d.config.Dir)
 
 	stopLoader := d.loadResources(ctx)
@@ -119,16 +121,15 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("--sync: %w", err)
 	}
-	var backend backends.Backend
-	if d.config.Backend != "" {
-		if backend, err = backendurl.Open(ctx, d.config.Backend); err != nil {
-			return fmt.Errorf("--backend: %w", err)
-		}
+	backend, err := d.openBackend(ctx)
+	if err != nil {
+		return err
 	}
 	metrics, err := prometheushooks.New(d.registry)
 	if err != nil {
 		return err
 	}
+	downloads := xdswal.Hooks{Replay: replay.Hooks{Progress: progress.Log(d.logger, progress.DefaultInterval)}}
 	d.store, err = xdswal.Open(ctx, xdswal.Options{
 		Dir:              d.config.Dir,
 		MemoryOnly:       d.config.MemoryOnly,
@@ -141,7 +142,12 @@ func (d *daemon) openStore(ctx context.Context) error {
 		KeepSnapshots:    d.config.KeepSnapshots,
 		KeepFor:          d.config.KeepFor,
 		Backend:          backend,
-		Hooks:            metrics.Hooks(),
+		ShipInterval:     d.config.ShipInterval,
+		RequireBackend:   d.config.RequireBackend,
+		BackendTimeout:   d.config.BackendTimeout,
+		Follow:           d.config.Follow != "",
+		FollowInterval:   d.config.FollowInterval,
+		Hooks:            xdswal.JoinHooks(metrics.Hooks(), downloads),
 		Logger:           d.logger,
 	})
 	if err != nil {
@@ -154,6 +160,25 @@ func (d *daemon) openStore(ctx context.Context) error {
 	}
 	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}, opts...) //nolint:contextcheck // WithHeartbeat has it.
 	return nil
+}
+
+// openBackend opens what to ship to, or to follow; nil if there is neither.
+func (d *daemon) openBackend(ctx context.Context) (backends.Backend, error) {
+	flag, url, open := "--backend", d.config.Backend, backendurl.Open
+	if d.config.Follow != "" {
+		flag, url = "--follow", d.config.Follow
+		if d.config.Dir == "" {
+			open = backendurl.OpenReadOnly // it can never be promoted
+		}
+	}
+	if url == "" {
+		return nil, nil
+	}
+	b, err := open(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return b, nil
 }
 
 func (d *daemon) closeStore() error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -30,16 +29,18 @@ type eventsFlags struct {
 func eventsCommand() *cobra.Command {
 	var f eventsFlags
 	cmd := &cobra.Command{
-		Use:   "events --dir DIR [--from SEQ] [--to SEQ] [--node NODE] [--cache CACHE] [--type URL] [--limit N] [--bodies]",
+		Use:   "events [--dir DIR] [--backend URL] [--from SEQ] [--to SEQ] [--node NODE] [--cache CACHE] [--type URL] [--limit N] [--bodies]",
 		Short: "Show what changed, when, for which node",
-		Long: `Events shows the updates in the journal of a data directory, the oldest first:
-names, types and versions, and the resources themselves with --bodies, which may
-be private keys. Without --json each row is one change of one resource.
+		Long: `Events shows the updates in the journal of a data directory, and those that were
+shipped to a backend, the oldest first: names, types and versions, and the
+resources themselves with --bodies, which may be private keys. Without --json each
+row is one change of one resource.
 
 It changes nothing and is safe beside a running daemon, whose newest events it
-cannot read: it says from which one on, in JSON by a last line
-{"incomplete":{"from":N,...}}. Events that a snapshot covers are in the journal
-no more. A backend has no events.`,
+cannot read in the directory, but in the backend as soon as they were shipped: it
+says from which one on, in JSON by a last line {"incomplete":{"from":N,...}}.
+Events that a snapshot covers are kept no more. If some are missing between
+others, it says which, in JSON by lines {"missing":{"from":N,"to":N}}.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = run(func(ctx context.Context, p *printer) error {
@@ -47,8 +48,9 @@ no more. A backend has no events.`,
 		return events(ctx, p, &f)
 	})
 	f.dirFlag(cmd)
+	f.backendFlag(cmd)
 	f.jsonFlag(cmd, "print one line of JSON for each event, with the names of GET /v1/events")
-	cmd.Flags().StringVar(&f.from, "from", "", "first sequence; default the oldest in the journal")
+	cmd.Flags().StringVar(&f.from, "from", "", "first sequence; default the oldest that is kept")
 	cmd.Flags().StringVar(&f.to, "to", "", "last sequence; default the newest")
 	cmd.Flags().StringVar(&f.node, "node", "", "show this node alone")
 	cmd.Flags().StringVar(&f.cache, "cache", "", "show this cache alone: snapshot/NAME, linear/NAME, or NAME for snapshot/NAME")
@@ -59,31 +61,38 @@ no more. A backend has no events.`,
 }
 
 func events(ctx context.Context, p *printer, f *eventsFlags) error {
-	if f.dir == "" {
-		return errors.New("name a data directory with --dir")
-	}
 	q, err := f.query()
 	if err != nil {
 		return err
 	}
-	s, err := f.open(ctx)
+	s, err := f.open(ctx, p)
 	if err != nil {
 		return err
 	}
-	if s.tail == nil {
-		p.note("the directory has no journal: a snapshot covers all its events")
+	s.warn(p)
+	if s.tail == nil && (s.remote == nil || len(s.remote.Batches) == 0) {
+		p.note("%s", s.noEvents())
 		return nil
 	}
-	if err := q.begin(s.tail); err != nil {
+	h := &history{s: s}
+	if err := q.begin(h); err != nil {
 		return err
 	}
 	show := newEventPrinter(p, f)
-	err = q.run(ctx, s.tail, show.event)
+	err = q.run(ctx, h, show.event)
 	show.end()
 	if err != nil {
 		return err
 	}
-	return q.tell(p, s.tail, f.json)
+	return q.tell(p, h, f.json)
+}
+
+// noEvents says why there is no event.
+func (s *source) noEvents() string {
+	if s.backend == nil {
+		return "the directory has no journal: a snapshot covers all its events"
+	}
+	return "the backend holds no batches of events: snapshots cover all of them; see serve --ship-interval"
 }
 
 // query says which events to show.
@@ -153,30 +162,34 @@ func (f *eventsFlags) keep(ev *event.Event) *event.Event {
 }
 
 // begin finds where to begin.
-func (q *query) begin(t *tail) error {
-	if t.err != nil && !unreadable(t.err) {
+func (q *query) begin(h *history) error {
+	if t := h.s.tail; t != nil && t.err != nil && !unreadable(t.err) {
 		return t.err
 	}
+	oldest := h.first()
 	if !q.given {
-		q.from = t.stats.First
+		q.from = oldest
 	}
-	if q.from = max(q.from, 1); q.from < t.stats.First {
-		return fmt.Errorf("event %d is in the journal no more: a snapshot covers it; the oldest event is %d: say --from %[2]d", uint64(q.from), uint64(t.stats.First))
+	if q.from = max(q.from, 1); q.from < oldest {
+		return fmt.Errorf("event %d is kept no more: a snapshot covers it; the oldest event is %d: say --from %[2]d", uint64(q.from), uint64(oldest))
 	}
 	return nil
 }
 
 // run shows the events. It begins again where a snapshot has come to cover the
 // first ones, of which none was shown yet.
-func (q *query) run(ctx context.Context, t *tail, show func(*event.Event) error) error {
+func (q *query) run(ctx context.Context, h *history, show func(*event.Event) error) error {
 	for try := 1; ; try++ {
-		err := t.Range(ctx, q.from, 0, func(ev *event.Event) error { return q.event(ev, show) })
+		err := h.Range(ctx, q.from, func(ev *event.Event) error { return q.event(ev, show) })
 		switch {
 		case errors.Is(err, errEnough):
 			return nil
-		case errors.Is(err, journal.ErrGap) && !q.given && q.shown == 0 && try < attempts:
-			t.look()
-			q.from = max(q.from, t.stats.First)
+		case gone(err) && !q.given && q.shown == 0 && try < attempts:
+			if err := h.look(ctx); err != nil {
+				return err
+			}
+			h.missing = nil
+			q.from = max(q.from, h.first())
 		default:
 			return err
 		}
@@ -200,7 +213,18 @@ func (q *query) event(ev *event.Event, show func(*event.Event) error) error {
 }
 
 // tell tells of events that were not shown.
-func (q *query) tell(p *printer, t *tail, json bool) error {
+func (q *query) tell(p *printer, h *history, json bool) error {
+	for _, m := range h.missing {
+		if q.to != 0 && m.From > q.to {
+			continue
+		}
+		if json {
+			if err := p.line(map[string]view.Missing{"missing": m}); err != nil {
+				return err
+			}
+		}
+		p.note("events %d to %d are in neither the journal nor a batch: a snapshot covers them", uint64(m.From), uint64(m.To))
+	}
 	if q.next != 0 {
 		p.note("there are more events: go on with --from %d", uint64(q.next))
 		return nil
@@ -208,7 +232,7 @@ func (q *query) tell(p *printer, t *tail, json bool) error {
 	if q.shown == 0 {
 		p.note("no event that can be read matches")
 	}
-	hidden := t.incomplete(0)
+	hidden := h.s.tail.incomplete(h.last)
 	if hidden == nil || (q.to != 0 && q.to < hidden.From) {
 		return nil
 	}

@@ -37,8 +37,12 @@ import (
 // not asked for bodies.
 const secret = "c2VjcmV0LXByaXZhdGUta2V5"
 
-// holdEnv makes the test binary a process that has a store open.
-const holdEnv = "INSPECT_TEST_HOLD"
+// holdEnv makes the test binary a process that has a store open, which ships to
+// holdBackendEnv.
+const (
+	holdEnv        = "INSPECT_TEST_HOLD"
+	holdBackendEnv = "INSPECT_TEST_HOLD_BACKEND"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holdEnv); dir != "" {
@@ -52,7 +56,15 @@ func TestMain(m *testing.M) {
 // input ends.
 func hold(dir string) {
 	ctx := context.Background()
-	s, err := xdswal.Open(ctx, xdswal.Options{Dir: dir})
+	opt := xdswal.Options{Dir: dir}
+	var err error
+	if url := os.Getenv(holdBackendEnv); url != "" {
+		opt.Backend, err = backendurl.Open(ctx, url)
+	}
+	var s *xdswal.Store
+	if err == nil {
+		s, err = xdswal.Open(ctx, opt)
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -65,10 +77,13 @@ func hold(dir string) {
 }
 
 // holdElsewhere opens the store in dir in another process, until the test ends.
-func holdElsewhere(t *testing.T, dir string) {
+func holdElsewhere(t *testing.T, dir string) { holdShipping(t, dir, "") }
+
+// holdShipping is holdElsewhere for a store that ships to a backend.
+func holdShipping(t *testing.T, dir, url string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), holdEnv+"="+dir)
+	cmd.Env = append(os.Environ(), holdEnv+"="+dir, holdBackendEnv+"="+url)
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -195,6 +210,7 @@ func listing(t *testing.T, dirs ...string) map[string]string {
 type world struct {
 	dir, backend string
 	url          string
+	ship         time.Duration
 	// digests and times are those of the state after each event.
 	digests map[event.Sequence][32]byte
 	times   map[event.Sequence]time.Time
@@ -205,8 +221,21 @@ const segmented = true
 
 func newWorld(t *testing.T, segments bool) *world {
 	t.Helper()
+	return makeWorld(t, segments, 0)
+}
+
+// newShippedWorld is a world of which each event was shipped in a batch of its
+// own. Those that the older snapshot covers may be gone from the backend.
+func newShippedWorld(t *testing.T, segments bool) *world {
+	t.Helper()
+	return makeWorld(t, segments, time.Millisecond)
+}
+
+func makeWorld(t *testing.T, segments bool, ship time.Duration) *world {
+	t.Helper()
 	w := &world{
-		dir: filepath.Join(t.TempDir(), "data"), backend: filepath.Join(t.TempDir(), "backend"),
+		ship: ship,
+		dir:  filepath.Join(t.TempDir(), "data"), backend: filepath.Join(t.TempDir(), "backend"),
 		digests: map[event.Sequence][32]byte{}, times: map[event.Sequence]time.Time{},
 	}
 	w.url = "file://" + w.backend
@@ -229,12 +258,12 @@ func newWorld(t *testing.T, segments bool) *world {
 		snap, err := cachev3.NewSnapshot(version, byType)
 		require.NoError(t, err)
 		require.NoError(t, c.SetSnapshot(t.Context(), node, snap))
-		w.mark(s)
+		w.mark(t, s)
 	}
 	compact := func() {
 		_, err := s.Compact(t.Context())
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return s.Status().Compactor.Shipped == s.State().Sequence() }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return s.Status().Shipper.Snapshot == s.State().Sequence() }, 10*time.Second, time.Millisecond)
 	}
 	set(c, "front", "v1", cluster("a", pad+"1"))
 	set(c, "front", "v2", cluster("a", pad+"2"), cluster("b", ""), secretResource())
@@ -242,9 +271,9 @@ func newWorld(t *testing.T, segments bool) *world {
 	compact()
 	set(c, "front", "v3", cluster("a", pad+"4"), secretResource())
 	require.NoError(t, s.LinearCache(resourcev3.ClusterType).UpdateResource("x", cluster("x", pad)))
-	w.mark(s)
+	w.mark(t, s)
 	require.NoError(t, c.Clear(t.Context(), "back"))
-	w.mark(s)
+	w.mark(t, s)
 	compact()
 	set(c, "front", "v4", cluster("a", pad+"7"), cluster("d", ""), secretResource())
 	set(s.SnapshotCache(false, cachev3.IDHash{}, nil, xdscache.WithName("named")), "n", "v1", cluster("e", pad))
@@ -257,14 +286,19 @@ func (w *world) open(t *testing.T) *xdswal.Store {
 	t.Helper()
 	b, err := backendurl.Open(t.Context(), w.url)
 	require.NoError(t, err)
-	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: w.dir, Backend: b, SegmentBytes: 64 << 10})
+	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: w.dir, Backend: b, SegmentBytes: 64 << 10, ShipInterval: w.ship})
 	require.NoError(t, err)
 	return s
 }
 
-func (w *world) mark(s *xdswal.Store) {
+// mark notes the state after an event, which it waits for to be shipped.
+func (w *world) mark(t *testing.T, s *xdswal.Store) {
+	t.Helper()
 	st := s.State()
 	w.digests[st.Sequence()], w.times[st.Sequence()] = st.Digest(), st.Time()
+	if w.ship > 0 {
+		require.Eventually(t, func() bool { return s.Status().Shipper.Shipped == st.Sequence() }, 10*time.Second, time.Millisecond)
+	}
 }
 
 // kill leaves the directory as a killed process does: Close without the time

@@ -57,7 +57,7 @@ func (c *common) dirFlag(cmd *cobra.Command) {
 }
 
 func (c *common) backendFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.backend, "backend", "", "URL of a backend, for example file:///mnt/backup/xdswal; with --dir or without")
+	cmd.Flags().StringVar(&c.backend, "backend", "", "URL of a backend, for example s3://bucket/prefix?region=eu-west-1 or file:///mnt/backup/xdswal; with --dir or without")
 }
 
 func (c *common) jsonFlag(cmd *cobra.Command, usage string) {

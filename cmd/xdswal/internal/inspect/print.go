@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
 )
 
 // printer writes what a command shows, and remembers if that fails.
@@ -88,15 +90,10 @@ func whenPtr(t *time.Time) string {
 
 // size returns a number of bytes, with a readable form beside it.
 func size(n int64) string {
-	const units = "KMGTPE"
 	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
+		return progress.Size(n)
 	}
-	value, unit := float64(n), -1
-	for value >= 1024 && unit < len(units)-1 {
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%d B (%.1f %ciB)", n, value, units[unit])
+	return fmt.Sprintf("%d B (%s)", n, progress.Size(n))
 }
 
 func number[N ~uint64 | ~int | ~int64](n N) string { return fmt.Sprintf("%d", n) }

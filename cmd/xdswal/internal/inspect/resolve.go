@@ -41,15 +41,16 @@ type moment struct {
 }
 
 // moment opens what the flags name and restores the moment that at names.
-func (c *common) moment(ctx context.Context, at string, partial bool) (*source, moment, error) {
+func (c *common) moment(ctx context.Context, p *printer, at string, partial bool) (*source, moment, error) {
 	target, err := parseTarget(at)
 	if err != nil {
 		return nil, moment{}, err
 	}
-	s, err := c.open(ctx)
+	s, err := c.open(ctx, p)
 	if err != nil {
 		return nil, moment{}, err
 	}
+	s.warn(p)
 	m, err := s.restore(ctx, target, partial)
 	m.target = target
 	return s, m, err
@@ -72,7 +73,7 @@ func (s *source) restore(ctx context.Context, t replay.Target, partial bool) (mo
 	if err != nil {
 		return s.makeDo(ctx, m, t, partial, err)
 	}
-	if m.incomplete = s.doubt(t, m.state.Sequence()); m.incomplete != nil && !partial {
+	if m.incomplete = s.doubt(t, m.result); m.incomplete != nil && !partial {
 		return m, &incompleteError{fmt.Errorf("restore %s: %s; --allow-partial makes do with event %d", t, m.incomplete.Message, uint64(m.state.Sequence()))}
 	}
 	return m, nil
@@ -103,13 +104,14 @@ func (s *source) makeDo(ctx context.Context, m moment, t replay.Target, partial 
 
 // doubt tells what a restored moment may lack: events that cannot be read, and
 // that are not known to come after it.
-func (s *source) doubt(t replay.Target, restored event.Sequence) *view.Incomplete {
+func (s *source) doubt(t replay.Target, r replay.Result) *view.Incomplete {
 	switch {
 	case t.Sequence != 0:
 		return nil
-	case !t.Time.IsZero() && s.tail != nil && s.tail.newest.After(t.Time):
-		// The journal was read beyond the moment.
+	case t.Time.IsZero():
+	case s.tail != nil && s.tail.newest.After(t.Time), r.ShippedTo > r.Sequence:
+		// The journal, or what was shipped, was read beyond the moment.
 		return nil
 	}
-	return s.tail.incomplete(restored)
+	return s.tail.incomplete(r.Sequence)
 }

@@ -29,6 +29,10 @@ Without --to it tells what it would restore. With --to it writes a new data
 directory that holds that state, for xdswal serve --dir NEWDIR to start from;
 what it reads from it never changes.
 
+A backend alone will do: its newest snapshot, and the events that were shipped
+since, are downloaded, which is shown on standard error if it takes long. With
+--dir too, what the directory lacks comes from the backend.
+
 NEWDIR is a store of its own that continues on its own: it has a new identity,
 and needs a backend prefix of its own. It must not exist, or be empty.
 ` + partialHelp + ` A damaged journal
@@ -46,7 +50,7 @@ or snapshot is exit code 1, and --allow-partial restores what comes before.`,
 }
 
 func restore(ctx context.Context, p *printer, f *restoreFlags) error {
-	s, m, err := f.moment(ctx, f.at, f.partial)
+	_, m, err := f.moment(ctx, p, f.at, f.partial)
 	if err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func restore(ctx context.Context, p *printer, f *restoreFlags) error {
 	}
 	out := view.Restore{At: m.target.String(), Restored: view.NewRestored(m.result), Incomplete: m.incomplete}
 	if f.to != "" {
-		d, err := xdswal.WriteDirectory(ctx, f.to, m.state, s.epoch(m))
+		d, err := xdswal.WriteDirectory(ctx, f.to, m.state)
 		if err != nil {
 			return err
 		}
@@ -70,15 +74,6 @@ func restore(ctx context.Context, p *printer, f *restoreFlags) error {
 		p.note("%s", m.incomplete.Message)
 	}
 	return err
-}
-
-// epoch returns the last epoch of the store that a moment comes from.
-func (s *source) epoch(m moment) uint64 {
-	epoch := m.result.Epoch
-	if s.dir != nil {
-		epoch = max(epoch, s.dir.Epoch)
-	}
-	return epoch
 }
 
 func printRestore(p *printer, r view.Restore) {

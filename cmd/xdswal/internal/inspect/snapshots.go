@@ -16,8 +16,10 @@ func snapshotsCommand() *cobra.Command {
 		Use:   "snapshots [--dir DIR] [--backend URL]",
 		Short: "List the snapshots of a data directory or a backend",
 		Long: `Snapshots lists the snapshots of a data directory, a backend or both, the newest
-first. Of each it reads the header alone; verify reads all of it. It changes
-nothing and is safe beside a running daemon.`,
+first. Of each it reads the header alone; verify reads all of it. One in a backend
+that was superseded is marked: its writer shipped it after another had taken over,
+and no restore uses it. The command changes nothing and is safe beside a running
+daemon.`,
 		Args: cobra.NoArgs,
 		RunE: run(func(ctx context.Context, p *printer) error { return snapshots(ctx, p, &c) }),
 	}
@@ -28,13 +30,13 @@ nothing and is safe beside a running daemon.`,
 }
 
 func snapshots(ctx context.Context, p *printer, c *common) error {
-	s, err := c.open(ctx)
+	s, err := c.open(ctx, p)
 	if err != nil {
 		return err
 	}
 	var files []view.SnapshotFile
 	for _, l := range s.locations() {
-		entries, err := l.list(ctx)
+		entries, err := l.list()
 		if err != nil {
 			return err
 		}
@@ -65,6 +67,9 @@ func snapshots(ctx context.Context, p *printer, c *common) error {
 
 func snapshotRow(f view.SnapshotFile) []string {
 	location := f.Location
+	if f.Superseded {
+		location += "  superseded"
+	}
 	if f.Error != "" {
 		location += "  " + f.Error
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/view"
@@ -20,17 +21,25 @@ import (
 // source is what a command looks at.
 type source struct {
 	dir     *xdswal.Directory // nil for a backend alone
-	tail    *tail             // nil where there is no journal
+	tail    *tail             // nil where there is no journal that counts
 	backend backends.Backend  // nil for a directory alone
+	remote  *catalog.Remote   // what the backend holds
+	// stale is why the directory does not count beside the backend, and aside
+	// its journal then.
+	stale string
+	aside *tail
 	// seen is the directory's extent before the journal's bounds were found.
 	seen string
+	// notes is where downloads are shown, by report while there may be any.
+	notes  io.Writer
+	report func(replay.Progress)
 }
 
-func (c *common) open(ctx context.Context) (*source, error) {
+func (c *common) open(ctx context.Context, p *printer) (*source, error) {
 	if c.dir == "" && c.backend == "" {
 		return nil, errors.New("name a data directory with --dir, a backend with --backend, or both")
 	}
-	s := &source{}
+	s := &source{notes: p.notes}
 	if c.dir != "" {
 		if err := s.openDir(c.dir); err != nil {
 			return nil, err
@@ -42,8 +51,45 @@ func (c *common) open(ctx context.Context) (*source, error) {
 			return nil, fmt.Errorf("--backend: %w", err)
 		}
 		s.backend = b
+		if s.remote, err = catalog.List(ctx, b); err != nil {
+			return nil, err
+		}
+		if err := s.weigh(); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
+}
+
+// weigh finds out whether the directory counts beside the backend, as a daemon
+// does that starts on both: not if another writer has taken over since, who may
+// have gone on from before the directory's end.
+func (s *source) weigh() error {
+	newest, claimed := s.remote.Newest()
+	if s.dir == nil || !claimed {
+		return nil
+	}
+	if leads, err := s.dir.Leads(s.backend, newest); err != nil || leads {
+		return err
+	}
+	s.stale = fmt.Sprintf("the directory is stale: it is of epoch %d, and epoch %d was claimed%s at %s; the backend alone counts",
+		s.dir.Epoch, newest.Number, onHost(newest.Host), when(newest.Claimed))
+	s.tail, s.aside = nil, s.tail
+	return nil
+}
+
+// warn says if the directory does not count.
+func (s *source) warn(p *printer) {
+	if s.stale != "" {
+		p.note("%s", s.stale)
+	}
+}
+
+func onHost(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " on " + shown(host)
 }
 
 func (s *source) openDir(path string) error {
@@ -59,8 +105,8 @@ func (s *source) openDir(path string) error {
 
 // options returns what a restore needs to know of the source.
 func (s *source) options(t replay.Target) replay.Options {
-	opt := replay.Options{Backend: s.backend, Target: t}
-	if s.dir != nil {
+	opt := replay.Options{Backend: s.backend, Remote: s.remote, Target: t, Hooks: replay.Hooks{Progress: s.report}}
+	if s.dir != nil && s.stale == "" {
 		opt.Dir = s.dir.SnapshotDir()
 	}
 	if s.tail != nil {
@@ -74,7 +120,13 @@ const attempts = 10
 
 // steadily calls fn, which reads the source, and calls it again if it failed
 // while a daemon rotated its journal or deleted what a newer snapshot covers.
+// What fn downloads is shown.
 func (s *source) steadily(ctx context.Context, fn func() error) error {
+	if s.backend != nil {
+		d := progress.Show(s.notes)
+		defer d.Stop()
+		s.report = d.Report
+	}
 	for try := 1; ; try++ {
 		err := fn()
 		if err == nil || ctx.Err() != nil || try == attempts {
@@ -121,8 +173,14 @@ func (s *source) extent() string {
 // location is a place with snapshots.
 type location struct {
 	name string
-	list func(context.Context) ([]catalog.Entry, error)
+	list func() ([]entry, error)
 	open func(context.Context, catalog.Entry) (io.ReadCloser, error)
+}
+
+// entry is a snapshot in a location.
+type entry struct {
+	catalog.Entry
+	superseded bool
 }
 
 func (s *source) locations() []location {
@@ -131,14 +189,17 @@ func (s *source) locations() []location {
 		dir := s.dir.SnapshotDir()
 		out = append(out, location{
 			name: dir,
-			list: func(context.Context) ([]catalog.Entry, error) { return catalog.Local(dir) },
+			list: func() ([]entry, error) {
+				local, err := catalog.Local(dir)
+				return mapped(local, func(e catalog.Entry) entry { return entry{Entry: e} }), err
+			},
 			open: func(_ context.Context, e catalog.Entry) (io.ReadCloser, error) { return os.Open(e.Path) },
 		})
 	}
 	if b := s.backend; b != nil {
 		out = append(out, location{
 			name: b.String(),
-			list: func(ctx context.Context) ([]catalog.Entry, error) { return catalog.Remote(ctx, b) },
+			list: func() ([]entry, error) { return remoteEntries(s.remote), nil },
 			open: func(ctx context.Context, e catalog.Entry) (io.ReadCloser, error) {
 				return b.Get(ctx, e.Path, 0, -1)
 			},
@@ -147,11 +208,22 @@ func (s *source) locations() []location {
 	return out
 }
 
+// remoteEntries returns the snapshots in a backend, those too that do not count.
+func remoteEntries(r *catalog.Remote) []entry {
+	out := mapped(r.Snapshots, func(e catalog.Entry) entry { return entry{Entry: e} })
+	for _, o := range r.Superseded {
+		if name, ok := snapshot.ParseName(o.Key); ok {
+			out = append(out, entry{Entry: catalog.Entry{Name: name, Path: o.Key, Size: o.Size, Written: o.ModTime}, superseded: true})
+		}
+	}
+	return out
+}
+
 // describe tells of a snapshot what its name and its header say. It reports
 // false for one that is not there any more.
-func (l location) describe(ctx context.Context, e catalog.Entry) (view.SnapshotFile, bool) {
-	out := view.SnapshotFile{Location: l.name, Name: e.String(), Seq: e.Sequence, Epoch: e.Epoch, Bytes: e.Size}
-	h, err := l.header(ctx, e)
+func (l location) describe(ctx context.Context, e entry) (view.SnapshotFile, bool) {
+	out := view.SnapshotFile{Location: l.name, Name: e.String(), Seq: e.Sequence, Epoch: e.Epoch, Bytes: e.Size, Superseded: e.superseded}
+	h, err := l.header(ctx, e.Entry)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, backends.ErrNotFound) {
 		return out, false // pruned meanwhile
 	}

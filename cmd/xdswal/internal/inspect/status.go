@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/internal/view"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/replay/state"
@@ -28,12 +30,12 @@ with exit code 1 if the newest state cannot be restored.`,
 	}
 	c.dirFlag(cmd)
 	c.backendFlag(cmd)
-	c.jsonFlag(cmd, "print one JSON document, with the names of GET /v1/status")
+	c.jsonFlag(cmd, "print one JSON document, with the names of GET /v1/status where it tells the same")
 	return cmd
 }
 
 func status(ctx context.Context, p *printer, c *common) error {
-	s, err := c.open(ctx)
+	s, err := c.open(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -68,29 +70,23 @@ func (s *source) status(ctx context.Context) (view.DirectoryStatus, error) {
 	}
 	if s.dir != nil {
 		full.Dir, full.StoreID, full.Epoch = s.dir.Path, s.dir.StoreID, s.dir.Epoch
-	} else {
-		full.StoreID, full.Epoch = result.StoreID, result.Epoch
-	}
-	if s.tail != nil {
-		full.Journal = s.tail.stats
-	}
-	if s.backend != nil {
-		full.Backend = s.backend.String()
-	}
-	// What the directory and the backend hold beside what was restored.
-	for _, l := range s.locations() {
-		entries, err := l.list(ctx)
+		local, err := catalog.Local(s.dir.SnapshotDir())
 		problem = errors.Join(problem, err)
-		if len(entries) == 0 {
-			continue
+		if len(local) > 0 {
+			full.Compactor.Sequence, full.Compactor.Time = local[0].Sequence, local[0].Written
 		}
-		if s.dir != nil && l.name == s.dir.SnapshotDir() {
-			full.Compactor.Sequence, full.Compactor.Time = entries[0].Sequence, entries[0].Written
-		} else {
-			full.Compactor.Shipped = entries[0].Sequence
-		}
+	} else {
+		newest, _ := s.remote.Newest()
+		full.StoreID, full.Epoch = cmp.Or(newest.StoreID, result.StoreID), cmp.Or(newest.Number, result.Epoch)
 	}
-	out := view.DirectoryStatus{Status: view.NewStatus(full), Open: s.tail.open(), Incomplete: s.tail.incomplete(st.Sequence())}
+	tail := cmp.Or(s.tail, s.aside)
+	if tail != nil {
+		full.Journal = tail.stats
+	}
+	out := view.DirectoryStatus{Status: view.NewStatus(full), Stale: s.stale, Open: tail.open(), Incomplete: s.tail.incomplete(st.Sequence())}
+	if s.backend != nil {
+		out.Backend = view.NewHeldBackend(s.backend.String(), s.remote, result.ShippedTo)
+	}
 	if problem != nil {
 		out.Problem = oneLine(problem)
 	}
@@ -113,9 +109,13 @@ func statusRows(s view.DirectoryStatus) [][]string {
 		row("journal", "%s, %d segments, %s", eventsFromTo(s.Journal, s.Open), s.Journal.Segments, size(s.Journal.Bytes))
 		row("newest snapshot", "%s", snapshotOf(uint64(s.Snapshot.Seq), whenPtr(s.Snapshot.Time)))
 	}
-	if s.Backend != nil {
-		row("backend", "%s", s.Backend.Location)
-		row("shipped", "%s", snapshotOf(uint64(s.Backend.Shipped), ""))
+	if b := s.Backend; b != nil {
+		row("backend", "%s", b.Location)
+		row("newest epoch", "%s", epochOf(b))
+		row("shipped", "%s", shippedOf(b))
+	}
+	if s.Stale != "" {
+		row("STALE", "%s", s.Stale)
 	}
 	row("restores", "event %d of %s", uint64(s.Restored.Seq), whenPtr(s.Restored.Time))
 	row("", "%s", contents(s.Nodes, s.Resources, s.Bytes))
@@ -146,14 +146,28 @@ func eventsFromTo(j view.Journal, open bool) string {
 }
 
 func snapshotOf(seq uint64, written string) string {
-	switch {
-	case seq == 0:
+	if seq == 0 {
 		return "none"
-	case written == "":
-		return fmt.Sprintf("event %d", seq)
-	default:
-		return fmt.Sprintf("event %d, written %s", seq, written)
 	}
+	return fmt.Sprintf("event %d, written %s", seq, written)
+}
+
+func epochOf(b *view.HeldBackend) string {
+	if b.Epoch == 0 {
+		return "none was ever claimed"
+	}
+	return fmt.Sprintf("%d, claimed%s at %s", b.Epoch, onHost(b.Host), whenPtr(b.ClaimedAt))
+}
+
+func shippedOf(b *view.HeldBackend) string {
+	out := "nothing"
+	if b.Shipped != 0 {
+		out = fmt.Sprintf("up to event %d, in %d snapshots, the newest of event %d, and %d batches", uint64(b.Shipped), b.Snapshots, uint64(b.Snapshot), b.Batches)
+	}
+	if b.Superseded > 0 {
+		out += fmt.Sprintf("; %d objects were superseded and do not count", b.Superseded)
+	}
+	return out
 }
 
 func contents(nodes, resources int, bytes int64) string {
@@ -161,10 +175,14 @@ func contents(nodes, resources int, bytes int64) string {
 }
 
 func restoredFrom(r view.Restored) string {
-	if r.Snapshot == "" {
-		return fmt.Sprintf("no snapshot and %d events of the journal", r.Events)
+	out := fmt.Sprintf("no snapshot and %d events of the journal", r.Events-r.Shipped)
+	if r.Snapshot != "" {
+		out = fmt.Sprintf("%s in %s and %d events of the journal", r.Snapshot, r.Source, r.Events-r.Shipped)
 	}
-	return fmt.Sprintf("%s in %s and %d events of the journal", r.Snapshot, r.Source, r.Events)
+	if r.Shipped > 0 {
+		out += fmt.Sprintf(", and %d events of %d batches that were shipped", r.Shipped, r.Batches)
+	}
+	return out
 }
 
 func mapped[T, U any](in []T, fn func(T) U) []U {

@@ -18,10 +18,11 @@ func verifyCommand() *cobra.Command {
 		Use:   "verify [--dir DIR] [--backend URL]",
 		Short: "Prove that a data directory or a backend can be restored",
 		Long: `Verify reads everything that a data directory, a backend or both hold: each
-snapshot to its last byte and against its digest, each event of the journal
-against its checksum and its neighbours. Where the journal has the events between
-two snapshots, it applies them to the older and compares the result with the
-newer. It changes nothing and is safe beside a running daemon.
+snapshot to its last byte and against its digest, each event of the journal, and
+of the batches that were shipped of it, against its checksum and its neighbours.
+Where journal or batches have the events between two snapshots, it applies them to
+the older and compares the result with the newer. What another writer superseded
+it does not look at. It changes nothing and is safe beside a running daemon.
 
 Exit code 0: everything was read and is right. 1: something is wrong; the report
 says what. 3: what could be read is right, but a daemon has the newest segment of
@@ -37,10 +38,11 @@ the journal open; with --allow-partial that is 0.`,
 }
 
 func verify(ctx context.Context, p *printer, c *common, partial bool) error {
-	s, err := c.open(ctx)
+	s, err := c.open(ctx, p)
 	if err != nil {
 		return err
 	}
+	s.warn(p)
 	var report replay.Report
 	err = s.steadily(ctx, func() (err error) {
 		report, err = replay.Verify(ctx, s.options(replay.Target{}))
@@ -53,6 +55,9 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 		return context.Cause(ctx)
 	}
 	out := view.NewReport(report)
+	if s.backend != nil {
+		out.Shipped = &view.VerifiedBatches{Batches: report.Batches, Events: report.ShippedEvents}
+	}
 	out.Incomplete = s.tail.incomplete(report.Sequence)
 	if c.json {
 		if err := p.line(out); err != nil {
@@ -87,11 +92,14 @@ func printReport(p *printer, r view.Report) {
 	if r.Journal.Last >= r.Journal.First {
 		journal = fmt.Sprintf("events %d to %d, %d read", uint64(r.Journal.First), uint64(r.Journal.Last), r.Journal.Events)
 	}
-	p.table(nil, [][]string{
-		{"journal", journal},
-		{"folded", fmt.Sprintf("%d of %d snapshots are proved to be what the journal makes of an older one", r.Folded, len(r.Snapshots))},
-		{"restores", fmt.Sprintf("event %d", uint64(r.Seq))},
-	})
+	rows := [][]string{{"journal", journal}}
+	if r.Shipped != nil {
+		rows = append(rows, []string{"shipped", fmt.Sprintf("%d batches, %d events read", r.Shipped.Batches, r.Shipped.Events)})
+	}
+	p.table(nil, append(rows,
+		[]string{"folded", fmt.Sprintf("%d of %d snapshots are proved to be what the events make of an older one", r.Folded, len(r.Snapshots))},
+		[]string{"restores", fmt.Sprintf("event %d", uint64(r.Seq))},
+	))
 	for _, problem := range r.Problems {
 		p.table(nil, [][]string{{"PROBLEM", problem}})
 	}

@@ -1,0 +1,41 @@
+package batch_test
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/xdswal/xdswal/compactor/batch"
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+func Example() {
+	w, err := batch.NewWriter()
+	if err != nil {
+		panic(err)
+	}
+	for seq := event.Sequence(41); seq <= 42; seq++ {
+		// A journal hands out its records as they are.
+		record, err := event.Marshal(&event.Event{Kind: event.Clear, Cache: "snapshot/default", Node: "edge"})
+		if err != nil {
+			panic(err)
+		}
+		event.Seal(record, seq, time.Unix(1700000000, 0))
+		if err := w.Add(seq, record); err != nil {
+			panic(err)
+		}
+	}
+	first, _ := w.Bounds()
+	name := batch.Name{Epoch: 3, First: first}
+	fmt.Println(name)
+	err = batch.Decode(w.Bytes(), name, func(ev *event.Event) error {
+		fmt.Println(uint64(ev.Sequence), ev.Node)
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	// Output:
+	// events-0000000003-00000000000000000041.zst
+	// 41 edge
+	// 42 edge
+}

@@ -1,0 +1,379 @@
+// Package shipper keeps a backend as close behind a store as its interval says:
+// it ships the journal's tail in batches and each snapshot, deletes what
+// retention does not keep, and stops when another writer has taken the backend
+// over.
+//
+//	journal ──records──▶ batch ──▶ events/    then: is there a newer epoch?
+//	snapshot file ───────────────▶ snapshots/ then: is there a newer epoch? prune
+//
+// What was put counts only if no newer epoch was there after it: the next
+// writer first claims its epoch and then looks what there is. So what is
+// reported as shipped is in the backend for good, whoever takes over.
+//
+// In steady state nothing is listed. What the backend holds was listed once,
+// when the epoch was claimed, and is kept account of since.
+package shipper
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/batch"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// Defaults of Options.
+const (
+	DefaultInterval      = time.Second
+	DefaultFenceInterval = 30 * time.Second
+	DefaultTimeout       = 30 * time.Minute
+)
+
+// Bounds of the shipper's waits.
+const (
+	minBackoff = 250 * time.Millisecond
+	maxBackoff = 5 * time.Second
+	// batchTimeout bounds one attempt to ship a batch, claimTimeout one to
+	// claim the epoch.
+	batchTimeout = time.Minute
+	claimTimeout = time.Minute
+	pruneTimeout = 10 * time.Minute
+	// returnTimeout is how long a backend is waited for when its context is
+	// done.
+	returnTimeout = time.Second
+)
+
+// Journal is what the shipper needs of the journal. Records may be called after
+// the journal was closed.
+type Journal interface {
+	// Records calls fn for the records from one sequence to another, in order;
+	// to = 0 stands for the newest. What the journal does not hold any more is
+	// [event.ErrGap].
+	Records(ctx context.Context, from, to event.Sequence, fn func(seq event.Sequence, record []byte) error) error
+	// Bounds returns the sequences of the oldest and the newest event.
+	Bounds() (first, last event.Sequence, err error)
+}
+
+// Options are the settings of a shipper.
+type Options struct {
+	// Backend is where to ship to.
+	Backend backends.Backend
+	// Epoch is the epoch to publish in.
+	Epoch catalog.Epoch
+	// Remote is what the backend holds now that the epoch is claimed. If it is
+	// nil the shipper claims the epoch, which may take as long as the backend
+	// cannot be reached, and calls Claimed.
+	Remote  *catalog.Remote
+	Claimed func() error
+	// Shipped is the newest event that Remote was seen to hold, 0 if it was not
+	// looked into.
+	Shipped event.Sequence
+	// Weak says that the backend does not create conditionally.
+	Weak bool
+	// Journal holds the tail; Snapshots returns the local snapshots that can
+	// be relied on, newest first.
+	Journal   Journal
+	Snapshots func() ([]catalog.Entry, error)
+	// Interval is the least time between two batches, as long as each takes
+	// what there is; default a second. A negative one ships no batches.
+	Interval time.Duration
+	// FenceInterval is how often an idle shipper looks for a newer epoch;
+	// default 30 seconds, a negative one never.
+	FenceInterval time.Duration
+	// KeepSnapshots and KeepFor are the retention; see compactor.Options. There
+	// are no defaults but that at least two snapshots are kept, so that there
+	// is one to fall back to.
+	KeepSnapshots int
+	KeepFor       time.Duration
+	// NoPrune deletes nothing.
+	NoPrune bool
+	// Timeout bounds one attempt to ship a snapshot; default 30 minutes.
+	Timeout time.Duration
+	// Fenced is called once, when another writer has taken over.
+	Fenced func(error)
+	// Hooks and Logger report the work. Logger must not be nil.
+	Hooks  Hooks
+	Logger *slog.Logger
+}
+
+// Hooks are callbacks about the shipper's work; each may be nil. They are called
+// by the goroutines that do the work: one ships batches, one snapshots.
+type Hooks struct {
+	// BatchWriteStart, -Stop and -Exception report the shipping of a batch,
+	// BatchDeleted one that retention deleted.
+	BatchWriteStart     func(BatchInfo)
+	BatchWriteStop      func(BatchInfo)
+	BatchWriteException func(BatchInfo)
+	BatchDeleted        func(BatchInfo)
+	// SnapshotWriteStart, -Stop and -Exception report the shipping of a
+	// snapshot, SnapshotDeleted one that retention deleted.
+	SnapshotWriteStart     func(snapshot.Info)
+	SnapshotWriteStop      func(snapshot.Info)
+	SnapshotWriteException func(snapshot.Info)
+	SnapshotDeleted        func(snapshot.Info)
+	// Claimed reports that the epoch is the store's, Fenced that another
+	// writer has taken over.
+	Claimed func(catalog.Epoch)
+	Fenced  func(error)
+}
+
+// BatchInfo tells of one batch.
+type BatchInfo struct {
+	// Location is the backend, Name the batch's name.
+	Location string
+	Name     string
+	// First and Last are its bounds; Last is 0 where it is not known.
+	First, Last event.Sequence
+	// Bytes is the size of the object.
+	Bytes int64
+	// Duration and Err are set when the work has ended.
+	Duration time.Duration
+	Err      error
+}
+
+// Status tells what a shipper has done.
+type Status struct {
+	// Epoch is the epoch it publishes in; Claimed is set once it has it.
+	Epoch   uint64
+	Claimed bool
+	// Weak is set if the backend does not create conditionally: two writers
+	// that take over in the same instant are both let in, and the one that lost
+	// learns it at its next publish.
+	Weak bool
+	// Shipped is the newest event that can be restored from the backend,
+	// Snapshot that of the newest snapshot there.
+	Shipped  event.Sequence
+	Snapshot event.Sequence
+	// SnapshotTime is when that snapshot was shipped, zero if it was not by
+	// this process.
+	SnapshotTime time.Time
+	// BehindSince is since when there has been an event that is not shipped,
+	// zero if there is none.
+	BehindSince time.Time
+	// Err is why the last attempt to ship failed, nil once one succeeded.
+	Err error
+	// Fenced is the error about the writer that has taken over, nil if none
+	// has.
+	Fenced error
+}
+
+// Shipper ships what others write. Its methods are safe for concurrent use.
+type Shipper struct {
+	opt Options
+
+	last     atomic.Uint64 // newest event of the journal
+	wake     chan struct{} // there are events to ship
+	snapshot chan struct{} // there is a snapshot to ship
+
+	// tailing and shipping are full while the backend is used for batches and
+	// for snapshots; who fills them may use what is named after them.
+	tailing  chan struct{}
+	tail     tail
+	shipping chan struct{}
+
+	mu     sync.Mutex
+	status Status
+	// tailErr and snapshotErr are why the last attempts failed.
+	tailErr, snapshotErr error
+	held                 inventory
+
+	// sweepAt is when uploads that crashed with the last process are old enough
+	// to be known as such, zero once they were looked for.
+	sweepAt time.Time
+
+	fenced chan struct{} // closed when another writer has taken over
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// New returns a shipper; Start makes it work.
+func New(opt Options) (*Shipper, error) {
+	opt.Interval = cmp.Or(opt.Interval, DefaultInterval)
+	opt.FenceInterval = cmp.Or(opt.FenceInterval, DefaultFenceInterval)
+	opt.Timeout = cmp.Or(opt.Timeout, DefaultTimeout)
+	opt.KeepSnapshots = max(2, opt.KeepSnapshots)
+	w, err := batch.NewWriter()
+	if err != nil {
+		return nil, err
+	}
+	s := &Shipper{
+		opt:      opt,
+		wake:     make(chan struct{}, 1),
+		snapshot: make(chan struct{}, 1),
+		tailing:  make(chan struct{}, 1),
+		shipping: make(chan struct{}, 1),
+		fenced:   make(chan struct{}),
+		tail:     tail{w: w},
+	}
+	s.status = Status{Epoch: opt.Epoch.Number, Weak: opt.Weak}
+	if opt.Remote != nil {
+		s.begin(opt.Remote)
+	}
+	if _, last, err := opt.Journal.Bounds(); err == nil {
+		s.Committed(last)
+	}
+	return s, nil
+}
+
+// begin takes up what the backend holds now that the epoch is claimed.
+func (s *Shipper) begin(r *catalog.Remote) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = newInventory(r, s.opt.Shipped)
+	s.status.Claimed = true
+	s.status.Shipped = s.held.tail
+	if s.last.Load() <= uint64(s.held.tail) {
+		s.status.BehindSince = time.Time{}
+	}
+	if len(r.Snapshots) > 0 {
+		s.status.Snapshot = r.Snapshots[0].Sequence
+	}
+	if uint64(s.status.Shipped) >= s.last.Load() {
+		s.status.BehindSince = time.Time{}
+	}
+}
+
+// Start begins to ship. It is called once, before Stop.
+func (s *Shipper) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.done.Add(1)
+	go func() {
+		defer s.done.Done()
+		s.run(ctx)
+	}()
+}
+
+// Stop ends what Start began and waits for it, though not for a backend that
+// does not heed its context.
+func (s *Shipper) Stop() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.done.Wait()
+}
+
+// Close ships what is left: the tail, and then the newest snapshot. It is called
+// after Stop, when nothing is committed any more.
+func (s *Shipper) Close(ctx context.Context) error {
+	if s.isFenced() {
+		return nil // nobody waits for it: it was reported
+	}
+	if !s.Status().Claimed {
+		if err := s.claim(ctx); err != nil {
+			return s.ended(err)
+		}
+	}
+	return s.ended(errors.Join(s.shipTail(ctx), s.shipSnapshot(ctx)))
+}
+
+// ended leaves out that another writer has taken over.
+func (s *Shipper) ended(err error) error {
+	if s.isFenced() {
+		return nil
+	}
+	return err
+}
+
+// Committed tells the shipper of the newest event of the journal.
+func (s *Shipper) Committed(last event.Sequence) {
+	s.last.Store(uint64(last))
+	s.mu.Lock()
+	if s.status.BehindSince.IsZero() && last > s.status.Shipped {
+		s.status.BehindSince = time.Now()
+	}
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+// SnapshotWritten tells the shipper that there is a new local snapshot.
+func (s *Shipper) SnapshotWritten() { signal(s.snapshot) }
+
+// Shipped returns the newest event that can be restored from the backend.
+func (s *Shipper) Shipped() event.Sequence { return s.Status().Shipped }
+
+// Status returns what the shipper has done.
+func (s *Shipper) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.status
+	out.Err = errors.Join(s.tailErr, s.snapshotErr)
+	return out
+}
+
+func (s *Shipper) run(ctx context.Context) {
+	if !s.Status().Claimed && !s.claimLoop(ctx) {
+		return
+	}
+	call(s.opt.Hooks.Claimed, s.opt.Epoch)
+	s.sweep(ctx)
+	s.sweepAt = time.Now().Add(s.sweepAge())
+	s.done.Add(1)
+	go func() {
+		defer s.done.Done()
+		s.runSnapshots(ctx)
+	}()
+	s.runTail(ctx)
+}
+
+// bounded calls fn, which uses the backend, once the slot is free. It returns
+// soon after ctx is done, even if the backend does not: a write to a network
+// volume that hangs cannot be interrupted. Until that has returned, no other
+// begins.
+func (s *Shipper) bounded(ctx context.Context, slot chan struct{}, fn func(context.Context) error) error {
+	select {
+	case slot <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%s has not returned from an earlier call: %w", s.opt.Backend, context.Cause(ctx))
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer func() { <-slot }()
+		done <- fn(ctx)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(returnTimeout):
+		return fmt.Errorf("%s does not return: %w", s.opt.Backend, context.Cause(ctx))
+	}
+}
+
+// backoff waits ever longer, with jitter.
+type backoff struct{ next time.Duration }
+
+func (b *backoff) reset() { b.next = 0 }
+
+// wait returns what a timer is to be set to before the next attempt.
+func (b *backoff) wait() time.Duration {
+	b.next = min(max(2*b.next, minBackoff), maxBackoff)
+	return b.next/2 + rand.N(b.next/2)
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func call[T any](fn func(T), v T) {
+	if fn != nil {
+		fn(v)
+	}
+}

@@ -1,0 +1,367 @@
+package xdswal
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/batch"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+const (
+	// relistEvery is how often a follower lists the backend while nothing
+	// comes: what it waits for may have been pruned, or never have been shipped
+	// but in a snapshot.
+	relistEvery = time.Minute
+	// pollTimeout bounds one look at the backend, resyncTimeout one restore,
+	// tellTimeout the telling of clients.
+	pollTimeout   = time.Minute
+	resyncTimeout = 10 * time.Minute
+	tellTimeout   = 10 * time.Second
+	maxPollPause  = 15 * time.Second
+)
+
+// FollowerStatus tells how far a follower has come.
+type FollowerStatus struct {
+	// Epoch is that of the writer that is followed.
+	Epoch uint64
+	// CurrentAt is when everything shipped until then was served. The follower
+	// lags at most as long as that is ago, and what the writer had not shipped.
+	CurrentAt time.Time
+	// Err is why the backend could not be followed, nil once it could again.
+	Err error
+}
+
+// Lag returns how long ago everything that was shipped was served.
+func (s FollowerStatus) Lag() time.Duration { return time.Since(s.CurrentAt) }
+
+// follower keeps a store's state at what another one ships: it asks for the
+// batch that begins after the last event, whose name it knows; where there is
+// none, whether there is a new writer; and lists where neither leads on.
+type follower struct {
+	store  *Store
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	// epoch is that of the last event, or of the writer behind it.
+	epoch uint64
+	// starts are where the next batch may begin, other than behind the state:
+	// where the last one ended, which a snapshot may have overtaken, and where
+	// the first of a new epoch may begin.
+	starts []event.Sequence
+	// listed is when something last came or the backend was listed.
+	listed time.Time
+
+	mu       sync.Mutex
+	status   FollowerStatus
+	storeID  string
+	restored replay.Result
+}
+
+// following is why a follower takes no updates.
+var following error = ErrFollower
+
+// follow restores what a backend holds and begins to follow it.
+func (s *Store) follow(ctx context.Context) error {
+	s.log.refusal.Store(&following)
+	s.follower = &follower{store: s}
+	begun := time.Now()
+	if err := s.follower.resync(ctx); err != nil {
+		return err
+	}
+	s.follower.report(begun, nil)
+	if s.follower.epoch == 0 && s.State().Sequence() == 0 {
+		return errors.New("nothing was ever shipped there: start the writer first, or correct the URL")
+	}
+	s.opt.Logger.Info("following", "backend", s.opt.Backend.String(), "epoch", s.follower.epoch, "sequence", uint64(s.State().Sequence()))
+	s.follower.start()
+	return nil
+}
+
+func (f *follower) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel = cancel
+	f.done.Add(1)
+	go func() {
+		defer f.done.Done()
+		f.run(ctx)
+	}()
+}
+
+func (f *follower) stop() {
+	f.cancel()
+	f.done.Wait()
+}
+
+func (f *follower) run(ctx context.Context) {
+	pause := f.store.opt.FollowInterval
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause*3/4 + rand.N(pause/2+1)):
+		}
+		begun := time.Now()
+		err := f.poll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		f.report(begun, err)
+		pause = f.store.opt.FollowInterval
+		if err != nil {
+			pause = min(max(2*pause, time.Second), maxPollPause)
+		}
+	}
+}
+
+// report notes what came of a look at the backend that began at a time.
+func (f *follower) report(begun time.Time, err error) {
+	f.mu.Lock()
+	was := f.status.Err
+	f.status.Err, f.status.Epoch = err, f.epoch
+	if err == nil {
+		f.status.CurrentAt = begun
+	}
+	f.mu.Unlock()
+	logger := f.store.opt.Logger
+	switch {
+	case err != nil && was == nil:
+		logger.Error("the backend cannot be followed; what is there is served, and it is tried again", "backend", f.store.opt.Backend.String(), "error", err)
+	case err == nil && was != nil:
+		logger.Info("the backend is followed again", "backend", f.store.opt.Backend.String())
+	}
+}
+
+// poll applies what was shipped since the last time.
+func (f *follower) poll(ctx context.Context) error {
+	for any := false; ; any = true {
+		found, err := f.next(ctx)
+		if errors.Is(err, ErrCorrupt) {
+			// A snapshot may cover what is damaged. If none does, this says so.
+			return f.resync(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		if !found {
+			if any {
+				return nil
+			}
+			break
+		}
+		if time.Since(f.store.State().Time()) < f.store.opt.FollowInterval {
+			return nil // the next one is yet to come
+		}
+	}
+	_, err := catalog.ReadEpoch(ctx, f.store.opt.Backend, f.epoch+1)
+	if err == nil {
+		return f.resync(ctx)
+	}
+	if !errors.Is(err, backends.ErrNotFound) {
+		return err
+	}
+	every := relistEvery
+	if f.store.opt.ShipInterval < 0 {
+		every = 0 // snapshots are all that comes
+	}
+	if time.Since(f.listed) >= every {
+		return f.resync(ctx)
+	}
+	return nil
+}
+
+// next applies the batch that begins after the last event. It returns false if
+// there is none.
+func (f *follower) next(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	firsts := []event.Sequence{f.store.State().Sequence() + 1}
+	for _, first := range f.starts {
+		if !slices.Contains(firsts, first) {
+			firsts = append(firsts, first)
+		}
+	}
+	for _, first := range firsts {
+		b := catalog.Batch{Name: batch.Name{Epoch: f.epoch, First: first}}
+		data, err := f.get(ctx, b.Key())
+		if errors.Is(err, backends.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, f.apply(ctx, b.Name, data)
+	}
+	return false, nil
+}
+
+func (f *follower) get(ctx context.Context, key string) ([]byte, error) {
+	r, err := f.store.opt.Backend.Get(ctx, key, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var buf bytes.Buffer
+	if _, err := io.Copy(&buf, r); err != nil {
+		return nil, err
+	}
+	return buf.Bytes(), nil
+}
+
+// apply applies a batch whole and has it served.
+func (f *follower) apply(ctx context.Context, name batch.Name, data []byte) error {
+	st, last := f.store.State(), event.Sequence(0)
+	err := batch.Decode(data, name, func(ev *event.Event) (err error) {
+		last = ev.Sequence
+		if ev.Sequence > st.Sequence() {
+			st, err = st.Apply(ev)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("follow batch %s in %s: %w", name, f.store.opt.Backend, err)
+	}
+	f.starts, f.listed = []event.Sequence{last + 1}, time.Now()
+	return f.serve(ctx, st)
+}
+
+// resync lists the backend and restores what it holds beyond the state, or all
+// of it, if the state has gone a way that another writer has superseded.
+func (f *follower) resync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, resyncTimeout)
+	defer cancel()
+	remote, err := catalog.List(ctx, f.store.opt.Backend)
+	if err != nil {
+		return err
+	}
+	opt := replay.Options{Base: f.store.State(), Backend: f.store.opt.Backend, Remote: remote}
+	if opt.Base.Sequence() == 0 || opt.Base.Sequence() > remote.Limit(f.epoch) {
+		// What goes on from a state is no restore to report.
+		opt.Base, opt.Hooks = nil, f.store.opt.Hooks.Replay
+	}
+	st, result, err := replay.Restore(ctx, opt)
+	if err != nil {
+		return err
+	}
+	f.listed, f.starts = time.Now(), []event.Sequence{result.ShippedTo + 1}
+	newest, _ := remote.Newest()
+	if newest.Number != f.epoch {
+		// Its writer begins behind what it knew to be complete.
+		f.epoch, f.starts = newest.Number, append(f.starts, newest.Sequence+1, remote.Complete()+1)
+	}
+	f.mu.Lock()
+	f.storeID = cmp.Or(newest.StoreID, result.StoreID, f.storeID)
+	if f.restored.Sequence == 0 || result.Snapshot != "" {
+		f.restored = result
+	}
+	f.mu.Unlock()
+	return f.serve(ctx, st)
+}
+
+// serve makes a state the store's and tells the clients of it.
+func (f *follower) serve(ctx context.Context, st *state.State) error {
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	f.store.log.state.Store(st)
+	return f.store.refresh(ctx)
+}
+
+// refresh brings the caches to the state.
+func (s *Store) refresh(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, c := range s.snapshots {
+		errs = append(errs, c.Refresh(ctx))
+	}
+	for _, c := range s.linears {
+		errs = append(errs, c.Refresh(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Promote makes a follower the writer: it takes the backend over, which fences
+// the writer before, and then takes updates, which go to the data directory.
+// What the directory held is set aside. Clients go on being served all the time.
+// If Promote fails, the store goes on following. The writer before may have been
+// fenced by then: try again. Promoting a store that is a writer does nothing.
+func (s *Store) Promote(ctx context.Context) error {
+	if err := s.begin(ctx); err != nil {
+		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
+	}
+	defer s.end()
+	switch {
+	case s.writer.Load() != nil:
+		return nil
+	case s.follower == nil:
+		return fmt.Errorf("promote: %w: the store is in memory only", ErrDisabled)
+	case s.opt.Dir == "":
+		return errors.New("promote: Options.Dir is empty: a writer needs a data directory")
+	case s.log.isClosed():
+		return ErrClosed
+	}
+	s.follower.stop()
+	w, err := s.promote(ctx)
+	if err != nil {
+		s.follower.start()
+		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
+	}
+	s.writer.Store(w)
+	// Not a fence that came since.
+	s.log.refusal.CompareAndSwap(&following, nil)
+	s.opt.Logger.Info("promoted", "backend", s.opt.Backend.String(), "epoch", w.meta.Epoch, "sequence", uint64(s.State().Sequence()))
+	// Every update from here on tells them again.
+	return s.refresh(ctx)
+}
+
+func (s *Store) promote(ctx context.Context) (w *writer, err error) {
+	w = &writer{opt: &s.opt, log: s.log, stop: func() {}}
+	defer func() {
+		if err != nil {
+			w.abandon()
+			w = nil
+		}
+	}()
+	if _, _, err := w.lockDirectory(); err != nil {
+		return w, err
+	}
+	t := takeover{opt: &s.opt, fresh: true}
+	if err := t.reach(ctx); err != nil {
+		return w, err
+	}
+	newest, _ := t.remote.Newest()
+	if err := t.setAside(newest); err != nil {
+		return w, err
+	}
+	base := s.State()
+	if base.Sequence() > t.remote.Limit(s.follower.epoch) {
+		base = nil
+	}
+	t.state, t.result, err = replay.Restore(ctx, replay.Options{
+		Base: base, Dir: filepath.Join(s.opt.Dir, snapshotDir), Backend: s.opt.Backend, Remote: t.remote, KeepLocal: true, Hooks: s.opt.Hooks.Replay,
+	})
+	if err != nil {
+		return w, err
+	}
+	t.result.ShippedTo = t.state.Sequence()
+	if err := w.openJournal(); err != nil {
+		return w, err
+	}
+	if err := t.begin(ctx); err != nil {
+		return w, err
+	}
+	return w, w.begin(&t) //nolint:contextcheck // What it starts outlives the call.
+}

@@ -1,0 +1,163 @@
+package download_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/download"
+)
+
+// objects puts n objects of different sizes, one of them empty.
+func objects(t testing.TB, b backends.Backend, n int) []download.Object {
+	t.Helper()
+	var out []download.Object
+	for i := range n {
+		content := contentOf(i)
+		key := fmt.Sprintf("o/%03d", i)
+		require.NoError(t, b.Put(t.Context(), key, bytes.NewReader(content)))
+		out = append(out, download.Object{Key: key, Size: int64(len(content))})
+	}
+	return out
+}
+
+func contentOf(i int) []byte { return bytes.Repeat([]byte{byte(i)}, (i*37)%101) }
+
+func TestEach(t *testing.T) {
+	noLeak(t)
+	for _, n := range []int{0, 1, 2, 3, 100} {
+		for _, parallel := range []int{1, 2, 16} {
+			t.Run(fmt.Sprint(n, " objects, ", parallel, " at a time"), func(t *testing.T) {
+				b := backendtest.NewMemory()
+				list := objects(t, b, n)
+				var ahead, most atomic.Int32
+				counting := &backendtest.Faulty{Backend: b, Fault: func(backendtest.Op, string) backendtest.Fault {
+					most.Store(max(most.Load(), ahead.Add(1)))
+					return backendtest.None
+				}}
+				next := 0
+				require.NoError(t, download.Each(t.Context(), counting, list, parallel, func(i int, data []byte) error {
+					ahead.Add(-1)
+					require.Equal(t, next, i)
+					next++
+					require.True(t, bytes.Equal(contentOf(i), data))
+					return nil
+				}))
+				require.Equal(t, n, next)
+				require.Equal(t, n, counting.Calls(backendtest.OpGet))
+				require.LessOrEqual(t, int(most.Load()), parallel+1)
+			})
+		}
+	}
+}
+
+// Each ends with the first error in the order of the objects, after those before
+// it were passed on.
+func TestEachFails(t *testing.T) {
+	noLeak(t)
+	const n = 30
+	for _, bad := range []int{0, 1, 15, n - 1} {
+		for name, c := range map[string]struct {
+			fault backendtest.Fault
+			want  error
+		}{
+			"absent":      {backendtest.FailAbsent, backendtest.ErrInjected},
+			"in the body": {backendtest.FailPresent, backendtest.ErrInjected},
+		} {
+			t.Run(fmt.Sprint(name, " ", bad), func(t *testing.T) {
+				b := backendtest.NewMemory()
+				list := objects(t, b, n)
+				faulty := &backendtest.Faulty{Backend: b, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+					if key == list[bad].Key {
+						return c.fault
+					}
+					return backendtest.None
+				}}
+				seen := 0
+				err := download.Each(t.Context(), faulty, list, 8, func(int, []byte) error { seen++; return nil })
+				require.ErrorIs(t, err, c.want)
+				require.ErrorContains(t, err, list[bad].Key)
+				require.Equal(t, bad, seen)
+			})
+		}
+	}
+	b := backendtest.NewMemory()
+	list := objects(t, b, n)
+	stop := errors.New("stop")
+	require.Same(t, stop, download.Each(t.Context(), b, list, 8, func(i int, _ []byte) error {
+		if i == 7 {
+			return stop
+		}
+		return nil
+	}))
+	list[3].Key = "missing"
+	require.ErrorIs(t, download.Each(t.Context(), b, list, 8, func(int, []byte) error { return nil }), backends.ErrNotFound)
+}
+
+// An object that is not of the size that was listed is refused, and one whose
+// stream ends with an error is, even if all bytes came before it: that is where
+// a backend tells that a checksum differs.
+func TestEachWantsWhole(t *testing.T) {
+	for _, size := range []int64{0, 1, 100} {
+		for _, off := range []int64{-1, 1, 50} {
+			if size+off < 0 {
+				continue
+			}
+			s := &source{size: size + off}
+			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, func(int, []byte) error { return nil })
+			require.ErrorContains(t, err, "listed", "size %d, listed %d", size+off, size)
+			require.False(t, errors.Is(err, io.EOF))
+		}
+		for _, cause := range []error{
+			errors.New("checksum"), fmt.Errorf("body: %w", io.ErrUnexpectedEOF), fmt.Errorf("body: %w", io.EOF),
+		} {
+			s := &source{size: size}
+			s.read = func(_ context.Context, offset int64) error {
+				if offset == size {
+					return &backends.Error{Op: "get", Backend: "source:", Key: "k", Err: cause}
+				}
+				return nil
+			}
+			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, func(int, []byte) error { return nil })
+			require.Error(t, err, "size %d, %v", size, cause)
+			require.False(t, errors.Is(err, io.EOF))
+		}
+	}
+}
+
+// Each that is given up says so, and passes on no more.
+func TestEachCancelled(t *testing.T) {
+	noLeak(t)
+	gone := errors.New("gone")
+	for _, at := range []int{0, 5, 28} {
+		b := backendtest.NewMemory()
+		list := objects(t, b, 30)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		seen := 0
+		err := download.Each(ctx, b, list, 4, func(i int, _ []byte) error {
+			if seen++; i == at {
+				cancel(gone)
+			}
+			return nil
+		})
+		// What was fetched already may still be passed on.
+		require.GreaterOrEqual(t, seen, at+1)
+		if seen < 30 {
+			require.True(t, errors.Is(err, gone) || errors.Is(err, context.Canceled), "%v", err)
+		}
+		cancel(nil)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b := backendtest.NewMemory()
+	err := download.Each(ctx, b, objects(t, b, 3), 4, func(int, []byte) error { return nil })
+	require.ErrorIs(t, err, context.Canceled)
+}

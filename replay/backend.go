@@ -1,0 +1,233 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor/batch"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/download"
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay/state"
+)
+
+const (
+	// listings bounds how often a backend is listed, because what was listed
+	// is gone.
+	listings = 5
+	// parallelBatches is how many batches are fetched ahead.
+	parallelBatches = 16
+)
+
+// fromBackend goes on from what is local with what was shipped, if the state
+// has not come as far as it should.
+func (r *restore) fromBackend(ctx context.Context) error {
+	if r.opt.Backend == nil || (r.arrived() && !r.nothing() && r.remote == nil) {
+		return nil
+	}
+	if r.remote == nil {
+		remote, err := catalog.List(ctx, r.opt.Backend)
+		if err != nil {
+			return listed(ctx, err)
+		}
+		r.list(remote)
+	}
+	for try := 1; ; try++ {
+		err := r.fromListing(ctx)
+		if ctx.Err() != nil || try == listings || !errors.Is(err, backends.ErrNotFound) {
+			return listed(ctx, err)
+		}
+		// A writer pruned it since it was listed: there is something newer.
+		remote, err := r.remote.Relist(ctx, r.opt.Backend)
+		if err != nil {
+			return listed(ctx, err)
+		}
+		r.list(remote)
+	}
+}
+
+// listed returns the cause of the context's end, if that is why.
+func listed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (r *restore) list(remote *catalog.Remote) {
+	r.remote = remote
+	r.known = max(r.known, remote.Trace())
+}
+
+func (r *restore) fromListing(ctx context.Context) error {
+	fromSnapshot := !r.arrived() && !r.shippedFrom(r.state.Sequence()+1)
+	err := r.goOn(ctx, fromSnapshot)
+	if err != nil || fromSnapshot || r.arrived() {
+		return err
+	}
+	// The batches end before events that went into a snapshot alone.
+	return r.goOn(ctx, true)
+}
+
+// goOn goes on from the state, or from a snapshot in the backend, with the
+// journal and the batches, and with the journal where the batches end before
+// it does.
+func (r *restore) goOn(ctx context.Context, fromSnapshot bool) error {
+	if fromSnapshot {
+		if err := r.from(ctx, backendPlace(r)); err != nil {
+			return err
+		}
+		if err := r.tail(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.batches(ctx); err != nil || r.passed {
+		return err
+	}
+	return r.tail(ctx)
+}
+
+// shippedFrom reports whether the batches go on from an event that is not the
+// first, so that no snapshot is needed.
+func (r *restore) shippedFrom(seq event.Sequence) bool {
+	if seq == 1 {
+		return false
+	}
+	after := r.remote.After(seq - 1)
+	return len(after) > 0 && after[0].First <= seq
+}
+
+// errGone says that what follows in a batch does not count, or does not follow
+// the state.
+var errGone = errors.New("does not continue the state")
+
+// batches applies what was shipped of the journal to the state.
+func (r *restore) batches(ctx context.Context) error {
+	if r.passed || (r.opt.Target.Sequence != 0 && r.state.Sequence() >= r.opt.Target.Sequence) {
+		return nil
+	}
+	list := r.remote.After(r.state.Sequence())
+	objects := make([]download.Object, 0, len(list))
+	p := Progress{Location: r.opt.Backend.String()}
+	for _, b := range list {
+		if r.opt.Target.Sequence != 0 && b.First > r.opt.Target.Sequence {
+			break // those after it begin later still
+		}
+		objects = append(objects, download.Object{Key: b.Key(), Size: b.Size})
+		p.Total += b.Size
+	}
+	err := download.Each(ctx, r.opt.Backend, objects, parallelBatches, func(i int, data []byte) error {
+		p.Read += int64(len(data))
+		call(r.opt.Hooks.Progress, p)
+		return r.batch(list[i], data)
+	})
+	if errors.Is(err, errGone) || errors.Is(err, errLater) {
+		return nil // whether that is enough is for arrived to say
+	}
+	return err
+}
+
+func (r *restore) batch(b catalog.Batch, data []byte) error {
+	before := r.result.Events
+	err := batch.Decode(data, b.Name, func(ev *event.Event) error {
+		if ev.Sequence > r.remote.Limit(b.Epoch) {
+			return errSuperseded
+		}
+		r.result.ShippedTo = max(r.result.ShippedTo, ev.Sequence)
+		next := r.state.Sequence() + 1
+		switch target := r.opt.Target.Sequence; {
+		case ev.Sequence < next:
+			return nil
+		case ev.Sequence > next, target != 0 && ev.Sequence > target:
+			return errGone
+		}
+		return r.apply(ev)
+	})
+	if n := r.result.Events - before; n > 0 {
+		r.result.Shipped += n
+		r.result.Batches++
+	}
+	if errors.Is(err, event.ErrCorrupt) {
+		err = fmt.Errorf("read batch %s in %s: %w", b.Name, r.opt.Backend, err)
+		r.result.Skipped = append(r.result.Skipped, Skipped{Location: r.opt.Backend.String(), Name: b.String(), Reason: err})
+		return nil // another epoch may have the same events
+	}
+	if errors.Is(err, errSuperseded) {
+		return nil
+	}
+	return err
+}
+
+// errSuperseded says that the rest of a batch was superseded by a later epoch.
+var errSuperseded = errors.New("superseded")
+
+// backendPlace is where the snapshots of the backend are that count.
+func backendPlace(r *restore) place {
+	b := r.opt.Backend
+	return place{
+		location: b.String(),
+		remote:   true,
+		list: func(context.Context) ([]candidate, error) {
+			out := make([]candidate, len(r.remote.Snapshots))
+			for i, s := range r.remote.Snapshots {
+				out[i] = candidate{name: s.Name, key: s.Path, size: s.Size}
+			}
+			return out, nil
+		},
+		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+			body, err := download.Open(ctx, b, c.key, c.size)
+			if err != nil {
+				return nil, snapshot.Contents{}, err
+			}
+			defer body.Close()
+			in := &progressReader{r: body, report: r.opt.Hooks.Progress, p: Progress{
+				Location: b.String(), Name: c.name.String(), Total: c.size,
+			}}
+			if r.opt.Dir == "" || !r.opt.KeepLocal {
+				return Decode(ctx, in, check)
+			}
+			return decodeAndKeep(ctx, in, filepath.Join(r.opt.Dir, c.name.String()), check)
+		},
+	}
+}
+
+// decodeAndKeep decodes a snapshot while it writes it to a file, which comes
+// into being only if all of it was decoded.
+func decodeAndKeep(ctx context.Context, body io.Reader, path string, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+	var st *state.State
+	var contents snapshot.Contents
+	err := durable.WriteFile(path, func(w io.Writer) error {
+		var err error
+		st, contents, err = Decode(ctx, io.TeeReader(body, w), check)
+		return err
+	})
+	return st, contents, err
+}
+
+// progressReader reports how much was read.
+type progressReader struct {
+	r      io.Reader
+	report func(Progress)
+	p      Progress
+	last   time.Time
+}
+
+// progressInterval is the least time between two reports.
+const progressInterval = 50 * time.Millisecond
+
+func (r *progressReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.p.Read += int64(n)
+	if r.report != nil && (time.Since(r.last) >= progressInterval || r.p.Read == r.p.Total) {
+		r.last = time.Now()
+		r.report(r.p)
+	}
+	return n, err
+}

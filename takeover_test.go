@@ -1,0 +1,630 @@
+package xdswal_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/journal/event"
+)
+
+// fast ships at once, so that tests wait for nothing but the work.
+func fast(b backends.Backend) xdswal.Options {
+	return xdswal.Options{Backend: b, ShipInterval: time.Millisecond, FollowInterval: time.Millisecond, BackendTimeout: timeout}
+}
+
+// in returns options for a directory.
+func in(dir string, opt xdswal.Options) xdswal.Options {
+	opt.Dir = dir
+	return opt
+}
+
+// write sets a cluster on a node, whose name and number tell it apart.
+func write(t testing.TB, s *xdswal.Store, node string, number int) {
+	t.Helper()
+	set(t, snapshotCache(s), node, clusters(t, fmt.Sprint(number), clusterOf("c", fmt.Sprint(node, number))))
+}
+
+// requireShipped waits until the backend has all that was acknowledged.
+func requireShipped(t testing.TB, s *xdswal.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Status().Shipper.Shipped == s.State().Sequence() }, timeout, time.Millisecond,
+		"%+v", s.Status().Shipper)
+}
+
+func requireFenced(t testing.TB, s *xdswal.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Status().Shipper.Fenced != nil }, timeout, time.Millisecond)
+	require.ErrorIs(t, s.Status().Degraded, xdswal.ErrFenced)
+}
+
+// restored opens a store from a backend alone and returns its digest.
+func restored(t testing.TB, b backends.Backend) [32]byte {
+	t.Helper()
+	s := openStore(t, fast(b))
+	defer closeStore(t, s)
+	requireServed(t, s)
+	return s.State().Digest()
+}
+
+// A machine is lost; another one goes on from the backend alone.
+func TestTakeoverBare(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		compact []int // after which updates a snapshot is written
+	}{
+		{name: "batches alone"},
+		{name: "a snapshot and batches", compact: []int{7}},
+		{name: "two snapshots and batches", compact: []int{5, 11}},
+		{name: "a snapshot of the end", compact: []int{20}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b := backendtest.NewMemory()
+			lost := openStore(t, fast(b))
+			for i := 1; i <= 20; i++ {
+				write(t, lost, nodeName(i%3), i)
+				for _, at := range row.compact {
+					if at == i {
+						_, err := lost.Compact(t.Context())
+						require.NoError(t, err)
+					}
+				}
+			}
+			requireShipped(t, lost)
+
+			s := openStore(t, fast(b))
+			require.Equal(t, lost.State().Digest(), s.State().Digest())
+			require.Equal(t, lost.Status().StoreID, s.Status().StoreID)
+			require.EqualValues(t, 2, s.Status().Epoch)
+			requireServed(t, s)
+			write(t, s, "new", 1)
+			requireShipped(t, s)
+
+			// The machine was not lost after all. What it publishes does not
+			// count, and it says so.
+			if err := snapshotCache(lost).SetSnapshot(t.Context(), "late", clusters(t, "1", cluster("late"))); err != nil {
+				require.ErrorIs(t, err, xdswal.ErrFenced)
+			}
+			requireFenced(t, lost)
+			err := snapshotCache(lost).SetSnapshot(t.Context(), "later", clusters(t, "1", cluster("later")))
+			require.ErrorIs(t, err, xdswal.ErrFenced)
+			require.ErrorContains(t, err, "epoch 2 was claimed")
+			requireServed(t, lost)
+			_, err = lost.Compact(t.Context())
+			require.NoError(t, err)
+			closeStore(t, lost)
+			require.Equal(t, s.State().Digest(), restored(t, b))
+			closeStore(t, s)
+		})
+	}
+}
+
+// A restart prefers what is local, and asks the backend for no snapshot.
+func TestTakeoverLocal(t *testing.T) {
+	b := &backendtest.Faulty{Backend: backendtest.NewMemory()}
+	dir := t.TempDir()
+	for opening := 1; opening <= 4; opening++ {
+		b.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+			if op == backendtest.OpGet && strings.HasPrefix(key, "snapshots/") {
+				return backendtest.FailAbsent
+			}
+			return backendtest.None
+		}
+		s := openStore(t, in(dir, fast(b)))
+		require.EqualValues(t, opening, s.Status().Epoch)
+		require.EqualValues(t, 3*(opening-1), s.State().Sequence())
+		for i := range 3 {
+			write(t, s, nodeName(i), opening)
+		}
+		requireServed(t, s)
+		closeStore(t, s)
+		requireRestores(t, b.Backend, s.State().Digest())
+	}
+}
+
+// requireRestores checks what a backend yields, and leaves it as it is.
+func requireRestores(t testing.TB, b backends.Backend, want [32]byte) {
+	t.Helper()
+	s, err := xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: b})
+	require.NoError(t, err)
+	require.Equal(t, want, s.State().Digest())
+	closeStore(t, s)
+}
+
+// A machine that comes back after another one took over has stale data. It is
+// set aside, and kept.
+func TestTakeoverStale(t *testing.T) {
+	b := backendtest.NewMemory()
+	dir := t.TempDir()
+	a := openStore(t, in(dir, fast(b)))
+	write(t, a, "a", 1)
+	closeStore(t, a)
+
+	other := openStore(t, fast(b))
+	write(t, other, "b", 1)
+	closeStore(t, other)
+
+	// Its updates since are of no branch that counts.
+	stale := openStore(t, xdswal.Options{Dir: dir})
+	write(t, stale, "stale", 1)
+	closeStore(t, stale)
+
+	s := openStore(t, in(dir, fast(b)))
+	require.Equal(t, other.State().Digest(), s.State().Digest())
+	require.EqualValues(t, 3, s.Status().Epoch)
+	aside, err := filepath.Glob(filepath.Join(dir, "superseded-*"))
+	require.NoError(t, err)
+	require.Len(t, aside, 1)
+	closeStore(t, s)
+
+	kept := openStore(t, xdswal.Options{Dir: aside[0]})
+	require.Equal(t, stale.State().Digest(), kept.State().Digest())
+	closeStore(t, kept)
+}
+
+// Two directories of different stores cannot share a backend.
+func TestTakeoverForeign(t *testing.T) {
+	b := backendtest.NewMemory()
+	a := openStore(t, fast(b))
+	write(t, a, "a", 1)
+	closeStore(t, a)
+
+	dir := t.TempDir()
+	other := openStore(t, xdswal.Options{Dir: dir})
+	write(t, other, "b", 1)
+	closeStore(t, other)
+	before := files(t, dir)
+	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
+	require.ErrorIs(t, err, xdswal.ErrForeign)
+	require.ErrorContains(t, err, "give each store a backend prefix of its own")
+	require.Equal(t, before, files(t, dir))
+}
+
+// outage makes all calls of a backend fail while it lasts.
+type outage struct {
+	*backendtest.Faulty
+	lasts atomic.Bool
+}
+
+func newOutage(b backends.Backend) *outage {
+	o := &outage{Faulty: &backendtest.Faulty{Backend: b}}
+	o.Fault = func(backendtest.Op, string) backendtest.Fault {
+		if o.lasts.Load() {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}
+	return o
+}
+
+// A backend that cannot be reached at start is no reason to serve nothing.
+func TestTakeoverUnreachable(t *testing.T) {
+	b := newOutage(backendtest.NewMemory())
+	dir := t.TempDir()
+	b.lasts.Store(true)
+	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
+	require.ErrorIs(t, err, backendtest.ErrInjected, "nothing is local")
+	require.ErrorContains(t, err, "no telling what the newest configuration is")
+	b.lasts.Store(false)
+
+	s := openStore(t, in(dir, fast(b)))
+	write(t, s, "a", 1)
+	closeStore(t, s)
+
+	b.lasts.Store(true)
+	opt := in(dir, fast(b))
+	opt.RequireBackend = true
+	_, err = xdswal.Open(t.Context(), opt)
+	require.ErrorIs(t, err, backendtest.ErrInjected)
+
+	// Twice, so that the epoch which could not be claimed is taken up again.
+	for i := range 2 {
+		s = openStore(t, in(dir, fast(b)))
+		require.EqualValues(t, 2, s.Status().Epoch)
+		require.False(t, s.Status().Shipper.Claimed)
+		write(t, s, "b", i)
+		_, err = s.Compact(t.Context())
+		require.NoError(t, err)
+		if i == 0 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			require.Error(t, s.Close(ctx))
+			cancel()
+		}
+	}
+	require.Eventually(t, func() bool { return s.Status().Shipper.Err != nil }, timeout, time.Millisecond)
+	b.lasts.Store(false)
+	requireShipped(t, s)
+	require.True(t, s.Status().Shipper.Claimed)
+	require.NoError(t, s.Status().Shipper.Err)
+	digest := s.State().Digest()
+	closeStore(t, s)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// Another store takes over while the backend cannot be reached from here.
+func TestTakeoverUnreachableAndFenced(t *testing.T) {
+	memory := backendtest.NewMemory()
+	b := newOutage(memory)
+	dir := t.TempDir()
+	s := openStore(t, in(dir, fast(b)))
+	write(t, s, "a", 1)
+	closeStore(t, s)
+
+	b.lasts.Store(true)
+	s = openStore(t, in(dir, fast(b)))
+	write(t, s, "here", 1)
+	other := openStore(t, fast(memory))
+	write(t, other, "there", 1)
+	requireShipped(t, other)
+	b.lasts.Store(false)
+	requireFenced(t, s)
+	closeStore(t, s)
+	digest := other.State().Digest()
+	closeStore(t, other)
+	require.Equal(t, digest, restored(t, memory))
+}
+
+// Of many stores that start at once on one backend, one is its writer, however
+// they interleave, and what it acknowledges is what a restore yields.
+func TestTakeoverRace(t *testing.T) {
+	b := backendtest.NewMemory()
+	first := openStore(t, fast(b))
+	write(t, first, "a", 1)
+	requireShipped(t, first)
+
+	const racers = 16
+	stores := make([]*xdswal.Store, racers)
+	errs := make([]error, racers)
+	dirs := make([]string, racers)
+	for i := range racers {
+		dirs[i] = t.TempDir()
+	}
+	var wg sync.WaitGroup
+	for i := range racers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			stores[i], errs[i] = xdswal.Open(context.Background(), in(dirs[i], fast(b)))
+		}()
+	}
+	wg.Wait()
+	epochs := map[uint64]int{}
+	var newest *xdswal.Store
+	for i, s := range stores {
+		if errs[i] != nil {
+			require.ErrorIs(t, errs[i], xdswal.ErrFenced)
+			continue
+		}
+		epochs[s.Status().Epoch]++
+		if newest == nil || s.Status().Epoch > newest.Status().Epoch {
+			newest = s
+		}
+	}
+	require.NotNil(t, newest)
+	for epoch, n := range epochs {
+		require.Equal(t, 1, n, "epoch %d", epoch)
+	}
+	write(t, newest, "winner", 1)
+	requireShipped(t, newest)
+	for i, s := range stores {
+		if s == nil || s == newest {
+			continue
+		}
+		if err := snapshotCache(s).SetSnapshot(context.Background(), "loser", clusters(t, "1", cluster(fmt.Sprint(i)))); err != nil {
+			require.ErrorIs(t, err, xdswal.ErrFenced)
+		}
+		requireFenced(t, s)
+		closeStore(t, s)
+	}
+	digest := newest.State().Digest()
+	closeStore(t, newest)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// between calls a function once, before the first Put of an epoch.
+type between struct {
+	backends.Backend
+	fn func()
+}
+
+func (b *between) Put(ctx context.Context, key string, body io.ReadSeeker) error {
+	if fn := b.fn; fn != nil && strings.HasPrefix(key, "epochs/") {
+		b.fn = nil
+		fn()
+	}
+	return b.Backend.Put(ctx, key, body)
+}
+
+// What the writer before publishes, and is told to be shipped, until the moment
+// of the claim is not lost.
+func TestTakeoverWhileShipping(t *testing.T) {
+	for _, snapshots := range []bool{false, true} {
+		t.Run(fmt.Sprint("snapshots ", snapshots), func(t *testing.T) {
+			memory := backendtest.NewMemory()
+			before := openStore(t, fast(memory))
+			write(t, before, "a", 1)
+			requireShipped(t, before)
+
+			b := &between{Backend: memory}
+			b.fn = func() {
+				for i := range 3 {
+					write(t, before, "in between", i)
+				}
+				if snapshots {
+					_, err := before.Compact(t.Context())
+					require.NoError(t, err)
+				}
+				requireShipped(t, before)
+			}
+			s := openStore(t, fast(b))
+			require.Equal(t, before.State().Digest(), s.State().Digest())
+			requireServed(t, s)
+			// The first claim was given up.
+			require.EqualValues(t, 3, s.Status().Epoch)
+			write(t, s, "b", 1)
+			requireShipped(t, s)
+			digest := s.State().Digest()
+			closeStore(t, s)
+			require.Equal(t, digest, restored(t, memory))
+			_ = snapshotCache(before).SetSnapshot(t.Context(), "late", clusters(t, "1", cluster("late")))
+			requireFenced(t, before)
+		})
+	}
+}
+
+// A takeover that fails at any call, before or after that took effect, has not
+// lost anything when it is tried again, with the same directory or another; not
+// even what the writer before has shipped in the meantime.
+func TestTakeoverInterrupted(t *testing.T) {
+	for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
+		for call := 1; ; call++ {
+			memory := backendtest.NewMemory()
+			before := openStore(t, fast(memory))
+			write(t, before, "a", 1)
+			requireShipped(t, before)
+
+			var calls atomic.Int64
+			b := &backendtest.Faulty{Backend: memory, Fault: func(backendtest.Op, string) backendtest.Fault {
+				if calls.Add(1) == int64(call) {
+					return fault
+				}
+				return backendtest.None
+			}}
+			dir := t.TempDir()
+			opt := in(dir, fast(b))
+			// All calls are the takeover's.
+			opt.ShipInterval, opt.DisableSnapshots = -1, true
+			s, err := xdswal.Open(t.Context(), opt)
+			if err == nil {
+				closeStore(t, s)
+				if calls.Load() < int64(call) {
+					closeStore(t, before)
+					require.Greater(t, call, 5)
+					break
+				}
+			}
+			if before.Status().Shipper.Fenced == nil {
+				// It may learn of the takeover by this very update.
+				_ = snapshotCache(before).SetSnapshot(t.Context(), "in between", clusters(t, "1", cluster("c")))
+			}
+			require.Eventually(t, func() bool {
+				st := before.Status().Shipper
+				return st.Fenced != nil || st.Shipped == before.State().Sequence()
+			}, timeout, time.Millisecond)
+			shipped := before.Status().Shipper.Shipped
+
+			s, err = xdswal.Open(t.Context(), in(dir, fast(memory)))
+			require.NoError(t, err, "fault %d at call %d", fault, call)
+			require.GreaterOrEqual(t, s.State().Sequence(), shipped, "fault %d at call %d", fault, call)
+			write(t, s, "b", 1)
+			digest := s.State().Digest()
+			closeStore(t, s)
+			closeStore(t, before)
+			require.Equal(t, digest, restored(t, memory), "fault %d at call %d", fault, call)
+		}
+	}
+}
+
+// An update that was journaled and not shipped is shipped by the next process.
+func TestTakeoverShipsWhatWasLeft(t *testing.T) {
+	b := newOutage(backendtest.NewMemory())
+	dir := t.TempDir()
+	s := openStore(t, in(dir, fast(b)))
+	write(t, s, "a", 1)
+	requireShipped(t, s)
+	b.lasts.Store(true)
+	for i := range 10 {
+		write(t, s, "b", i)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	require.Error(t, s.Close(ctx))
+	b.lasts.Store(false)
+
+	opt := in(dir, fast(b))
+	opt.DisableSnapshots = true
+	s = openStore(t, opt)
+	requireShipped(t, s)
+	digest := s.State().Digest()
+	closeStore(t, s)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// With FailOpen a fenced store goes on for itself.
+func TestFencedFailOpen(t *testing.T) {
+	b := backendtest.NewMemory()
+	opt := fast(b)
+	opt.FailOpen = true
+	s := openStore(t, opt)
+	write(t, s, "a", 1)
+	requireShipped(t, s)
+	other := openStore(t, fast(b))
+	write(t, s, "a", 2)
+	requireFenced(t, s)
+	write(t, s, "a", 3)
+	require.EqualValues(t, 3, s.State().Sequence())
+	digest := other.State().Digest()
+	closeStore(t, s)
+	closeStore(t, other)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// A backend that loses all it had gets it again.
+func TestBackendEmptied(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, in(dir, fast(backendtest.NewMemory())))
+	write(t, s, "a", 1)
+	closeStore(t, s)
+	b := backendtest.NewMemory()
+	s = openStore(t, in(dir, fast(b)))
+	write(t, s, "a", 2)
+	requireShipped(t, s)
+	digest := s.State().Digest()
+	closeStore(t, s)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// A directory whose files are gone is made good from the backend.
+func TestTakeoverLocalDamaged(t *testing.T) {
+	b := backendtest.NewMemory()
+	dir := t.TempDir()
+	s := openStore(t, in(dir, fast(b)))
+	for i := range 10 {
+		write(t, s, nodeName(i), i)
+	}
+	closeStore(t, s)
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "journal")))
+	require.NoError(t, os.RemoveAll(filepath.Join(dir, "snapshots")))
+	again := openStore(t, in(dir, fast(b)))
+	require.Equal(t, s.State().Digest(), again.State().Digest())
+	write(t, again, "more", 1)
+	requireShipped(t, again)
+	closeStore(t, again)
+	require.Equal(t, again.State().Digest(), restored(t, b))
+}
+
+// The listing of a backend tells of the newest writer, for people too.
+func TestEpochRecord(t *testing.T) {
+	b := backendtest.NewMemory()
+	s := openStore(t, fast(b))
+	write(t, s, "a", 1)
+	closeStore(t, s)
+	r, err := catalog.List(t.Context(), b)
+	require.NoError(t, err)
+	e, ok := r.Newest()
+	require.True(t, ok)
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	require.Equal(t, host, e.Host)
+	require.Equal(t, s.Status().StoreID, e.StoreID)
+	require.WithinDuration(t, time.Now(), e.Claimed, time.Minute)
+	require.Equal(t, event.Sequence(0), e.Sequence)
+}
+
+// gate holds batches back until it is opened.
+func gate(b backends.Backend) (*backendtest.Faulty, *atomic.Bool) {
+	open := new(atomic.Bool)
+	return &backendtest.Faulty{Backend: b, Fault: func(op backendtest.Op, key string) backendtest.Fault {
+		if op == backendtest.OpPut && strings.HasPrefix(key, "events/") && !open.Load() {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}}, open
+}
+
+// overtaken returns a store whose snapshot of event 5 was shipped before the
+// batch that begins at event 1, and that has three events more.
+func overtaken(t testing.TB, b backends.Backend) *xdswal.Store {
+	t.Helper()
+	s := openStore(t, fast(b))
+	for i := range 5 {
+		write(t, s, "a", i)
+	}
+	_, err := s.Compact(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return s.Status().Shipper.Snapshot == 5 }, timeout, time.Millisecond)
+	for i := range 3 {
+		write(t, s, "b", i)
+	}
+	return s
+}
+
+// A batch that is shipped between survey and claim may begin before the end of
+// what was restored: behind a snapshot that has overtaken it.
+func TestTakeoverBatchBehindSnapshot(t *testing.T) {
+	memory := backendtest.NewMemory()
+	held, open := gate(memory)
+	before := overtaken(t, held)
+	b := &between{Backend: memory, fn: func() {
+		open.Store(true)
+		requireShipped(t, before)
+	}}
+	s := openStore(t, fast(b))
+	require.Equal(t, before.State().Digest(), s.State().Digest())
+	closeStore(t, s)
+	require.Equal(t, s.State().Digest(), restored(t, memory))
+}
+
+// Or in the next epoch of a writer that could not look into the newest batch, and
+// ships it once more.
+func TestTakeoverBatchShippedAgain(t *testing.T) {
+	memory := backendtest.NewMemory()
+	dir := t.TempDir()
+	held, open := gate(memory)
+	s := openStore(t, in(dir, fast(held)))
+	for i := range 5 {
+		write(t, s, "a", i)
+	}
+	open.Store(true)
+	requireShipped(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, s.Close(ctx), "so that no snapshot is shipped")
+
+	open.Store(false)
+	away := newOutage(held)
+	away.lasts.Store(true)
+	before := openStore(t, in(dir, fast(away)))
+	for i := range 3 {
+		write(t, before, "b", i)
+	}
+	away.lasts.Store(false)
+	require.Eventually(t, func() bool { return before.Status().Shipper.Claimed }, timeout, time.Millisecond)
+
+	b := &between{Backend: memory, fn: func() {
+		open.Store(true)
+		requireShipped(t, before)
+	}}
+	next := openStore(t, fast(b))
+	require.Equal(t, before.State().Digest(), next.State().Digest())
+	closeStore(t, next)
+	require.Equal(t, next.State().Digest(), restored(t, memory))
+}
+
+// Nothing is behind once it turns out that the backend has it all.
+func TestBehindSince(t *testing.T) {
+	b := newOutage(backendtest.NewMemory())
+	dir := t.TempDir()
+	s := openStore(t, in(dir, fast(b)))
+	write(t, s, "a", 1)
+	closeStore(t, s)
+	b.lasts.Store(true)
+	s = openStore(t, in(dir, fast(b)))
+	require.False(t, s.Status().Shipper.BehindSince.IsZero(), "it is not known")
+	b.lasts.Store(false)
+	require.Eventually(t, func() bool { return s.Status().Shipper.BehindSince.IsZero() }, timeout, time.Millisecond)
+	closeStore(t, s)
+}

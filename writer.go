@@ -1,0 +1,232 @@
+package xdswal
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/replay"
+)
+
+// writer is what makes a store durable: its directory, the journal, and what
+// runs beside the updates.
+type writer struct {
+	opt      *Options
+	log      *eventLog
+	lock     *durable.LockFile
+	journal  *journal.Journal
+	compact  *compactor.Compactor // nil where there are no snapshots
+	ship     *shipper.Shipper     // nil without a backend
+	restored replay.Result
+
+	stop context.CancelFunc // of recovery
+	work sync.WaitGroup
+
+	metaMu sync.Mutex
+	meta   metadata
+}
+
+// openWriter takes over a data directory, and the backend with it.
+func (s *Store) openWriter(ctx context.Context) (w *writer, err error) {
+	w = &writer{opt: &s.opt, log: s.log, stop: func() {}}
+	defer func() {
+		if err != nil {
+			w.abandon()
+			w = nil
+		}
+	}()
+	last, known, err := w.lockDirectory()
+	if err != nil {
+		return w, err
+	}
+	t := takeover{opt: &s.opt}
+	if err := t.survey(ctx, last, known); err != nil {
+		return w, err
+	}
+	if err := w.openJournal(); err != nil {
+		return w, err
+	}
+	err = t.restore(ctx, replayJournal{w.journal})
+	w.restored = t.result
+	if err != nil {
+		return w, err
+	}
+	if err := t.begin(ctx); err != nil {
+		return w, err
+	}
+	return w, w.begin(&t) //nolint:contextcheck // What it starts outlives the opening.
+}
+
+// lockDirectory makes the data directory this process's, and reads what it says
+// of itself.
+func (w *writer) lockDirectory() (metadata, bool, error) {
+	dir := w.opt.Dir
+	// A directory of a newer format is refused before anything is changed.
+	if _, _, err := readMetadata(dir); err != nil {
+		return metadata{}, false, err
+	}
+	if err := durable.MkdirAll(dir); err != nil {
+		return metadata{}, false, err
+	}
+	var err error
+	if w.lock, err = durable.Lock(filepath.Join(dir, lockFile)); err != nil {
+		return metadata{}, false, err
+	}
+	// Whoever had the lock may have been a newer xdswal.
+	return readMetadata(dir)
+}
+
+func (w *writer) openJournal() (err error) {
+	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
+		return err
+	}
+	w.journal, err = journal.Open(filepath.Join(w.opt.Dir, journalDir), w.opt.journal(w.log))
+	return err
+}
+
+// begin takes updates from the end of what was restored on, and starts what runs
+// beside them.
+func (w *writer) begin(t *takeover) error {
+	w.meta, w.restored = t.meta, t.result
+	w.log.state.Store(t.state)
+	if err := w.journal.Advance(t.state.Sequence()+1, t.state.Time()); err != nil {
+		return err
+	}
+	w.logRestored()
+	if err := w.newCompactor(); err != nil {
+		return err
+	}
+	if err := w.newShipper(t); err != nil {
+		return err
+	}
+	w.log.grown = w.grown
+	w.log.journal.Store(w.journal)
+	w.start(t)
+	return nil
+}
+
+func (w *writer) newCompactor() (err error) {
+	if w.opt.DisableSnapshots {
+		return nil
+	}
+	opt := w.opt.compactor(w.meta, w.restored)
+	if w.opt.Backend != nil {
+		opt.Written = func() { w.ship.SnapshotWritten() }
+		opt.Shipped = func() event.Sequence { return w.ship.Shipped() }
+	}
+	w.compact, err = compactor.New(w.log.State, compactedJournal{w.journal, w.opt.MaxJournalBytes}, opt)
+	return err
+}
+
+func (w *writer) newShipper(t *takeover) (err error) {
+	if w.opt.Backend == nil {
+		return nil
+	}
+	opt := w.opt.shipper(replayJournal{w.journal})
+	opt.Epoch, opt.Weak, opt.Shipped = t.meta.claim(), t.weak, t.result.ShippedTo
+	if t.claimed {
+		opt.Remote = t.remote
+	}
+	if w.compact != nil {
+		opt.Snapshots = w.compact.Snapshots
+	}
+	opt.Claimed, opt.Fenced = w.claimed, w.fenced
+	w.ship, err = shipper.New(opt)
+	return err
+}
+
+// start starts what runs beside the updates.
+func (w *writer) start(t *takeover) {
+	snapshot := func(context.Context) (event.Sequence, error) { return 0, errors.New("snapshots are disabled") }
+	if w.compact != nil {
+		snapshot = w.compact.Compact
+		w.compact.Start()
+	}
+	if w.ship != nil {
+		w.ship.Start()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop = cancel
+	w.work.Add(1)
+	go func() {
+		defer w.work.Done()
+		if (t.fresh || t.result.Shipped > 0) && t.state.Sequence() > 0 && w.compact != nil {
+			// What came from the backend is in no local file yet, unless it was
+			// a snapshot alone. If this fails, status and log say so, and the
+			// backend has it.
+			_, _ = w.compact.Compact(ctx)
+		}
+		w.log.recoverLoop(ctx, snapshot)
+	}()
+}
+
+// grown tells compactor and shipper of a commit.
+func (w *writer) grown(info journal.CommitInfo) {
+	if w.compact != nil {
+		w.compact.Committed(info.Events, info.Bytes)
+	}
+	if w.ship != nil {
+		w.ship.Committed(info.Last)
+	}
+}
+
+// claimed notes that the backend knows of the epoch.
+func (w *writer) claimed() error {
+	w.metaMu.Lock()
+	defer w.metaMu.Unlock()
+	w.meta.Claimed = true
+	return writeMetadata(w.opt.Dir, w.meta)
+}
+
+func (w *writer) fenced(err error) { w.log.fence(err) }
+
+func (w *writer) logRestored() {
+	r := w.restored
+	for _, skipped := range r.Skipped {
+		w.opt.Logger.Warn("snapshot was passed over", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
+	}
+	w.opt.Logger.Info("restored", "sequence", uint64(r.Sequence), "snapshot", r.Snapshot, "source", r.Source,
+		"events", r.Events, "shipped", r.Shipped, "nodes", r.Nodes, "resources", r.Resources, "bytes", r.Bytes, "duration", r.Duration, "epoch", w.meta.Epoch)
+}
+
+// abandon closes what a failed opening had opened.
+func (w *writer) abandon() {
+	if w.journal != nil {
+		_ = w.journal.Close()
+	}
+	if w.lock != nil {
+		_ = w.lock.Unlock()
+	}
+}
+
+// close closes the writer. The log is closed already.
+func (w *writer) close(ctx context.Context) error {
+	w.stop()
+	if w.compact != nil {
+		w.compact.Stop()
+	}
+	w.work.Wait()
+	if w.ship != nil {
+		w.ship.Stop()
+	}
+	errs := []error{w.journal.Close()}
+	if w.compact != nil {
+		errs = append(errs, w.compact.Close(ctx))
+	}
+	if w.ship != nil {
+		errs = append(errs, w.ship.Close(ctx))
+	}
+	if errors.Join(errs...) == nil && w.log.health() == nil {
+		w.metaMu.Lock()
+		w.meta.Sequence = w.log.State().Sequence()
+		errs = append(errs, writeMetadata(w.opt.Dir, w.meta))
+		w.metaMu.Unlock()
+	}
+	return errors.Join(append(errs, w.lock.Unlock())...)
+}
