@@ -30,6 +30,20 @@ type status struct {
 		Seq   uint64
 		Error string
 	}
+	Backend struct {
+		Location string
+		Epoch    uint64
+		Claimed  bool
+		Shipped  uint64
+		Snapshot uint64
+		Error    string
+		Fenced   string
+	}
+	Follower struct {
+		Epoch      uint64
+		LagSeconds float64 `json:"lag_seconds"`
+		Error      string
+	}
 	Restored struct {
 		Source      string
 		SnapshotSeq uint64 `json:"snapshot_seq"`

@@ -181,6 +181,22 @@ func (d *daemon) await(what string) {
 	d.http.CloseIdleConnections()
 }
 
+// loseMachine deletes what a machine that is lost takes with it.
+func (d *daemon) loseMachine() {
+	d.t.Helper()
+	require.NoError(d.t, os.RemoveAll(d.dir))
+}
+
+// awaitShipped waits until the backend, if there is one, has all that was
+// acknowledged.
+func (d *daemon) awaitShipped() {
+	d.t.Helper()
+	require.Eventually(d.t, func() bool {
+		s := d.status()
+		return s.Backend.Location == "" || s.Backend.Shipped >= s.Seq
+	}, patience, 5*time.Millisecond)
+}
+
 func (d *daemon) logged() []byte {
 	log, err := os.ReadFile(d.log.Name())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

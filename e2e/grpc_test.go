@@ -14,6 +14,8 @@ import (
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/internal/s3test"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -28,18 +30,29 @@ const (
 // daemon is killed and restarted and its data source is gone: no call fails,
 // and new clients are served from what was restored.
 func TestGRPCGo(t *testing.T) {
-	runGRPC(t, 3, func() *exec.Cmd {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), helperEnv+"="+grpcTarget)
-		return cmd
-	})
+	runGRPC(t, 3, grpcGo, func(*daemon) {})
 }
 
-// runGRPC restarts the daemon under clients that the function makes.
-func runGRPC(t *testing.T, restarts int, client func() *exec.Cmd) {
+// TestGRPCGoMachineLost is TestGRPCGo with a data directory that is gone each
+// time: the daemon comes back from S3 alone.
+func TestGRPCGoMachineLost(t *testing.T) {
+	server := s3test.Start(t)
+	server.Setenv(t)
+	runGRPC(t, 2, grpcGo, (*daemon).loseMachine, "--backend", server.URL("fleet"))
+}
+
+func grpcGo() *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), helperEnv+"="+grpcTarget)
+	return cmd
+}
+
+// runGRPC restarts the daemon under clients that the function makes, and calls
+// the other one while it is down.
+func runGRPC(t *testing.T, restarts int, client func() *exec.Cmd, down func(*daemon), flags ...string) {
 	first, second := startBackend(t), startBackend(t)
 	resources := resourceDir(t, first)
-	d := newDaemon(t, "--resources", resources)
+	d := newDaemon(t, append(flags, "--resources", resources)...)
 	d.start()
 	held := startGRPC(t, d, client())
 	held.await("calls to the first server", func(s callStats) bool { return s.ByPeer[first] >= 20 })
@@ -52,7 +65,9 @@ func runGRPC(t *testing.T, restarts int, client func() *exec.Cmd) {
 		require.NotZero(t, countServed(before[node]), node)
 	}
 	for i := range restarts {
+		d.awaitShipped()
 		d.kill()
+		down(d)
 		if i == 0 {
 			require.NoError(t, os.RemoveAll(resources))
 		}

@@ -17,7 +17,7 @@ func TestGRPCJS(t *testing.T) {
 	node, dir := installGRPCJS(t)
 	runGRPC(t, 2, func() *exec.Cmd {
 		return exec.Command(node, filepath.Join(dir, "client.js"), grpcTarget)
-	})
+	}, func(*daemon) {})
 }
 
 // installGRPCJS installs the pinned packages, which takes the npm registry. It
