@@ -17,6 +17,10 @@ help: ## List the targets
 run: ## Serve the quickstart's resources: xDS on :18000, admin on :19000, data in .xdswal
 	$(GO) run ./cmd/xdswal serve --dir .xdswal/data --backend file://$(CURDIR)/.xdswal/backend --resources examples/quickstart/resources
 
+.PHONY: run-s3
+run-s3: build ## The same with an S3 server on this machine: delete .xdswal/data while it is down, and it comes back
+	scripts/run-s3 bin/xdswal serve --dir .xdswal/data --backend S3_URL --resources examples/quickstart/resources
+
 .PHONY: build
 build: ## Build bin/xdswal
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/xdswal ./cmd/xdswal
