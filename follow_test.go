@@ -182,7 +182,7 @@ func TestPromote(t *testing.T) {
 	require.NoError(t, f.Promote(t.Context()))
 	require.NoError(t, f.Promote(t.Context()), "it is the writer already")
 	require.Equal(t, w.State().Digest(), f.State().Digest())
-	require.EqualValues(t, 2, f.Status().Epoch)
+	require.EqualValues(t, 3, f.Status().Epoch)
 	require.Nil(t, f.Status().Follower)
 
 	// Updates go through the caches that were there, to clients that were.

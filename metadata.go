@@ -44,8 +44,8 @@ type metadata struct {
 	ParentToken string         `json:"parent_token,omitempty"`
 	From        event.Sequence `json:"from,omitempty"`
 	Claimed     bool           `json:"claimed,omitempty"`
-	// Inherited is set if the parent is another directory's epoch. Until the
-	// claim is settled, that writer may publish more.
+	// Inherited is set if the parent is not an epoch of this directory's: until
+	// the claim is made, what it holds is nobody's.
 	Inherited bool `json:"inherited,omitempty"`
 	// Sequence is the newest event that was durable when the store was last
 	// opened or closed. A restore that does not reach it has lost events, even
@@ -121,12 +121,22 @@ func (m metadata) next(seq event.Sequence) metadata {
 
 // claim returns the epoch as the backend is to know it.
 func (m metadata) claim() catalog.Epoch {
-	host, _ := os.Hostname() // for people
-	return catalog.Epoch{
+	return signed(catalog.Epoch{
 		Number: m.Epoch, Parent: m.Parent, ParentToken: m.ParentToken, Sequence: m.From,
-		StoreID: m.StoreID, Token: m.Token, Host: host, Claimed: time.Now().UTC().Round(time.Millisecond),
-	}
+		StoreID: m.StoreID, Token: m.Token,
+	})
 }
+
+// signed returns an epoch with what tells people who claimed it.
+func signed(e catalog.Epoch) catalog.Epoch {
+	e.Host, _ = os.Hostname()
+	e.Claimed = time.Now().UTC().Round(time.Millisecond)
+	return e
+}
+
+// unsettled reports whether a takeover from another machine did not come so far
+// that the directory served anything.
+func (m metadata) unsettled() bool { return m.Inherited && !m.Claimed }
 
 // leads reports whether a directory holds what the newest writer of a backend
 // has written: that writer is the one whose directory it is. An error is about
@@ -134,6 +144,9 @@ func (m metadata) claim() catalog.Epoch {
 func (m metadata) leads(b backends.Backend, newest catalog.Epoch) (bool, error) {
 	if newest.StoreID != m.StoreID {
 		return false, catalog.Foreign(b, newest.StoreID, m.StoreID)
+	}
+	if m.unsettled() {
+		return newest.Number == m.Epoch && newest.Token == m.Token, nil
 	}
 	last, token := m.Epoch, m.Token
 	if !m.Claimed && newest.Number != m.Epoch {

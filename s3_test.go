@@ -78,8 +78,7 @@ func TestS3Requests(t *testing.T) {
 	s := openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
 		"PUT":  3, // two of the probe, and the claim
-		"LIST": 7, // three before and after the claim, and one for crashed uploads
-		"GET":  1, // the epoch
+		"LIST": 4, // three of objects, and one of crashed uploads
 	})
 
 	const updates, snapshots = 60, 6
@@ -111,6 +110,16 @@ func TestS3Requests(t *testing.T) {
 		"PUT":  2, // one of the probe, which finds the object of the first time, and the claim
 		"LIST": 4,
 		"GET":  2, // the epoch before, and the newest batch
+	})
+	closeStore(t, s)
+
+	counter.Reset()
+	opt.Dir = t.TempDir()
+	s = openStore(t, opt)
+	requireRequests(t, &counter, map[string]int{
+		"PUT":  3, // one of the probe, the fence, and the claim
+		"LIST": 7, // once more after the fence
+		"GET":  8, // the epochs, twice; the snapshot; the newest batch, twice
 	})
 	closeStore(t, s)
 }

@@ -21,9 +21,9 @@ import (
 //	survey   list the backend; set local data aside if another writer has since
 //	         gone on from it
 //	restore  what is local, and what the backend has beyond it
+//	fence    if the writer before was another machine: claim an epoch that ends
+//	         its turn, list again, and restore what it published until then
 //	claim    write the next epoch into the data directory, then into the backend
-//	look     whether the writer before published more until it was claimed; then
-//	         restore that too, and claim the epoch after
 type takeover struct {
 	opt  *Options
 	meta metadata
@@ -42,9 +42,7 @@ type takeover struct {
 
 // survey lists the backend and decides whether what is local counts.
 func (t *takeover) survey(ctx context.Context, last metadata, known bool) error {
-	// A takeover that was not settled has served nothing: it begins anew.
-	unsettled := known && last.Inherited && !last.Claimed
-	t.meta, t.fresh = last, !known || unsettled
+	t.meta, t.fresh = last, !known || last.unsettled()
 	if t.opt.Backend == nil {
 		return nil
 	}
@@ -52,21 +50,18 @@ func (t *takeover) survey(ctx context.Context, last metadata, known bool) error 
 		return err
 	}
 	newest, ok := t.remote.Newest()
-	switch {
-	case !ok:
+	if !ok {
 		return nil // nobody has taken it over yet
-	case unsettled && newest.Token == last.Token:
-		// The claim was made, and what the writer before has published until
-		// then was not looked at.
-		t.remote = t.remote.Before(last.Parent + 1)
-	case !t.fresh:
+	}
+	if known {
 		leads, err := t.meta.leads(t.opt.Backend, newest)
 		if err != nil {
 			return err
 		}
-		// A crash may have come between the claim and the note of it.
-		t.meta.Claimed = t.meta.Claimed || (leads && newest.Number == t.meta.Epoch)
 		if leads {
+			// A crash may have come between the claim and the note of it.
+			t.meta.Claimed = t.meta.Claimed || newest.Number == t.meta.Epoch
+			t.fresh = false
 			return nil
 		}
 	}
@@ -196,6 +191,9 @@ func (t *takeover) restore(ctx context.Context, j replay.Journal) error {
 // begin makes the next epoch the directory's, and claims it.
 func (t *takeover) begin(ctx context.Context) error {
 	if t.fresh {
+		if err := t.fence(ctx); err != nil {
+			return err
+		}
 		t.meta = newDirectory(t.remote, catalog.Epoch{Number: t.result.Epoch, StoreID: t.result.StoreID})
 		t.meta.From = t.state.Sequence()
 	}
@@ -206,9 +204,15 @@ func (t *takeover) begin(ctx context.Context) error {
 	if t.remote == nil {
 		return nil
 	}
-	err := t.claim(ctx)
-	if err == nil || ctx.Err() != nil || t.fresh || t.opt.RequireBackend ||
-		errors.Is(err, ErrFenced) || errors.Is(err, ErrForeign) {
+	err := t.remote.Claim(ctx, t.opt.Backend, t.meta.claim())
+	switch {
+	case err == nil:
+		t.claimed, t.meta.Claimed = true, true
+		return writeMetadata(t.opt.Dir, t.meta)
+	case t.fresh && errors.Is(err, ErrFenced):
+		// The directory is as if it had never been opened.
+		return errors.Join(err, os.Remove(filepath.Join(t.opt.Dir, metadataFile)))
+	case ctx.Err() != nil, t.fresh, t.opt.RequireBackend, errors.Is(err, ErrFenced), errors.Is(err, ErrForeign):
 		return err
 	}
 	// What is local leads, and has one who goes on trying.
@@ -216,47 +220,34 @@ func (t *takeover) begin(ctx context.Context) error {
 	return nil
 }
 
-// claims bounds how often an epoch is claimed because the writer before still
-// publishes: it learns of the first claim at its next publish.
-const claims = 5
-
-// claim claims the epoch, and has restored all that the writer before published.
-func (t *takeover) claim(ctx context.Context) error {
-	for try := 1; ; try++ {
-		if err := t.remote.Claim(ctx, t.opt.Backend, t.meta.claim()); err != nil {
-			return err
-		}
-		if !t.fresh {
-			break // the writer before was the process that had the directory
-		}
-		remote, err := catalog.List(ctx, t.opt.Backend)
-		if err != nil {
-			return err
-		}
-		if newest, _ := remote.Newest(); newest.Token != t.meta.Token {
-			return catalog.Fenced(newest)
-		}
-		// Not only what begins behind the state: a batch that a snapshot has
-		// overtaken, or that is shipped again, begins before its end.
-		t.remote = remote.Before(t.meta.Epoch)
-		if err := t.goOn(ctx); err != nil {
-			return err
-		}
-		if t.state.Sequence() == t.meta.From {
-			t.remote = remote
-			break
-		}
-		if try == claims {
-			return fmt.Errorf("claim epoch %d: the writer before goes on publishing, though it has been superseded %d times: stop it", t.meta.Epoch, try)
-		}
-		t.meta.Epoch++
-		t.meta.From, t.meta.Sequence, t.meta.Token = t.state.Sequence(), t.state.Sequence(), newToken()
-		if err := writeMetadata(t.opt.Dir, t.meta); err != nil {
-			return err
-		}
+// fence ends the turn of the writer before, which may be alive on another
+// machine, and restores what it has published until then. What comes later it
+// does not take for shipped, since it finds the epoch. Only when that is known
+// can the next epoch say where it goes on; and if this process ends before that,
+// all that was published counts.
+func (t *takeover) fence(ctx context.Context) error {
+	if t.remote == nil {
+		return nil
 	}
-	t.claimed, t.meta.Claimed = true, true
-	return writeMetadata(t.opt.Dir, t.meta)
+	newest, ok := t.remote.Newest()
+	if !ok {
+		return nil // there is none
+	}
+	e := signed(catalog.Epoch{
+		Number: t.remote.Next(), Parent: newest.Number, ParentToken: newest.Token, Fence: true,
+		StoreID: newest.StoreID, Token: newToken(),
+	})
+	if err := t.remote.Claim(ctx, t.opt.Backend, e); err != nil {
+		return err
+	}
+	var err error
+	if t.remote, err = catalog.List(ctx, t.opt.Backend); err != nil {
+		return err
+	}
+	if newest, _ := t.remote.Newest(); newest.Token != e.Token {
+		return catalog.Fenced(newest)
+	}
+	return t.goOn(ctx)
 }
 
 // goOn restores what the backend holds beyond the state.

@@ -132,6 +132,9 @@ func (w *writer) newShipper(t *takeover) (err error) {
 	opt.Epoch, opt.Weak, opt.Shipped = t.meta.claim(), t.weak, t.result.ShippedTo
 	if t.claimed {
 		opt.Remote = t.remote
+		if t.remote.Empty() {
+			opt.Shipped = 0 // it has lost what was read of it
+		}
 	}
 	if w.compact != nil {
 		opt.Snapshots = w.compact.Snapshots

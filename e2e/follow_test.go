@@ -70,7 +70,7 @@ func TestFollow(t *testing.T) {
 	// The old writer finds that it has been superseded, and takes over again.
 	writer.start()
 	requireSame(t, fetchAll(t, dial(t, follower), "a"), fetchAll(t, dial(t, writer), "a"))
-	require.EqualValues(t, 3, writer.status().Backend.Epoch)
+	require.EqualValues(t, 5, writer.status().Backend.Epoch)
 	writer.put("b", "4", everyType("b")...)
 	writer.awaitShipped()
 	require.Eventually(t, func() bool {

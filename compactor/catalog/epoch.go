@@ -28,13 +28,17 @@ type Epoch struct {
 	Format int `json:"format"`
 	// Number is the epoch, one more than the newest before it.
 	Number uint64 `json:"epoch"`
-	// Parent is the epoch that is continued and ParentToken the token of its
-	// writer, 0 and empty if there was none. It is the newest one before, unless
-	// that was given up right after it was claimed.
+	// Parent is the epoch before, which is continued, and ParentToken the token
+	// of its writer; 0 and empty if there was none.
 	Parent      uint64 `json:"parent"`
 	ParentToken string `json:"parent_token,omitempty"`
 	// Sequence is the last event of the parent that counts.
 	Sequence event.Sequence `json:"sequence"`
+	// Fence says that the epoch is there to supersede its parent alone: nothing
+	// is published in it, and all of the parent counts, Sequence or not. Whoever
+	// takes over from another machine claims one, looks what there is, and then
+	// claims the epoch to write in.
+	Fence bool `json:"fence,omitempty"`
 	// StoreID identifies the store whose events the backend holds.
 	StoreID string `json:"store_id"`
 	// Token is drawn by the writer, who knows its own claim by it.
@@ -147,6 +151,6 @@ func Fenced(by Epoch) error {
 	if by.Host != "" {
 		host = " on " + by.Host
 	}
-	return fmt.Errorf("%w: epoch %d was claimed%s at %s, from event %d on; stop one of the two, or give each a backend prefix of its own",
-		ErrFenced, by.Number, host, by.Claimed.UTC().Format(time.RFC3339), uint64(by.Sequence)+1)
+	return fmt.Errorf("%w: epoch %d was claimed%s at %s; stop one of the two, or give each a backend prefix of its own",
+		ErrFenced, by.Number, host, by.Claimed.UTC().Format(time.RFC3339))
 }

@@ -22,6 +22,7 @@ type simWriter struct {
 	epoch  catalog.Epoch
 	events []*event.Event // its journal
 	tail   int            // behind which its next batch begins
+	fence  bool           // it died before it could publish
 }
 
 // sim is a backend with writers that come and go, and the oracle: what counts.
@@ -82,12 +83,34 @@ func (s *sim) put(key string, content []byte) {
 }
 
 func (s *sim) claim(r *catalog.Remote, w *simWriter, parent catalog.Epoch) {
-	w.epoch = catalog.Epoch{
-		Number: r.Next(), Parent: parent.Number, ParentToken: parent.Token, Sequence: event.Sequence(len(w.events)),
-		StoreID: storeID, Token: fmt.Sprint("token-", s.rng.Uint64()),
-	}
+	w.epoch = s.epoch(r, parent)
+	w.epoch.Sequence = event.Sequence(len(w.events))
 	s.note("writer %d claims epoch %d with parent %d from event %d on", w.id, w.epoch.Number, parent.Number, len(w.events))
 	require.NoError(s.t, r.Claim(s.t.Context(), s.b, w.epoch))
+}
+
+func (s *sim) epoch(r *catalog.Remote, parent catalog.Epoch) catalog.Epoch {
+	return catalog.Epoch{
+		Number: r.Next(), Parent: parent.Number, ParentToken: parent.Token,
+		StoreID: storeID, Token: fmt.Sprint("token-", s.rng.Uint64()),
+	}
+}
+
+// fence ends the turn of the writer, who learns of it when it publishes next.
+func (s *sim) fence() {
+	r := list(s.t, s.b)
+	newest, ok := r.Newest()
+	require.True(s.t, ok)
+	if s.rng.IntN(2) == 0 && !s.writer().fence {
+		s.commit(s.writer())
+		s.publish(s.writer()) // listed too early to be seen
+	}
+	e := s.epoch(r, newest)
+	e.Fence = true
+	s.note("epoch %d fences epoch %d", e.Number, newest.Number)
+	require.NoError(s.t, r.Claim(s.t.Context(), s.b, e))
+	// Nothing is published in it.
+	s.writers = append(s.writers, &simWriter{id: s.writer().id + 1, epoch: e, fence: true})
 }
 
 // begin sets where a writer's first batch begins: behind what it saw shipped, or,
@@ -108,36 +131,15 @@ func (s *sim) restart() {
 	s.begin(w, len(s.counts))
 }
 
-// takeOver has another machine take the backend over, while the writer before
-// goes on publishing until it learns of the claim.
+// takeOver has another machine take the backend over.
 func (s *sim) takeOver() {
-	old := s.writer()
-	before := list(s.t, s.b)
-	newest, _ := before.Newest()
-	w := &simWriter{id: old.id + 1, events: s.restore(before)}
-	if s.rng.IntN(2) == 0 {
-		s.commit(old)
-		s.publish(old) // listed too early to be seen
-	}
-	s.claim(before, w, newest)
-	s.writers = append(s.writers, w)
-	// What was there before the claim counts. The listing does not tell: a batch
-	// may begin with events that were there already, and go beyond.
-	r := list(s.t, s.b).Before(w.epoch.Number)
-	if events := s.restore(r); len(events) > len(w.events) {
-		w.events = events
-		s.claim(r, w, newest)
-	}
-	s.begin(w, len(s.counts))
-}
-
-// giveUp has another machine claim an epoch and go away.
-func (s *sim) giveUp() {
+	s.fence()
 	r := list(s.t, s.b)
 	newest, _ := r.Newest()
-	s.writers = append(s.writers, &simWriter{id: s.writer().id + 1, events: s.restore(r)})
-	s.claim(r, s.writer(), newest)
-	s.begin(s.writer(), 0)
+	w := &simWriter{id: s.writer().id + 1, events: s.restore(r)}
+	s.claim(r, w, newest)
+	s.writers = append(s.writers, w)
+	s.begin(w, len(s.counts))
 }
 
 // restore requires that a listing yields what counts.
@@ -198,13 +200,15 @@ func TestWritersAgainstOracle(t *testing.T) {
 				case 1:
 					s.restart()
 				case 2:
-					s.giveUp()
+					s.fence() // and the machine dies
+					s.takeOver()
 				case 3:
 					s.prune()
 				case 4, 5, 6: // a superseded one that does not know it
-					w := s.writers[s.rng.IntN(len(s.writers))]
-					s.commit(w)
-					s.publish(w)
+					if w := s.writers[s.rng.IntN(len(s.writers))]; !w.fence {
+						s.commit(w)
+						s.publish(w)
+					}
 				default:
 					s.commit(s.writer())
 					if s.rng.IntN(4) > 0 {

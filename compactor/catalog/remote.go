@@ -56,9 +56,7 @@ type Remote struct {
 	snapshots []Entry
 	batches   []Batch
 	limits    map[uint64]event.Sequence // nil where there are no epochs
-	// below and until are the bounds within which it was resolved.
-	below uint64
-	until event.Sequence
+	until     event.Sequence            // behind it nothing counts
 }
 
 // parallelReads is how many epochs are read at a time.
@@ -92,17 +90,17 @@ func List(ctx context.Context, b backends.Backend) (*Remote, error) {
 	if err := r.readEpochs(ctx, b); err != nil {
 		return nil, err
 	}
-	r.resolve(math.MaxUint64, math.MaxUint64)
+	r.resolve(math.MaxUint64)
 	return r, nil
 }
 
-// Relist lists the backend anew, with the same bounds of what counts.
+// Relist lists the backend anew, with the same bound of what counts.
 func (r *Remote) Relist(ctx context.Context, b backends.Backend) (*Remote, error) {
 	out, err := List(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	out.resolve(r.below, r.until)
+	out.resolve(r.until)
 	return out, nil
 }
 
@@ -182,7 +180,7 @@ func (r *Remote) Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	}
 	r.Numbers = append(r.Numbers, e.Number)
 	r.read[e.Number] = e
-	r.resolve(math.MaxUint64, math.MaxUint64)
+	r.resolve(math.MaxUint64)
 	return nil
 }
 
@@ -192,31 +190,21 @@ func Foreign(b backends.Backend, theirs, ours string) error {
 		b, ErrForeign, theirs, ours)
 }
 
-// Before returns what counted before an epoch was claimed.
-func (r *Remote) Before(number uint64) *Remote {
-	out := *r
-	out.resolve(number, math.MaxUint64)
-	return &out
-}
-
 // Until returns what counts for a writer who has gone on from an event and has
 // not been able to claim an epoch yet.
 func (r *Remote) Until(seq event.Sequence) *Remote {
 	out := *r
-	out.resolve(math.MaxUint64, seq)
+	out.resolve(seq)
 	return &out
 }
 
-// resolve finds what counts as of the newest epoch below a number, if nothing
-// after an event does.
-func (r *Remote) resolve(below uint64, limit event.Sequence) {
-	r.below, r.until = below, limit
+// resolve finds what counts, if nothing after an event does.
+func (r *Remote) resolve(limit event.Sequence) {
+	r.until = limit
 	r.Epochs, r.Snapshots, r.Batches, r.Superseded, r.limits = nil, nil, nil, nil, nil
 	newest := uint64(0)
 	for n := range r.read {
-		if n < below {
-			newest = max(newest, n)
-		}
+		newest = max(newest, n)
 	}
 	if newest != 0 {
 		r.limits = map[uint64]event.Sequence{}
@@ -228,7 +216,9 @@ func (r *Remote) resolve(below uint64, limit event.Sequence) {
 			break // nothing is left of its parents
 		}
 		r.Epochs = append(r.Epochs, e)
-		limit = min(limit, e.Sequence)
+		if !e.Fence {
+			limit = min(limit, e.Sequence)
+		}
 		n = e.Parent
 	}
 	for _, s := range r.snapshots {

@@ -20,6 +20,7 @@ func TestResolve(t *testing.T) {
 		seq            event.Sequence
 	}
 	const unbounded = event.Sequence(math.MaxUint64)
+	const fences = unbounded // in place of a sequence
 	for _, r := range []struct {
 		name               string
 		epochs             []epoch
@@ -112,23 +113,28 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]event.Sequence{1: 20, 2: 40, 3: 60, 4: unbounded}, complete: 60, trace: 61, next: 5,
 		},
 		{
-			name:      "as it was before an epoch",
-			epochs:    []epoch{{1, 0, 0}, {2, 1, 20}, {3, 2, 40}},
-			snapshots: []at{{1, 30}, {2, 30}},
-			batches:   []at{{1, 21}, {2, 21}, {3, 41}, {2, 45}},
-			view:      func(r *catalog.Remote) *catalog.Remote { return r.Before(3) },
-			chain:     []uint64{2, 1}, wantSnapshots: []at{{2, 30}}, wantBatches: []at{{2, 21}, {2, 45}},
-			supersededSnapshots: []at{{1, 30}}, superseded: []at{{1, 21}, {3, 41}},
-			limits: map[uint64]event.Sequence{1: 20, 2: unbounded, 3: 0}, complete: 44, trace: 45, next: 4,
+			name:      "superseded, and not yet gone on from",
+			epochs:    []epoch{{1, 0, 0}, {2, 1, fences}},
+			snapshots: []at{{1, 22}},
+			batches:   []at{{1, 21}, {1, 25}},
+			chain:     []uint64{2, 1}, wantSnapshots: []at{{1, 22}}, wantBatches: []at{{1, 21}, {1, 25}},
+			limits: map[uint64]event.Sequence{1: unbounded, 2: unbounded}, complete: 24, trace: 25, next: 3,
 		},
 		{
-			name:      "as it was before the first epoch",
-			epochs:    []epoch{{5, 0, 0}},
-			snapshots: []at{{4, 30}, {5, 40}},
-			view:      func(r *catalog.Remote) *catalog.Remote { return r.Before(5) },
-			// Nobody had claimed anything: all that is there was shipped so.
-			wantSnapshots: []at{{5, 40}, {4, 30}},
-			limits:        map[uint64]event.Sequence{4: unbounded}, complete: 40, trace: 40, next: 6,
+			name:      "superseded, and gone on from",
+			epochs:    []epoch{{1, 0, 0}, {2, 1, fences}, {3, 2, 24}},
+			snapshots: []at{{1, 22}},
+			batches:   []at{{1, 21}, {1, 25}, {3, 25}},
+			chain:     []uint64{3, 2, 1}, wantSnapshots: []at{{1, 22}}, wantBatches: []at{{1, 21}, {3, 25}},
+			superseded: []at{{1, 25}},
+			limits:     map[uint64]event.Sequence{1: 24, 2: 24, 3: unbounded}, complete: 24, trace: 25, next: 4,
+		},
+		{
+			name:    "superseded by one after the other",
+			epochs:  []epoch{{1, 0, 0}, {2, 1, fences}, {3, 2, fences}, {4, 3, 30}},
+			batches: []at{{1, 1}, {1, 25}, {1, 31}},
+			chain:   []uint64{4, 3, 2, 1}, wantBatches: []at{{1, 1}, {1, 25}}, superseded: []at{{1, 31}},
+			limits: map[uint64]event.Sequence{1: 30, 2: 30, 3: 30, 4: unbounded}, complete: 24, trace: 25, next: 5,
 		},
 		{
 			name:      "for a writer who went on before it could claim",
@@ -154,7 +160,11 @@ func TestResolve(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			b := backendtest.NewMemory()
 			for _, e := range r.epochs {
-				require.NoError(t, catalog.Claim(t.Context(), b, newEpoch(e.number, e.parent, e.seq)))
+				claimed := newEpoch(e.number, e.parent, e.seq)
+				if e.seq == fences {
+					claimed.Sequence, claimed.Fence = 0, true
+				}
+				require.NoError(t, catalog.Claim(t.Context(), b, claimed))
 			}
 			for _, s := range r.snapshots {
 				put(t, b, s.snapshotKey(), []byte("snapshot"))

@@ -120,13 +120,13 @@ func TestPromote(t *testing.T) {
 	d.waitSequence(1)
 
 	promoted := d.ok("POST", "/v1/promote", "")
-	require.EqualValues(t, 2, promoted["epoch"])
+	require.EqualValues(t, 3, promoted["epoch"])
 	require.EqualValues(t, 1, promoted["seq"])
 	require.NotContains(t, promoted, "follower")
 	require.Equal(t, true, promoted["backend"].(map[string]any)["claimed"])
 	d.set("PUT", "/v1/nodes/n/snapshot", body("2", "b"))
 	// To promote a writer is to have it promoted.
-	require.EqualValues(t, 2, d.ok("POST", "/v1/promote", "")["epoch"])
+	require.EqualValues(t, 3, d.ok("POST", "/v1/promote", "")["epoch"])
 
 	// The one before takes updates until it is told, and serves on.
 	w.set("PUT", "/v1/nodes/n/snapshot", body("3", "c"))

@@ -112,7 +112,7 @@ func TestFollowAndPromote(t *testing.T) {
 	require.Equal(t, http.StatusOK, code, "%s", body)
 	s = follower.status(t)
 	require.Nil(t, s.Follower)
-	require.Equal(t, 2, s.Epoch)
+	require.Equal(t, 3, s.Epoch)
 	require.True(t, s.Backend.Claimed)
 	follower.put(t, "3")
 	require.Equal(t, "3", follower.fetch(t, "n").GetVersionInfo())
@@ -147,7 +147,7 @@ func TestComesBackFromTheBackendAlone(t *testing.T) {
 	require.Equal(t, "4", r.fetch(t, "n").GetVersionInfo())
 	s := r.status(t)
 	require.Equal(t, 5, s.Restored.Shipped)
-	require.Equal(t, 2, s.Epoch)
+	require.Equal(t, 3, s.Epoch)
 	r.stop(t)
 }
 

@@ -184,12 +184,12 @@ func TestAStaleDirectory(t *testing.T) {
 	w.takeOver(t)
 	w.takeOver(t)
 
-	stale := `the directory is stale: it is of epoch 2, and epoch 4 was claimed`
+	stale := `the directory is stale: it is of epoch 2, and epoch 7 was claimed`
 	st := document(t, ok(t, "status", "--dir", w.dir, "--backend", w.url, "--json"))
 	require.Contains(t, st["stale"], stale)
 	require.EqualValues(t, 9, st["seq"])
 	require.EqualValues(t, 2, st["nodes"], "front is cleared, and other is the other's")
-	require.EqualValues(t, 4, st["backend"].(map[string]any)["epoch"])
+	require.EqualValues(t, 7, st["backend"].(map[string]any)["epoch"])
 	require.Contains(t, ok(t, "status", "--dir", w.dir, "--backend", w.url), "STALE")
 
 	to := filepath.Join(t.TempDir(), "new")
@@ -205,7 +205,6 @@ func TestAStaleDirectory(t *testing.T) {
 	require.NoError(t, err)
 	defer s.Close(t.Context())
 	require.Equal(t, w.digests[9], s.State().Digest())
-	require.Greater(t, s.Status().Epoch, uint64(1000))
 }
 
 func TestABackendOfAnotherStore(t *testing.T) {
