@@ -87,7 +87,7 @@ func (s *Store) follow(ctx context.Context) error {
 		return errors.New("nothing was ever shipped there: start the writer first, or correct the URL")
 	}
 	s.opt.Logger.Info("following", "backend", s.opt.Backend.String(), "epoch", s.follower.epoch, "sequence", uint64(s.State().Sequence()))
-	s.follower.start()
+	s.follower.start() //nolint:contextcheck // It outlives the opening.
 	return nil
 }
 
@@ -316,7 +316,7 @@ func (s *Store) Promote(ctx context.Context) error {
 	s.follower.stop()
 	w, err := s.promote(ctx)
 	if err != nil {
-		s.follower.start()
+		s.follower.start() //nolint:contextcheck // As at Open.
 		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
 	}
 	s.writer.Store(w)

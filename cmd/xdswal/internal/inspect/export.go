@@ -95,7 +95,7 @@ func (f *exportFlags) check(node, format bool) error {
 }
 
 func export(ctx context.Context, p *printer, f *exportFlags) error {
-	_, m, err := f.moment(ctx, p, f.at, f.partial)
+	m, err := f.moment(ctx, p, f.at, f.partial)
 	if err != nil {
 		return err
 	}

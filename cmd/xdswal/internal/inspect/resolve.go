@@ -41,19 +41,19 @@ type moment struct {
 }
 
 // moment opens what the flags name and restores the moment that at names.
-func (c *common) moment(ctx context.Context, p *printer, at string, partial bool) (*source, moment, error) {
+func (c *common) moment(ctx context.Context, p *printer, at string, partial bool) (moment, error) {
 	target, err := parseTarget(at)
 	if err != nil {
-		return nil, moment{}, err
+		return moment{}, err
 	}
 	s, err := c.open(ctx, p)
 	if err != nil {
-		return nil, moment{}, err
+		return moment{}, err
 	}
 	s.warn(p)
 	m, err := s.restore(ctx, target, partial)
 	m.target = target
-	return s, m, err
+	return m, err
 }
 
 // restore restores a moment. If it cannot be known to be all that was asked

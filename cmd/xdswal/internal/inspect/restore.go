@@ -50,7 +50,7 @@ or snapshot is exit code 1, and --allow-partial restores what comes before.`,
 }
 
 func restore(ctx context.Context, p *printer, f *restoreFlags) error {
-	_, m, err := f.moment(ctx, p, f.at, f.partial)
+	m, err := f.moment(ctx, p, f.at, f.partial)
 	if err != nil {
 		return err
 	}
