@@ -234,3 +234,30 @@ func TestDamagedOnTheWayThere(t *testing.T) {
 		})
 	}
 }
+
+// What the configuration says of encryption and storage is said to the store when
+// an object is made, in one piece or in parts.
+func TestEncryptionAndStorage(t *testing.T) {
+	var made []http.Header // of PutObject and CreateMultipartUpload
+	fake := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+		parts := req.Method == http.MethodPost && req.URL.Query().Has("uploads")
+		if req.Method == http.MethodPut && !req.URL.Query().Has("partNumber") || parts {
+			made = append(made, req.Header.Clone())
+		}
+		if parts {
+			refuse(w, http.StatusForbidden, "AccessDenied", "no") // that is enough
+		}
+		return parts
+	}}
+	cfg := fake.start(t)
+	cfg.SSE, cfg.KMSKeyID, cfg.StorageClass = "aws:kms", "key-1", "STANDARD_IA"
+	b := open(t, cfg)
+	put(t, b, "small", noise(10))
+	require.ErrorIs(t, b.Put(t.Context(), "large", bytes.NewReader(noise(2*partSize))), backends.ErrPermission)
+	require.Len(t, made, 2)
+	for _, h := range made {
+		require.Equal(t, "aws:kms", h.Get("X-Amz-Server-Side-Encryption"))
+		require.Equal(t, "key-1", h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"))
+		require.Equal(t, "STANDARD_IA", h.Get("X-Amz-Storage-Class"))
+	}
+}

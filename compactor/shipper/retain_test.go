@@ -156,3 +156,17 @@ func TestSuperseded(t *testing.T) {
 		require.NoError(t, b.Delete(t.Context(), key))
 	}
 }
+
+// With credentials that may not delete, nothing is.
+func TestNoPrune(t *testing.T) {
+	s := newStore(t, backendtest.NewMemory(), func(o *shipper.Options) { o.KeepSnapshots, o.KeepFor, o.NoPrune = 2, -1, true })
+	s.ship.Start()
+	for range 5 {
+		s.append(1, 10)
+		s.waitShipped()
+		s.waitSnapshot(s.snapshot())
+	}
+	s.ship.Stop()
+	require.Len(t, s.remoteSnapshots(), 5)
+	require.Zero(t, s.backend.Calls(backendtest.OpDelete))
+}

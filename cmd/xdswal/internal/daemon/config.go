@@ -36,6 +36,7 @@ type Config struct {
 	CompactInterval time.Duration
 	KeepSnapshots   int
 	KeepFor         time.Duration
+	NoPrune         bool
 	MaxJournalBytes int64
 	MaxBodyBytes    int64
 	CommitTimeout   time.Duration
@@ -68,6 +69,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.CompactInterval, "compact-interval", compactor.DefaultInterval, "time between snapshots")
 	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compactor.DefaultKeepSnapshots, "how many snapshots to keep, at least 2")
 	f.DurationVar(&c.KeepFor, "keep-for", compactor.DefaultKeepFor, "keep all snapshots of this age or younger besides; every moment within what is kept can be restored")
+	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials that may not")
 	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", journal.DefaultMaxBytes, "bound of the journal's size")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "bound of one admin request's body and of one resource file")
 	f.DurationVar(&c.CommitTimeout, "commit-timeout", xdscache.DefaultCommitTimeout, "how long an update waits for its commit")

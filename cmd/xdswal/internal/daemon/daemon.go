@@ -141,6 +141,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		CompactInterval:  d.config.CompactInterval,
 		KeepSnapshots:    d.config.KeepSnapshots,
 		KeepFor:          d.config.KeepFor,
+		NoPrune:          d.config.NoPrune,
 		Backend:          backend,
 		ShipInterval:     d.config.ShipInterval,
 		RequireBackend:   d.config.RequireBackend,
