@@ -351,15 +351,12 @@ func (s *Store) promote(ctx context.Context) (w *writer, err error) {
 		base = nil
 	}
 	t.state, t.result, err = replay.Restore(ctx, replay.Options{
-		Base: base, Dir: filepath.Join(s.opt.Dir, snapshotDir), Backend: s.opt.Backend, Remote: t.remote, KeepLocal: true, Hooks: s.opt.Hooks.Replay,
+		Base: base, Dir: filepath.Join(s.opt.Dir, snapshotDir), Backend: s.opt.Backend, Remote: t.remote, Hooks: s.opt.Hooks.Replay,
 	})
 	if err != nil {
 		return w, err
 	}
 	t.result.ShippedTo = t.state.Sequence()
-	if err := w.openJournal(); err != nil {
-		return w, err
-	}
 	if err := t.begin(ctx); err != nil {
 		return w, err
 	}

@@ -93,9 +93,9 @@ func writeMetadata(dir string, m metadata) error {
 // newDirectory returns the metadata of a directory that is new: that of a store
 // of its own, or that continues what a backend holds.
 func newDirectory(r *catalog.Remote, restored catalog.Epoch) metadata {
-	m := metadata{Format: directoryFormat, StoreID: restored.StoreID, Epoch: 1, Parent: restored.Number}
+	m := metadata{Format: directoryFormat, StoreID: restored.StoreID, Epoch: restored.Number + 1, Parent: restored.Number}
 	if r != nil {
-		m.Epoch = r.Next()
+		m.Epoch = max(m.Epoch, r.Next())
 		if newest, ok := r.Newest(); ok {
 			m.StoreID, m.Parent, m.ParentToken, m.Inherited = newest.StoreID, newest.Number, newest.Token, true
 		}

@@ -176,13 +176,12 @@ func (t *takeover) restore(ctx context.Context, j replay.Journal) error {
 		remote = remote.Until(t.meta.From)
 	}
 	st, result, err := replay.Restore(ctx, replay.Options{
-		Dir:       filepath.Join(t.opt.Dir, snapshotDir),
-		Journal:   j,
-		Backend:   t.opt.Backend,
-		Remote:    remote,
-		KeepLocal: true,
-		Known:     t.meta.Sequence,
-		Hooks:     t.opt.Hooks.Replay,
+		Dir:     filepath.Join(t.opt.Dir, snapshotDir),
+		Journal: j,
+		Backend: t.opt.Backend,
+		Remote:  remote,
+		Known:   t.meta.Sequence,
+		Hooks:   t.opt.Hooks.Replay,
 	})
 	t.state, t.result = st, result
 	return err
@@ -253,12 +252,11 @@ func (t *takeover) fence(ctx context.Context) error {
 // goOn restores what the backend holds beyond the state.
 func (t *takeover) goOn(ctx context.Context) error {
 	st, result, err := replay.Restore(ctx, replay.Options{
-		Base:      t.state,
-		Dir:       filepath.Join(t.opt.Dir, snapshotDir),
-		Backend:   t.opt.Backend,
-		Remote:    t.remote,
-		KeepLocal: true,
-		Hooks:     t.opt.Hooks.Replay,
+		Base:    t.state,
+		Dir:     filepath.Join(t.opt.Dir, snapshotDir),
+		Backend: t.opt.Backend,
+		Remote:  t.remote,
+		Hooks:   t.opt.Hooks.Replay,
 	})
 	if err != nil {
 		return err
@@ -271,4 +269,10 @@ func (t *takeover) goOn(ctx context.Context) error {
 	last.ShippedTo = max(last.ShippedTo, result.ShippedTo)
 	t.state, t.result = st, last
 	return nil
+}
+
+// cameFromBackend reports whether a part of the state did.
+func (t *takeover) cameFromBackend() bool {
+	return t.state.Sequence() > 0 && t.opt.Backend != nil &&
+		(t.fresh || t.result.Shipped > 0 || t.result.Source == t.opt.Backend.String())
 }

@@ -504,6 +504,47 @@ func TestBackendEmptied(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
+// A directory that has lost its identity goes on behind the epoch that its
+// snapshots tell of.
+func TestBackendForDirectoryWithoutIdentity(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, xdswal.Options{Dir: dir})
+	write(t, s, "a", 1)
+	closeStore(t, s)
+	require.NoError(t, os.Remove(filepath.Join(dir, "xdswal.json")))
+	b := backendtest.NewMemory()
+	again := openStore(t, in(dir, fast(b)))
+	require.Equal(t, s.State().Digest(), again.State().Digest())
+	require.EqualValues(t, 2, again.Status().Epoch)
+	write(t, again, "b", 1)
+	closeStore(t, again)
+	require.Equal(t, again.State().Digest(), restored(t, b))
+}
+
+// A backend is added to a store whose journal begins late, and the store is
+// closed before anything was shipped: the snapshot goes first, then the tail.
+func TestBackendAddedLate(t *testing.T) {
+	dir := t.TempDir()
+	opt := xdswal.Options{Dir: dir, KeepSnapshots: 2, KeepFor: -1}
+	s := openStore(t, opt)
+	for i := range 5 {
+		set(t, snapshotCache(s), "n", bulk(i))
+		_, err := s.Compact(t.Context())
+		require.NoError(t, err)
+	}
+	require.Greater(t, s.Status().Journal.First, event.Sequence(1))
+	closeStore(t, s)
+
+	b := newOutage(backendtest.NewMemory())
+	b.lasts.Store(true)
+	opt.Backend, opt.ShipInterval, opt.DisableSnapshots = b, time.Millisecond, false
+	s = openStore(t, opt)
+	write(t, s, "a", 1)
+	b.lasts.Store(false)
+	closeStore(t, s)
+	require.Equal(t, s.State().Digest(), restored(t, b))
+}
+
 // A directory whose files are gone is made good from the backend.
 func TestTakeoverLocalDamaged(t *testing.T) {
 	b := backendtest.NewMemory()

@@ -12,6 +12,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/replay/state"
 )
 
 // writer is what makes a store durable: its directory, the journal, and what
@@ -49,10 +50,14 @@ func (s *Store) openWriter(ctx context.Context) (w *writer, err error) {
 	if err := t.survey(ctx, last, known); err != nil {
 		return w, err
 	}
-	if err := w.openJournal(); err != nil {
-		return w, err
+	var local replay.Journal
+	if !empty(filepath.Join(w.opt.Dir, journalDir)) {
+		if err := w.openJournal(&state.State{}); err != nil {
+			return w, err
+		}
+		local = replayJournal{w.journal}
 	}
-	err = t.restore(ctx, replayJournal{w.journal})
+	err = t.restore(ctx, local)
 	w.restored = t.result
 	if err != nil {
 		return w, err
@@ -82,11 +87,11 @@ func (w *writer) lockDirectory() (metadata, bool, error) {
 	return readMetadata(dir)
 }
 
-func (w *writer) openJournal() (err error) {
-	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
-		return err
-	}
-	w.journal, err = journal.Open(filepath.Join(w.opt.Dir, journalDir), w.opt.journal(w.log))
+// openJournal opens the journal, and makes it behind a state if there is none.
+func (w *writer) openJournal(st *state.State) (err error) {
+	opt := w.opt.journal(w.log)
+	opt.First, opt.NotBefore = st.Sequence()+1, st.Time()
+	w.journal, err = journal.Open(filepath.Join(w.opt.Dir, journalDir), opt)
 	return err
 }
 
@@ -95,6 +100,14 @@ func (w *writer) openJournal() (err error) {
 func (w *writer) begin(t *takeover) error {
 	w.meta, w.restored = t.meta, t.result
 	w.log.state.Store(t.state)
+	if w.journal == nil {
+		if err := w.openJournal(t.state); err != nil {
+			return err
+		}
+	}
+	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
+		return err
+	}
 	if err := w.journal.Advance(t.state.Sequence()+1, t.state.Time()); err != nil {
 		return err
 	}
@@ -159,10 +172,9 @@ func (w *writer) start(t *takeover) {
 	w.work.Add(1)
 	go func() {
 		defer w.work.Done()
-		if (t.fresh || t.result.Shipped > 0) && t.state.Sequence() > 0 && w.compact != nil {
-			// What came from the backend is in no local file yet, unless it was
-			// a snapshot alone. If this fails, status and log say so, and the
-			// backend has it.
+		if t.cameFromBackend() && w.compact != nil {
+			// It is in no local file yet. If this fails, status and log say so,
+			// and the backend has it.
 			_, _ = w.compact.Compact(ctx)
 		}
 		w.log.recoverLoop(ctx, snapshot)

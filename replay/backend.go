@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
@@ -13,7 +12,6 @@ import (
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/download"
-	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay/state"
 )
@@ -190,25 +188,9 @@ func backendPlace(r *restore) place {
 			in := &progressReader{r: body, report: r.opt.Hooks.Progress, p: Progress{
 				Location: b.String(), Name: c.name.String(), Total: c.size,
 			}}
-			if r.opt.Dir == "" || !r.opt.KeepLocal {
-				return Decode(ctx, in, check)
-			}
-			return decodeAndKeep(ctx, in, filepath.Join(r.opt.Dir, c.name.String()), check)
+			return Decode(ctx, in, check)
 		},
 	}
-}
-
-// decodeAndKeep decodes a snapshot while it writes it to a file, which comes
-// into being only if all of it was decoded.
-func decodeAndKeep(ctx context.Context, body io.Reader, path string, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-	var st *state.State
-	var contents snapshot.Contents
-	err := durable.WriteFile(path, func(w io.Writer) error {
-		var err error
-		st, contents, err = Decode(ctx, io.TeeReader(body, w), check)
-		return err
-	})
-	return st, contents, err
 }
 
 // progressReader reports how much was read.

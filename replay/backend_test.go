@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +19,6 @@ import (
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // batch returns events first to last as they are shipped.
@@ -218,7 +216,7 @@ func TestRestoreShipped(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, h)
 			r.setup(f)
-			opt := replay.Options{Backend: f.backend, Dir: f.dir, KeepLocal: true}
+			opt := replay.Options{Backend: f.backend, Dir: f.dir}
 			if _, err := os.Stat(f.journal); err == nil {
 				opt = f.options()
 			}
@@ -572,23 +570,4 @@ func TestVerifyDamagedBatch(t *testing.T) {
 			require.Equal(t, 20, report.ShippedEvents)
 		})
 	}
-}
-
-// A snapshot that comes from the backend with batches behind it is kept, and the
-// next restore from the directory is the snapshot's.
-func TestKeepLocalBesideBatches(t *testing.T) {
-	h := newHistory(t, 30, 0)
-	f := newFixture(t, h)
-	f.remote(20)
-	f.ship(3, 21, 30)
-	st, result, err := restore(t, t.Context(), replay.Options{Backend: f.backend, Dir: f.dir, KeepLocal: true})
-	require.NoError(t, err)
-	h.requireState(t, 30, st, result)
-	kept, err := os.ReadFile(filepath.Join(f.dir, nameOf(20)))
-	require.NoError(t, err)
-	require.Equal(t, h.snapshot(t, 20), kept)
-	var again *state.State
-	again, result, err = restore(t, t.Context(), replay.Options{Dir: f.dir})
-	require.NoError(t, err)
-	h.requireState(t, 20, again, result)
 }

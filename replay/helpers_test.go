@@ -180,7 +180,7 @@ func (f *fixture) openJournal(opt journal.Options) replay.Journal {
 
 // options are those of a store that opens.
 func (f *fixture) options() replay.Options {
-	return replay.Options{Dir: f.dir, Journal: f.openJournal(journal.Options{}), Backend: f.backend, KeepLocal: true}
+	return replay.Options{Dir: f.dir, Journal: f.openJournal(journal.Options{}), Backend: f.backend}
 }
 
 // bounded gives a journal its bounds.

@@ -76,9 +76,6 @@ type Options struct {
 	// Remote is what Backend is known to hold. The newest state is then at least
 	// that which it tells of. Nil lists the backend when it is asked.
 	Remote *catalog.Remote
-	// KeepLocal writes a snapshot that comes from the backend into Dir, for
-	// the next restart.
-	KeepLocal bool
 	// Base is a state to go on from, nil for the empty one.
 	Base *state.State
 	// Known is an event that is known to have been durable: a newest state

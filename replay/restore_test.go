@@ -38,7 +38,6 @@ func TestRestore(t *testing.T) {
 		source        string
 		skipped       []int
 		asked         bool // the backend was
-		kept          int  // the snapshot was written into the directory
 		// Or why not.
 		errs []error
 		says []string
@@ -104,32 +103,32 @@ func TestRestore(t *testing.T) {
 		{name: "bare machine", setup: func(f *fixture) {
 			f.events(1, 0)
 			f.remote(8, 12)
-		}, seq: 12, snapshot: 12, source: backend, asked: true, kept: 12},
+		}, seq: 12, snapshot: 12, source: backend, asked: true},
 		{name: "bare machine, newest in the backend damaged", setup: func(f *fixture) {
 			f.events(1, 0)
 			f.remote(8)
 			f.putRemote(nameOf(12), damages["flipped"](f.h.snapshot(f.t, 12)))
-		}, skipped: []int{12}, asked: true, kept: 8, errs: []error{replay.ErrGap, event.ErrCorrupt}, says: []string{"9 to 12", nameOf(12)}},
+		}, skipped: []int{12}, asked: true, errs: []error{replay.ErrGap, event.ErrCorrupt}, says: []string{"9 to 12", nameOf(12)}},
 		{name: "local snapshot lost, newest in the backend damaged, journal covers", setup: func(f *fixture) {
 			f.events(7, 20)
 			f.remote(8)
 			f.putRemote(nameOf(12), damages["cut"](f.h.snapshot(f.t, 12)))
-		}, seq: 20, snapshot: 8, source: backend, skipped: []int{12}, asked: true, kept: 8},
+		}, seq: 20, snapshot: 8, source: backend, skipped: []int{12}, asked: true},
 		{name: "local damaged with a gap, the backend has the same", setup: func(f *fixture) {
 			f.events(13, 20)
 			f.putLocal(nameOf(12), damages["flipped"](f.h.snapshot(f.t, 12)))
 			f.remote(12)
-		}, seq: 20, snapshot: 12, source: backend, skipped: []int{12}, asked: true, kept: 12},
+		}, seq: 20, snapshot: 12, source: backend, skipped: []int{12}, asked: true},
 		{name: "local too old, the backend fills the gap", setup: func(f *fixture) {
 			f.events(11, 20)
 			f.local(4)
 			f.remote(8, 12)
-		}, seq: 20, snapshot: 12, source: backend, asked: true, kept: 12},
+		}, seq: 20, snapshot: 12, source: backend, asked: true},
 		{name: "local too old, the backend is ahead of the journal", setup: func(f *fixture) {
 			f.events(11, 16)
 			f.local(4)
 			f.remote(20)
-		}, seq: 20, snapshot: 20, source: backend, asked: true, kept: 20},
+		}, seq: 20, snapshot: 20, source: backend, asked: true},
 		{name: "backend unreachable, local suffices", setup: func(f *fixture) {
 			f.events(9, 20)
 			f.local(8)
@@ -196,11 +195,6 @@ func TestRestore(t *testing.T) {
 				require.Zero(t, f.backend.Calls(backendtest.OpGet))
 			}
 			require.Equal(t, r.skipped, sequences(t, result.Skipped))
-			if r.kept != 0 {
-				content, err := os.ReadFile(filepath.Join(f.dir, nameOf(r.kept)))
-				require.NoError(t, err)
-				require.Equal(t, h.snapshot(t, r.kept), content)
-			}
 			if r.errs != nil {
 				require.Error(t, err)
 				for _, want := range r.errs {
@@ -418,7 +412,7 @@ func TestRestoreRandom(t *testing.T) {
 				base, known = max(base, remoteBase), max(known, remoteKnown)
 				want, ok = reach()
 			}
-			st, result, err := restore(t, t.Context(), replay.Options{Dir: f.dir, Journal: j, Backend: f.backend, KeepLocal: rng.IntN(2) == 0})
+			st, result, err := restore(t, t.Context(), replay.Options{Dir: f.dir, Journal: j, Backend: f.backend})
 			if !ok {
 				require.ErrorIs(t, err, replay.ErrGap)
 				failed++
@@ -449,7 +443,7 @@ func TestRestoreFromBackendAlone(t *testing.T) {
 	f.remote(8, 12)
 	// What others keep below the prefix is not ours.
 	require.NoError(t, f.backend.Put(t.Context(), catalog.KeyPrefix+"old/"+nameOf(16), strings.NewReader("")))
-	st, result, err := restore(t, t.Context(), replay.Options{Backend: f.backend, KeepLocal: true})
+	st, result, err := restore(t, t.Context(), replay.Options{Backend: f.backend})
 	require.NoError(t, err)
 	h.requireState(t, 12, st, result)
 	require.Equal(t, f.backend.String(), result.Source)

@@ -73,7 +73,6 @@ func TestRestoreSequence(t *testing.T) {
 			t.Parallel()
 			f := l.fixture(t, h)
 			opt := f.options()
-			opt.KeepLocal = false
 			for seq := 1; seq <= len(h.events)+1; seq++ {
 				opt.Target = replay.Target{Sequence: event.Sequence(seq)}
 				st, result, err := restore(t, t.Context(), opt)
@@ -112,7 +111,6 @@ func TestRestoreTime(t *testing.T) {
 			t.Parallel()
 			f := l.fixture(t, h)
 			opt := f.options()
-			opt.KeepLocal = false
 			for seq := 1; seq <= len(h.events); seq += groupSize {
 				at, last := h.time(seq), seq+groupSize-1
 				for _, c := range []struct {

@@ -126,9 +126,7 @@ func (v *verifier) run(ctx context.Context) error {
 		} else {
 			v.remote = remote
 			v.report.Batches = len(remote.Batches)
-			opt := v.opt
-			opt.Dir = "" // to read, and keep nothing
-			places = append(places, backendPlace(&restore{opt: opt, remote: remote}))
+			places = append(places, backendPlace(&restore{opt: v.opt, remote: remote}))
 		}
 	}
 	if v.remote != nil && len(v.remote.Batches) > 0 && v.remote.Batches[0].First == 1 {
@@ -144,7 +142,7 @@ func (v *verifier) run(ctx context.Context) error {
 	}
 	v.report.Folded = len(v.proved)
 	opt := v.opt
-	opt.KeepLocal, opt.Hooks, opt.Remote = false, Hooks{}, v.remote
+	opt.Hooks, opt.Remote = Hooks{}, v.remote
 	_, result, err := Restore(ctx, opt)
 	v.report.Sequence = result.Sequence
 	if err != nil {

@@ -63,7 +63,7 @@ func (f *fixture) verify() (replay.Report, error) {
 	before := f.listing()
 	j, err := journal.Open(f.journal, journal.Options{ReadOnly: true})
 	require.NoError(f.t, err)
-	report, err := replay.Verify(f.t.Context(), replay.Options{Dir: f.dir, Journal: bounded{j}, Backend: f.backend, KeepLocal: true})
+	report, err := replay.Verify(f.t.Context(), replay.Options{Dir: f.dir, Journal: bounded{j}, Backend: f.backend})
 	require.NoError(f.t, j.Close())
 	require.Equal(f.t, before, f.listing())
 	require.Positive(f.t, report.Duration)

@@ -124,6 +124,9 @@ func ReadEpoch(ctx context.Context, b backends.Backend, number uint64) (Epoch, e
 // it, the error is [ErrFenced]. Any other error leaves open whether the epoch
 // was claimed: calling Claim again with the same epoch tells.
 func Claim(ctx context.Context, b backends.Backend, e Epoch) error {
+	if e.Parent >= e.Number {
+		return fmt.Errorf("claim epoch %d: its parent %d is not older", e.Number, e.Parent)
+	}
 	data, err := e.marshal()
 	if err != nil {
 		return err

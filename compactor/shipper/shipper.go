@@ -274,7 +274,12 @@ func (s *Shipper) Close(ctx context.Context) error {
 			return s.ended(err)
 		}
 	}
-	return s.ended(errors.Join(s.shipTail(ctx), s.shipSnapshot(ctx)))
+	tailErr := s.shipTail(ctx)
+	err := s.shipSnapshot(ctx)
+	if errors.Is(tailErr, event.ErrGap) {
+		tailErr = s.shipTail(ctx) // it waited for the snapshot
+	}
+	return s.ended(errors.Join(tailErr, err))
 }
 
 // ended leaves out that another writer has taken over.

@@ -88,7 +88,9 @@ func (s *Shipper) shipTail(ctx context.Context) error {
 	return s.bounded(ctx, s.tailing, func(ctx context.Context) error {
 		err := s.shipRecords(ctx)
 		if errors.Is(err, event.ErrGap) {
-			return s.skipGap(err)
+			if err = s.skipGap(err); err == nil {
+				err = s.shipRecords(ctx)
+			}
 		}
 		return err
 	})
@@ -129,7 +131,6 @@ func (s *Shipper) skipGap(gap error) error {
 	defer s.mu.Unlock()
 	if s.status.Snapshot > s.held.tail {
 		s.held.tail = s.status.Snapshot
-		signal(s.wake)
 		return nil
 	}
 	signal(s.snapshot)
