@@ -53,7 +53,7 @@ $(GOLANGCI):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VER)
 
 .PHONY: bench
-bench: ## Run the benchmarks (about 6 minutes); BENCHFLAGS=-short for a minute
+bench: ## Run the benchmarks (about 10 minutes); BENCHFLAGS=-short for a minute and a half
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
 .PHONY: cross

@@ -4,9 +4,11 @@
 package corpus
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -84,4 +86,17 @@ func (s service) name() string { return s.other(s.number) }
 
 func (s service) other(number int) string {
 	return fmt.Sprintf("service-%06d.team-%02d.svc.cluster.local", number, number%37)
+}
+
+// Opaque returns a secret of a size that does not compress.
+func Opaque(node, number, size int) (resourcev3.Type, types.Resource) {
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], uint64(node))
+	binary.LittleEndian.PutUint64(seed[8:], uint64(number))
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8(seed).Read(content) // It returns no error.
+	return resourcev3.SecretType, &tlsv3.Secret{
+		Name: service{node: node, number: number}.name(),
+		Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(content)}},
+	}
 }

@@ -58,3 +58,21 @@ func validate(r types.Resource) error {
 	}
 	return nil
 }
+
+func TestOpaqueDoesNotRepeat(t *testing.T) {
+	seen := map[string]bool{}
+	for node := range 2 {
+		for number := range 2 {
+			url, r := corpus.Opaque(node, number, 1000)
+			require.Equal(t, resourcev3.SecretType, url)
+			require.NoError(t, validate(r))
+			value, err := cachev3.MarshalResource(r)
+			require.NoError(t, err)
+			_, again := corpus.Opaque(node, number, 1000)
+			require.True(t, proto.Equal(r, again))
+			require.InDelta(t, 1000, len(value), 100)
+			seen[string(value)] = true
+		}
+	}
+	require.Len(t, seen, 4)
+}

@@ -10,7 +10,10 @@
 // asserted, by way of a [Claim].
 package harness
 
-import "context"
+import (
+	"context"
+	"strings"
+)
 
 // Metric is one figure that candidates report.
 type Metric struct {
@@ -34,12 +37,30 @@ type Comparison struct {
 }
 
 // Claim is a ratio that is to hold on every machine: Candidate's Metric,
-// divided by To's, is at most AtMost.
+// divided by To's, is at most AtMost, or at least AtLeast, if those are not 0.
 type Claim struct {
 	Candidate string  `json:"candidate"`
 	Metric    string  `json:"metric"`
 	To        string  `json:"to"`
-	AtMost    float64 `json:"at_most"`
+	AtMost    float64 `json:"at_most,omitempty"`
+	AtLeast   float64 `json:"at_least,omitempty"`
+}
+
+// holds reports whether the claim holds of a ratio. It does not of NaN.
+func (c Claim) holds(ratio float64) bool {
+	return ratio >= c.AtLeast && (c.AtMost == 0 || ratio <= c.AtMost)
+}
+
+// bound returns what the claim says: "at most 1.50×".
+func (c Claim) bound() string {
+	var bounds []string
+	if c.AtMost != 0 {
+		bounds = append(bounds, "at most "+formatRatio(c.AtMost))
+	}
+	if c.AtLeast != 0 {
+		bounds = append(bounds, "at least "+formatRatio(c.AtLeast))
+	}
+	return strings.Join(bounds, ", ")
 }
 
 // Workload is one piece of work and those who do it.
@@ -68,6 +89,9 @@ type Env struct {
 
 // Prepared is a workload that is ready to run.
 type Prepared struct {
+	// Skip says what this machine lacks: the workload is not run, and the report
+	// says why. It is empty where nothing is missing.
+	Skip       string
 	Candidates []Candidate
 	// Notes tell figures about the prepared data, which hold for all rounds.
 	Notes []string

@@ -160,6 +160,52 @@ func TestClaimThatDoesNotHold(t *testing.T) {
 }
 
 // A candidate that has not done its work gives no figure.
+func TestClaimOfAtLeast(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ours  float64
+		holds bool
+	}{
+		"less": {ours: 6.9}, "as much": {ours: 7, holds: true}, "more": {ours: 70, holds: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log []string
+			w := fixed(func(candidate string, _ int) float64 {
+				if candidate == "ours" {
+					return tc.ours
+				}
+				return 10
+			}, &log, "floor", "ours")
+			w.Claims = []harness.Claim{{Candidate: "ours", Metric: "time", To: "floor", AtLeast: 0.7}}
+			results, err := harness.Run(t.Context(), []harness.Workload{w}, harness.Options{Rounds: 1, Dir: t.TempDir()})
+			require.NoError(t, err)
+			report := harness.Report{Results: results}
+			require.Equal(t, tc.holds, report.Holds())
+			var b bytes.Buffer
+			require.NoError(t, report.WriteMarkdown(&b))
+			require.Contains(t, b.String(), "of that of floor, at least 0.7×")
+		})
+	}
+}
+
+// What a machine lacks is no failure, but the report says so.
+func TestSkippedWorkload(t *testing.T) {
+	closed := false
+	w := harness.Workload{Name: "skipped/work", About: "Work.", Open: func(context.Context, harness.Env) (harness.Prepared, error) {
+		return harness.Prepared{Skip: "needs a server; run make deps", Close: func(context.Context) error {
+			closed = true
+			return nil
+		}}, nil
+	}}
+	results, err := harness.Run(t.Context(), []harness.Workload{w}, harness.Options{Rounds: 1, Dir: t.TempDir()})
+	require.NoError(t, err)
+	require.True(t, closed)
+	report := harness.Report{Results: results}
+	require.True(t, report.Holds())
+	var b bytes.Buffer
+	require.NoError(t, report.WriteMarkdown(&b))
+	require.Contains(t, b.String(), "Skipped: needs a server; run make deps.")
+}
+
 func TestFailedRoundFailsTheRun(t *testing.T) {
 	var log []string
 	lost := errors.New("an append is missing")

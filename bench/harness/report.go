@@ -61,6 +61,10 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 
 func (r *Result) write(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## %s\n\n%s\n", r.Name, r.About)
+	if r.Skipped != "" {
+		fmt.Fprintf(b, "\nSkipped: %s.\n", r.Skipped)
+		return
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "%s\n", n)
 	}
@@ -74,7 +78,7 @@ func (r *Result) write(b *strings.Builder) {
 		if !c.Holds {
 			verdict = "DOES NOT HOLD"
 		}
-		fmt.Fprintf(b, "- %s: %s of %s is %s of that of %s, at most %s\n", verdict, c.Metric, c.Candidate, formatRatio(c.Ratio), c.To, formatRatio(c.AtMost))
+		fmt.Fprintf(b, "- %s: %s of %s is %s of that of %s, %s\n", verdict, c.Metric, c.Candidate, formatRatio(c.Ratio), c.To, c.bound())
 	}
 }
 

@@ -35,8 +35,10 @@ type Options struct {
 
 // Result is what a workload has measured.
 type Result struct {
-	Name        string       `json:"name"`
-	About       string       `json:"about"`
+	Name  string `json:"name"`
+	About string `json:"about"`
+	// Skipped says why the workload was not run, "" if it was.
+	Skipped     string       `json:"skipped,omitempty"`
 	Metrics     []Metric     `json:"metrics"`
 	Comparisons []Comparison `json:"-"`
 	Notes       []string     `json:"notes,omitempty"`
@@ -79,7 +81,11 @@ func Run(ctx context.Context, workloads []Workload, opt Options) ([]Result, erro
 			errs = append(errs, fmt.Errorf("run %s: %w", w.Name, err))
 			continue
 		}
-		progress(opt, "%s: done in %.1f s", w.Name, result.Seconds)
+		if result.Skipped != "" {
+			progress(opt, "%s: skipped: %s", w.Name, result.Skipped)
+		} else {
+			progress(opt, "%s: done in %.1f s", w.Name, result.Seconds)
+		}
 		results = append(results, result)
 	}
 	return results, errors.Join(errs...)
@@ -101,6 +107,9 @@ func runWorkload(ctx context.Context, w Workload, opt Options) (result Result, e
 		return Result{}, fmt.Errorf("prepare: %w", err)
 	}
 	defer func() { err = errors.Join(err, closeAll(ctx, prepared)) }()
+	if prepared.Skip != "" {
+		return Result{Name: w.Name, About: w.About, Skipped: prepared.Skip}, nil
+	}
 	if opt.Only != nil {
 		prepared.Candidates = slices.DeleteFunc(prepared.Candidates, func(c Candidate) bool {
 			return !opt.Only.MatchString(c.Name)
@@ -220,7 +229,7 @@ func evaluate(w Workload, p Prepared, all samples) Result {
 			continue
 		}
 		ratio := Ratio(own, other).Median
-		result.Claims = append(result.Claims, Verdict{Claim: claim, Ratio: ratio, Holds: ratio <= claim.AtMost})
+		result.Claims = append(result.Claims, Verdict{Claim: claim, Ratio: ratio, Holds: claim.holds(ratio)})
 	}
 	return result
 }

@@ -64,13 +64,8 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	if err != nil {
 		return err
 	}
-	// Only the snapshot of that store is taken over, as when its journal was
-	// dropped long ago.
-	snapshots := filepath.Join(f.dir, "snapshots")
-	if err := os.MkdirAll(snapshots, 0o700); err != nil {
-		return err
-	}
-	if err := os.Rename(loaded, filepath.Join(snapshots, filepath.Base(loaded))); err != nil {
+	// The journal of that store is left out, as when it was dropped long ago.
+	if err := withoutJournal(f.dir, f.dir+"-loading", loaded); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(f.dir + "-loading"); err != nil {
@@ -92,7 +87,7 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	if err := store.Close(ctx); err != nil {
 		return err
 	}
-	f.snapshot, err = newest(snapshots)
+	f.snapshot, err = newest(filepath.Join(f.dir, "snapshots"))
 	return err
 }
 

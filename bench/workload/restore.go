@@ -121,7 +121,7 @@ func (f *fixture) restoreRound(fetch bool) func(context.Context, *harness.Round)
 		if digest := store.State().Digest(); digest != f.digest {
 			return fmt.Errorf("the restored state has digest %x, want %x", digest, f.digest)
 		}
-		return f.checkServed(cache)
+		return checkServed(cache, f.total)
 	}
 }
 
@@ -148,13 +148,13 @@ func (f *fixture) fetch(ctx context.Context, r *harness.Round, cache cachev3.Sna
 	return nil
 }
 
-func (f *fixture) checkServed(cache *xdscache.SnapshotCache) error {
+func checkServed(cache *xdscache.SnapshotCache, total int) error {
 	n := 0
 	for node := range cache.Nodes() {
 		n += node.NumResources()
 	}
-	if n != f.total {
-		return fmt.Errorf("%d of %d resources are served", n, f.total)
+	if n != total {
+		return fmt.Errorf("%d of %d resources are served", n, total)
 	}
 	return nil
 }

@@ -49,7 +49,25 @@ func All(dir string, short bool) []harness.Workload {
 	for _, shape := range written {
 		out = append(out, snapshotWorkload(fixtures, shape))
 	}
-	return append(out, besideWorkload(fixtures, beside), replayWorkload())
+	out = append(out, besideWorkload(fixtures, beside), replayWorkload())
+	return append(out, s3Workloads(fixtures, short)...)
+}
+
+// s3Workloads returns the workloads that need an S3 server.
+func s3Workloads(fixtures *fixtures, short bool) []harness.Workload {
+	if short {
+		return []harness.Workload{
+			transferWorkload("64MiB", opaquePayload(64<<20), nil),
+			s3RestoreWorkload(fixtures, typical, s3RestoreClaims()),
+			outageWorkload(true),
+		}
+	}
+	return []harness.Workload{
+		transferWorkload("1GiB", opaquePayload(1<<30), transferClaims()),
+		transferWorkload(typical.String(), fixturePayload(fixtures, typical), nil),
+		s3RestoreWorkload(fixtures, typical, s3RestoreClaims()),
+		outageWorkload(false),
+	}
 }
 
 // Columns that several workloads have.

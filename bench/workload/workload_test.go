@@ -1,6 +1,7 @@
 package workload_test
 
 import (
+	"os"
 	"regexp"
 	"testing"
 	"time"
@@ -40,5 +41,28 @@ func TestWorkloadsRun(t *testing.T) {
 			require.Positive(t, row.Figures[r.Metrics[0].Name].Median)
 		}
 		require.NotEmpty(t, r.Rows[len(r.Rows)-1].Ratios, r.Name)
+	}
+}
+
+// Those that need a server too, which in CI is there.
+func TestS3WorkloadsRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	dir := t.TempDir()
+	results, err := harness.Run(t.Context(), workload.All(dir, true), harness.Options{
+		Match:  regexp.MustCompile(`^(s3-transfer/64MiB|s3-outage/.*)$`),
+		Rounds: 1, Window: 10 * time.Millisecond, Short: true, Dir: dir,
+	})
+	require.NoError(t, err)
+	require.Len(t, results, 2)
+	for _, r := range results {
+		if r.Skipped != "" && os.Getenv("CI") != "true" {
+			t.Skip(r.Skipped)
+		}
+		require.Empty(t, r.Skipped)
+		for _, row := range r.Rows {
+			require.Contains(t, row.Figures, r.Metrics[0].Name, "%s: %s", r.Name, row.Candidate)
+		}
 	}
 }

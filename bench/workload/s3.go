@@ -1,0 +1,103 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends/s3"
+	"github.com/xdswal/xdswal/bench/gateway"
+	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/compactor/snapshot"
+)
+
+// withGateway returns an Open that has a server for as long as the workload
+// runs, and skips the workload where there is none.
+func withGateway(prepare func(context.Context, harness.Env, *gateway.Gateway) (harness.Prepared, error)) func(context.Context, harness.Env) (harness.Prepared, error) {
+	return func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
+		g, err := gateway.Start(ctx, filepath.Join(env.Dir, "gateway"))
+		if errors.Is(err, gateway.ErrMissing) {
+			return harness.Prepared{Skip: err.Error()}, nil
+		}
+		if err != nil {
+			return harness.Prepared{}, err
+		}
+		p, err := prepare(ctx, env, g)
+		if err != nil {
+			g.Stop()
+			return harness.Prepared{}, err
+		}
+		p.Close = func(context.Context) error {
+			g.Stop()
+			return nil
+		}
+		return p, nil
+	}
+}
+
+// metricServer is the processor time of the server, which shares the machine
+// with those who are measured.
+var metricServer = harness.Metric{Name: "server cpu", Unit: "ms"}
+
+// withoutJournal makes a data directory like another one, as if its journal had
+// been dropped: it has one snapshot, and the identity of the store.
+func withoutJournal(dir, like, snapshot string) error {
+	path := filepath.Join(dir, "snapshots", filepath.Base(snapshot))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := os.Link(snapshot, path); err != nil {
+		return err
+	}
+	return copyFile(filepath.Join(dir, identity), filepath.Join(like, identity))
+}
+
+// identity is the file in which a data directory says whose it is.
+const identity = "xdswal.json"
+
+func copyFile(to, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o600)
+}
+
+// shipFrom has a store that is opened on a directory ship the snapshot there,
+// and tells when that starts and stops.
+func shipFrom(ctx context.Context, dir string, b *s3.Backend, start, stop func()) error {
+	shipped := make(chan error, 1)
+	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Shipper: shipper.Hooks{
+		SnapshotWriteStart: func(snapshot.Info) { start() },
+		SnapshotWriteStop: func(snapshot.Info) {
+			stop()
+			shipped <- nil
+		},
+		SnapshotWriteException: func(info snapshot.Info) { shipped <- info.Err },
+	}}})
+	if err != nil {
+		return err
+	}
+	select {
+	case err = <-shipped:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	return errors.Join(err, store.Close(ctx))
+}
+
+// objectOf returns the one snapshot under a prefix: its key in the backend.
+func objectOf(ctx context.Context, b *s3.Backend) (key string, size int64, err error) {
+	objects, err := b.List(ctx, "snapshots/")
+	if err != nil {
+		return "", 0, err
+	}
+	if len(objects) != 1 {
+		return "", 0, fmt.Errorf("%s has %d snapshots, want 1", b, len(objects))
+	}
+	return objects[0].Key, objects[0].Size, nil
+}
