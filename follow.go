@@ -26,11 +26,13 @@ const (
 	// comes: what it waits for may have been pruned, or never have been shipped
 	// but in a snapshot.
 	relistEvery = time.Minute
-	// pollTimeout bounds one look at the backend, resyncTimeout one restore,
-	// tellTimeout the telling of clients.
-	pollTimeout   = time.Minute
-	resyncTimeout = 10 * time.Minute
+	// followTimeout bounds the reading of a batch, and a restore; tellTimeout
+	// the telling of clients.
+	followTimeout = 10 * time.Minute
 	tellTimeout   = 10 * time.Second
+	// returnTimeout is how long a backend is waited for when its context is
+	// done.
+	returnTimeout = time.Second
 	maxPollPause  = 15 * time.Second
 )
 
@@ -38,8 +40,10 @@ const (
 type FollowerStatus struct {
 	// Epoch is that of the writer that is followed.
 	Epoch uint64
-	// CurrentAt is when everything shipped until then was served. The follower
+	// CurrentAt is when everything shipped until then was served: the follower
 	// lags at most as long as that is ago, and what the writer had not shipped.
+	// Where only snapshots come it is when the backend was last listed, which a
+	// follower of a writer that ships batches does once a minute.
 	CurrentAt time.Time
 	// Err is why the backend could not be followed, nil once it could again.
 	Err error
@@ -54,7 +58,7 @@ func (s FollowerStatus) Lag() time.Duration { return time.Since(s.CurrentAt) }
 type follower struct {
 	store  *Store
 	cancel context.CancelFunc
-	done   sync.WaitGroup
+	done   chan struct{} // closed when the following has ended
 
 	// epoch is that of the last event, or of the writer behind it.
 	epoch uint64
@@ -62,8 +66,10 @@ type follower struct {
 	// where the last one ended, which a snapshot may have overtaken, and where
 	// the first of a new epoch may begin.
 	starts []event.Sequence
-	// listed is when something last came or the backend was listed.
+	// listed is when something last came or the backend was listed. live is set
+	// once a batch of the epoch was read: then what comes next comes as one.
 	listed time.Time
+	live   bool
 
 	mu       sync.Mutex
 	status   FollowerStatus
@@ -93,17 +99,23 @@ func (s *Store) follow(ctx context.Context) error {
 
 func (f *follower) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	f.cancel = cancel
-	f.done.Add(1)
+	f.cancel, f.done = cancel, make(chan struct{})
 	go func() {
-		defer f.done.Done()
+		defer close(f.done)
 		f.run(ctx)
 	}()
 }
 
-func (f *follower) stop() {
+// stop ends the following and waits for it, though not for long where a backend
+// does not heed its context.
+func (f *follower) stop() error {
 	f.cancel()
-	f.done.Wait()
+	select {
+	case <-f.done:
+		return nil
+	case <-time.After(returnTimeout):
+		return fmt.Errorf("%s does not return from an earlier call", f.store.opt.Backend)
+	}
 }
 
 func (f *follower) run(ctx context.Context) {
@@ -132,7 +144,7 @@ func (f *follower) report(begun time.Time, err error) {
 	f.mu.Lock()
 	was := f.status.Err
 	f.status.Err, f.status.Epoch = err, f.epoch
-	if err == nil {
+	if err == nil && (f.live || f.listed.After(begun)) {
 		f.status.CurrentAt = begun
 	}
 	f.mu.Unlock()
@@ -149,21 +161,19 @@ func (f *follower) report(begun time.Time, err error) {
 func (f *follower) poll(ctx context.Context) error {
 	for any := false; ; any = true {
 		found, err := f.next(ctx)
-		if errors.Is(err, ErrCorrupt) {
-			// A snapshot may cover what is damaged. If none does, this says so.
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, state.ErrOrder) {
+			// A snapshot may cover what is damaged or missing. If none does, this
+			// says so.
 			return f.resync(ctx)
 		}
 		if err != nil {
 			return err
 		}
-		if !found {
-			if any {
-				return nil
-			}
-			break
+		if !found && any {
+			return nil
 		}
-		if time.Since(f.store.State().Time()) < f.store.opt.FollowInterval {
-			return nil // the next one is yet to come
+		if !found {
+			break
 		}
 	}
 	_, err := catalog.ReadEpoch(ctx, f.store.opt.Backend, f.epoch+1)
@@ -186,7 +196,7 @@ func (f *follower) poll(ctx context.Context) error {
 // next applies the batch that begins after the last event. It returns false if
 // there is none.
 func (f *follower) next(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	firsts := []event.Sequence{f.store.State().Sequence() + 1}
 	for _, first := range f.starts {
@@ -234,14 +244,14 @@ func (f *follower) apply(ctx context.Context, name batch.Name, data []byte) erro
 	if err != nil {
 		return fmt.Errorf("follow batch %s in %s: %w", name, f.store.opt.Backend, err)
 	}
-	f.starts, f.listed = []event.Sequence{last + 1}, time.Now()
+	f.starts, f.listed, f.live = []event.Sequence{last + 1}, time.Now(), true
 	return f.serve(ctx, st)
 }
 
 // resync lists the backend and restores what it holds beyond the state, or all
 // of it, if the state has gone a way that another writer has superseded.
 func (f *follower) resync(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, resyncTimeout)
+	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
 	remote, err := catalog.List(ctx, f.store.opt.Backend)
 	if err != nil {
@@ -261,6 +271,7 @@ func (f *follower) resync(ctx context.Context) error {
 	if newest.Number != f.epoch {
 		// Its writer begins behind what it knew to be complete.
 		f.epoch, f.starts = newest.Number, append(f.starts, newest.Sequence+1, remote.Complete()+1)
+		f.live = false
 	}
 	f.mu.Lock()
 	f.storeID = cmp.Or(newest.StoreID, result.StoreID, f.storeID)
@@ -313,7 +324,9 @@ func (s *Store) Promote(ctx context.Context) error {
 	case s.log.isClosed():
 		return ErrClosed
 	}
-	s.follower.stop()
+	if err := s.follower.stop(); err != nil {
+		return fmt.Errorf("promote: %w; the store does not follow any more: open it anew", err)
+	}
 	w, err := s.promote(ctx)
 	if err != nil {
 		s.follower.start() //nolint:contextcheck // As at Open.
@@ -323,8 +336,10 @@ func (s *Store) Promote(ctx context.Context) error {
 	// Not a fence that came since.
 	s.log.refusal.CompareAndSwap(&following, nil)
 	s.opt.Logger.Info("promoted", "backend", s.opt.Backend.String(), "epoch", w.meta.Epoch, "sequence", uint64(s.State().Sequence()))
-	// Every update from here on tells them again.
-	return s.refresh(ctx)
+	if err := s.refresh(ctx); err != nil {
+		s.opt.Logger.Warn("some clients were not told of the last updates before the promotion; the next update of their node tells them", "error", err)
+	}
+	return nil
 }
 
 func (s *Store) promote(ctx context.Context) (w *writer, err error) {

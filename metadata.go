@@ -44,8 +44,9 @@ type metadata struct {
 	ParentToken string         `json:"parent_token,omitempty"`
 	From        event.Sequence `json:"from,omitempty"`
 	Claimed     bool           `json:"claimed,omitempty"`
-	// Inherited is set if the parent is not an epoch of this directory's: until
-	// the claim is made, what it holds is nobody's.
+	// Inherited is set if the directory was made with a backend, and so the
+	// parent is none of its own epochs: until the claim is made, what it holds is
+	// nobody's.
 	Inherited bool `json:"inherited,omitempty"`
 	// Sequence is the newest event that was durable when the store was last
 	// opened or closed. A restore that does not reach it has lost events, even
@@ -95,9 +96,9 @@ func writeMetadata(dir string, m metadata) error {
 func newDirectory(r *catalog.Remote, restored catalog.Epoch) metadata {
 	m := metadata{Format: directoryFormat, StoreID: restored.StoreID, Epoch: restored.Number + 1, Parent: restored.Number}
 	if r != nil {
-		m.Epoch = max(m.Epoch, r.Next())
+		m.Epoch, m.Inherited = max(m.Epoch, r.Next()), true
 		if newest, ok := r.Newest(); ok {
-			m.StoreID, m.Parent, m.ParentToken, m.Inherited = newest.StoreID, newest.Number, newest.Token, true
+			m.StoreID, m.Parent, m.ParentToken = newest.StoreID, newest.Number, newest.Token
 		}
 	}
 	if m.StoreID == "" {
@@ -106,16 +107,19 @@ func newDirectory(r *catalog.Remote, restored catalog.Epoch) metadata {
 	return m
 }
 
-// next returns the metadata of the next opening, whose state has a sequence. If
-// the backend has never heard of the epoch, it still is the one to claim:
-// nothing was published in it.
+// next returns the metadata of the next opening, whose state has a sequence. An
+// epoch that is not known to be claimed is still the one to claim, and with the
+// same token: it may have been, without an answer.
 func (m metadata) next(seq event.Sequence) metadata {
 	if m.Claimed {
 		m.Parent, m.ParentToken = m.Epoch, m.Token
 		m.Epoch++
-		m.From, m.Claimed, m.Inherited = seq, false, false
+		m.From, m.Claimed, m.Inherited, m.Token = seq, false, false, ""
 	}
-	m.Token, m.Sequence = newToken(), seq
+	if m.Token == "" {
+		m.Token = newToken()
+	}
+	m.Sequence = seq
 	return m
 }
 
@@ -142,11 +146,11 @@ func (m metadata) unsettled() bool { return m.Inherited && !m.Claimed }
 // has written: that writer is the one whose directory it is. An error is about
 // another store's backend.
 func (m metadata) leads(b backends.Backend, newest catalog.Epoch) (bool, error) {
-	if newest.StoreID != m.StoreID {
-		return false, catalog.Foreign(b, newest.StoreID, m.StoreID)
-	}
 	if m.unsettled() {
 		return newest.Number == m.Epoch && newest.Token == m.Token, nil
+	}
+	if newest.StoreID != m.StoreID {
+		return false, catalog.Foreign(b, newest.StoreID, m.StoreID)
 	}
 	last, token := m.Epoch, m.Token
 	if !m.Claimed && newest.Number != m.Epoch {

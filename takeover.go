@@ -93,11 +93,8 @@ func (t *takeover) reach(ctx context.Context) error {
 // list lists the backend, and gives it up when ctx is done even if it does not
 // heed that. A directory that can be served without it does not wait long.
 func (t *takeover) list(ctx context.Context) error {
-	if !t.fresh && !t.opt.RequireBackend {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, t.opt.BackendTimeout, fmt.Errorf("it did not answer within %s", t.opt.BackendTimeout))
-		defer cancel()
-	}
+	ctx, cancel := t.bound(ctx)
+	defer cancel()
 	type answer struct {
 		weak   bool
 		remote *catalog.Remote
@@ -127,13 +124,22 @@ func (t *takeover) list(ctx context.Context) error {
 	}
 }
 
+// bound returns a context for what the backend is not needed for.
+func (t *takeover) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	patience := t.patience()
+	if patience == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, patience, fmt.Errorf("it did not answer within %s", patience))
+}
+
 // setAside moves what is local out of the way, because another writer has gone
-// on from before its end. The identity goes last: after a crash the rest of it
-// is found to be stale again.
+// on from before its end. The identity goes first: what a crash leaves of the
+// rest is served to nobody as long as the backend cannot be asked.
 func (t *takeover) setAside(newest catalog.Epoch) error {
 	var moved []string
 	aside := filepath.Join(t.opt.Dir, fmt.Sprintf("superseded-%s", time.Now().UTC().Format("20060102T150405.000000000Z")))
-	for _, name := range []string{journalDir, snapshotDir, metadataFile} {
+	for _, name := range []string{metadataFile, journalDir, snapshotDir} {
 		path := filepath.Join(t.opt.Dir, name)
 		if empty(path) {
 			continue
@@ -176,15 +182,40 @@ func (t *takeover) restore(ctx context.Context, j replay.Journal) error {
 		remote = remote.Until(t.meta.From)
 	}
 	st, result, err := replay.Restore(ctx, replay.Options{
-		Dir:     filepath.Join(t.opt.Dir, snapshotDir),
-		Journal: j,
-		Backend: t.opt.Backend,
-		Remote:  remote,
-		Known:   t.meta.Sequence,
-		Hooks:   t.opt.Hooks.Replay,
+		Dir:      filepath.Join(t.opt.Dir, snapshotDir),
+		Journal:  j,
+		Backend:  t.opt.Backend,
+		Remote:   remote,
+		Known:    t.meta.Sequence,
+		Patience: t.patience(),
+		Hooks:    t.opt.Hooks.Replay,
 	})
 	t.state, t.result = st, result
+	if err == nil && t.fresh && t.remote != nil && t.remote.Empty() {
+		return t.checkEmpty()
+	}
 	return err
+}
+
+// patience returns how long a backend is waited for that is not needed, 0 for as
+// long as it takes.
+func (t *takeover) patience() time.Duration {
+	if t.fresh || t.opt.RequireBackend {
+		return 0
+	}
+	return t.opt.BackendTimeout
+}
+
+// checkEmpty refuses a backend that has lost all but its epochs: who starts on
+// it would serve nothing.
+func (t *takeover) checkEmpty() error {
+	for _, e := range t.remote.Epochs {
+		if e.Sequence > t.state.Sequence() {
+			return fmt.Errorf("%w: epoch %d in %s tells of events up to %d, and neither a snapshot nor an event is there: they were deleted, or never shipped; start where the data directory is, or give a new store another prefix",
+				ErrGap, e.Number, t.opt.Backend, uint64(e.Sequence))
+		}
+	}
+	return nil
 }
 
 // begin makes the next epoch the directory's, and claims it.
@@ -196,6 +227,9 @@ func (t *takeover) begin(ctx context.Context) error {
 		t.meta = newDirectory(t.remote, catalog.Epoch{Number: t.result.Epoch, StoreID: t.result.StoreID})
 		t.meta.From = t.state.Sequence()
 	}
+	if t.opt.Backend == nil {
+		t.meta.Inherited = false // the directory is all there is
+	}
 	t.meta = t.meta.next(t.state.Sequence())
 	if err := writeMetadata(t.opt.Dir, t.meta); err != nil {
 		return err
@@ -203,7 +237,9 @@ func (t *takeover) begin(ctx context.Context) error {
 	if t.remote == nil {
 		return nil
 	}
-	err := t.remote.Claim(ctx, t.opt.Backend, t.meta.claim())
+	claiming, cancel := t.bound(ctx)
+	defer cancel()
+	err := t.remote.Claim(claiming, t.opt.Backend, t.meta.claim())
 	switch {
 	case err == nil:
 		t.claimed, t.meta.Claimed = true, true

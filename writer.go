@@ -100,13 +100,20 @@ func (w *writer) openJournal(st *state.State) (err error) {
 func (w *writer) begin(t *takeover) error {
 	w.meta, w.restored = t.meta, t.result
 	w.log.state.Store(t.state)
+	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
+		return err
+	}
+	if !t.fresh && t.cameFromBackend() && !w.opt.DisableSnapshots {
+		// What the journal holds of it is dropped below.
+		d := Directory{Path: w.opt.Dir, Epoch: t.meta.Epoch, StoreID: t.meta.StoreID}
+		if err := writeState(context.Background(), d, t.state); err != nil {
+			return err
+		}
+	}
 	if w.journal == nil {
 		if err := w.openJournal(t.state); err != nil {
 			return err
 		}
-	}
-	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
-		return err
 	}
 	if err := w.journal.Advance(t.state.Sequence()+1, t.state.Time()); err != nil {
 		return err

@@ -202,7 +202,7 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 	s.log.close()
 	if s.follower != nil {
-		s.follower.stop()
+		_ = s.follower.stop() // whoever does not return changes nothing any more
 	}
 	w := s.writer.Load()
 	if w == nil {

@@ -76,6 +76,9 @@ type Options struct {
 	// Remote is what Backend is known to hold. The newest state is then at least
 	// that which it tells of. Nil lists the backend when it is asked.
 	Remote *catalog.Remote
+	// Patience bounds the wait for the backend where what is local reaches all
+	// that is known, 0 sets no bound: the backend may have more.
+	Patience time.Duration
 	// Base is a state to go on from, nil for the empty one.
 	Base *state.State
 	// Known is an event that is known to have been durable: a newest state
@@ -218,7 +221,12 @@ func (r *restore) run(ctx context.Context) error {
 	if err := r.fromDirectory(ctx); err != nil {
 		return err
 	}
-	unreachable := r.fromBackend(ctx)
+	asking, cancel := context.WithCancel(ctx)
+	if r.opt.Patience > 0 && r.arrived() && !r.nothing() {
+		asking, cancel = context.WithTimeout(ctx, r.opt.Patience)
+	}
+	defer cancel()
+	unreachable := r.fromBackend(asking)
 	switch {
 	case errors.Is(unreachable, event.ErrVersion), ctx.Err() != nil:
 		// A newer xdswal's data is no reason to do with less.

@@ -57,6 +57,9 @@ type Remote struct {
 	batches   []Batch
 	limits    map[uint64]event.Sequence // nil where there are no epochs
 	until     event.Sequence            // behind it nothing counts
+	// rootless is the oldest epoch of the chain if its object is missing: those
+	// before it count up to the same limit.
+	rootless uint64
 }
 
 // parallelReads is how many epochs are read at a time.
@@ -200,7 +203,7 @@ func (r *Remote) Until(seq event.Sequence) *Remote {
 
 // resolve finds what counts, if nothing after an event does.
 func (r *Remote) resolve(limit event.Sequence) {
-	r.until = limit
+	r.until, r.rootless = limit, 0
 	r.Epochs, r.Snapshots, r.Batches, r.Superseded, r.limits = nil, nil, nil, nil, nil
 	newest := uint64(0)
 	for n := range r.read {
@@ -213,7 +216,9 @@ func (r *Remote) resolve(limit event.Sequence) {
 		r.limits[n] = limit
 		e, ok := r.read[n]
 		if !ok {
-			break // nothing is left of its parents
+			// The backend is younger than the store, or has lost it.
+			r.rootless = n
+			break
 		}
 		r.Epochs = append(r.Epochs, e)
 		if !e.Fence {
@@ -242,7 +247,10 @@ func (r *Remote) Limit(epoch uint64) event.Sequence {
 	if r.limits == nil {
 		return math.MaxUint64 // no writer has ever claimed an epoch
 	}
-	return r.limits[epoch]
+	if limit, ok := r.limits[epoch]; ok || epoch >= r.rootless {
+		return limit
+	}
+	return r.limits[r.rootless]
 }
 
 // Newest returns the newest epoch of the chain, false if there is none.

@@ -114,8 +114,9 @@ func (s *Shipper) supersede(err error) error {
 	if s.opt.Fenced != nil {
 		s.opt.Fenced(err)
 	}
-	call(s.opt.Hooks.Fenced, err)
+	// First, so that a hook may close the store.
 	close(s.fenced)
+	call(s.opt.Hooks.Fenced, err)
 	return err
 }
 

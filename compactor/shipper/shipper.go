@@ -43,9 +43,10 @@ const (
 const (
 	minBackoff = 250 * time.Millisecond
 	maxBackoff = 5 * time.Second
-	// batchTimeout bounds one attempt to ship a batch, claimTimeout one to
-	// claim the epoch.
+	// batchTimeout bounds one attempt to ship a batch, with what that takes at
+	// the slowest, in bytes a second; claimTimeout one to claim the epoch.
 	batchTimeout = time.Minute
+	slowest      = 64 << 10
 	claimTimeout = time.Minute
 	pruneTimeout = 10 * time.Minute
 	// returnTimeout is how long a backend is waited for when its context is

@@ -87,7 +87,7 @@ func (s *Shipper) shipTail(ctx context.Context) error {
 	}
 	return s.bounded(ctx, s.tailing, func(ctx context.Context) error {
 		err := s.shipRecords(ctx)
-		if errors.Is(err, event.ErrGap) {
+		if errors.Is(err, event.ErrGap) || errors.Is(err, event.ErrCorrupt) {
 			if err = s.skipGap(err); err == nil {
 				err = s.shipRecords(ctx)
 			}
@@ -97,6 +97,9 @@ func (s *Shipper) shipTail(ctx context.Context) error {
 }
 
 func (s *Shipper) shipRecords(ctx context.Context) error {
+	if _, last := s.tail.w.Bounds(); s.tail.unsent != nil && last <= s.Status().Snapshot {
+		s.tail.unsent = nil // a snapshot has overtaken it
+	}
 	if s.tail.unsent != nil {
 		if err := s.shipBatch(ctx); err != nil {
 			return err
@@ -124,8 +127,8 @@ func (s *Shipper) shipRecords(ctx context.Context) error {
 }
 
 // skipGap goes on behind the newest snapshot that was shipped, where the journal
-// does not hold any more what comes before: it was dropped under pressure, or a
-// snapshot made good what the journal could not take.
+// does not yield what comes before: it was dropped under pressure, a snapshot
+// made good what the journal could not take, or a segment is damaged.
 func (s *Shipper) skipGap(gap error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +179,9 @@ func (s *Shipper) shipBatch(ctx context.Context) error {
 func (s *Shipper) advance(b catalog.Batch, last event.Sequence) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held.batches = append(s.held.batches, b)
+	if !s.opt.NoPrune {
+		s.held.batches = append(s.held.batches, b)
+	}
 	s.held.tail = last
 	s.status.Shipped = max(s.status.Shipped, last)
 	switch {
@@ -188,7 +193,8 @@ func (s *Shipper) advance(b catalog.Batch, last event.Sequence) {
 }
 
 func (s *Shipper) putBatch(ctx context.Context, key string, data []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	// One record may be very large.
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout+time.Duration(len(data)/slowest)*time.Second)
 	defer cancel()
 	err := s.opt.Backend.Put(ctx, key, bytes.NewReader(data))
 	if errors.Is(err, backends.ErrExists) {

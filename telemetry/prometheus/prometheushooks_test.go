@@ -471,7 +471,7 @@ func TestFollower(t *testing.T) {
 	require.NoError(t, f.Promote(ctx))
 	got = values(t, reg)
 	assert.InDelta(t, 0, got["xdswal_is_follower"], 0)
-	assert.InDelta(t, 2, got["xdswal_epoch"], 0)
+	assert.InDelta(t, 3, got["xdswal_epoch"], 0)
 	assert.NotContains(t, got, "xdswal_follower_lag_seconds")
 	assert.Contains(t, got, "xdswal_shipped_sequence")
 

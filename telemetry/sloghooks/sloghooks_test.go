@@ -267,7 +267,7 @@ func TestStore(t *testing.T) {
 	require.NoError(t, s.LinearCache(resourcev3.ClusterType).UpdateResource("name-of-it", &clusterv3.Cluster{Name: "name-of-it", AltStatName: "body-of-it"}))
 	require.NoError(t, s.Close(ctx))
 	assert.Equal(t, []string{"replay finished", "snapshot write finished", "compaction finished"}, log.messages(slog.LevelInfo))
-	assert.Equal(t, []string{"journal segment created", "replay started", "journal commit finished", "compaction started", "snapshot write started"}, log.messages(slog.LevelDebug))
+	assert.Equal(t, []string{"replay started", "journal segment created", "journal commit finished", "compaction started", "snapshot write started"}, log.messages(slog.LevelDebug))
 	assert.Empty(t, log.messages(slog.LevelError))
 	assert.NotContains(t, fmt.Sprint(log.records), "-of-it")
 
