@@ -42,8 +42,8 @@ type FollowerStatus struct {
 	Epoch uint64
 	// CurrentAt is when everything shipped until then was served: the follower
 	// lags at most as long as that is ago, and what the writer had not shipped.
-	// Where only snapshots come it is when the backend was last listed, which a
-	// follower of a writer that ships batches does once a minute.
+	// Where only snapshots come, it is when the backend was last listed, which a
+	// follower that waits for batches does once a minute.
 	CurrentAt time.Time
 	// Err is why the backend could not be followed, nil once it could again.
 	Err error
@@ -67,7 +67,8 @@ type follower struct {
 	// the first of a new epoch may begin.
 	starts []event.Sequence
 	// listed is when something last came or the backend was listed. live is set
-	// once a batch of the epoch was read: then what comes next comes as one.
+	// once a batch was read: what comes next is one too, unless the writer had to
+	// skip events, which the next listing shows.
 	listed time.Time
 	live   bool
 
@@ -267,11 +268,11 @@ func (f *follower) resync(ctx context.Context) error {
 		return err
 	}
 	f.listed, f.starts = time.Now(), []event.Sequence{result.ShippedTo + 1}
+	f.live = f.live || result.ShippedTo > 0
 	newest, _ := remote.Newest()
 	if newest.Number != f.epoch {
 		// Its writer begins behind what it knew to be complete.
 		f.epoch, f.starts = newest.Number, append(f.starts, newest.Sequence+1, remote.Complete()+1)
-		f.live = false
 	}
 	f.mu.Lock()
 	f.storeID = cmp.Or(newest.StoreID, result.StoreID, f.storeID)

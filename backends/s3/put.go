@@ -57,7 +57,13 @@ type put struct {
 	b   *Backend
 	key string
 	id  string // random
+	// blocked counts how often a directory stood where the object should go.
+	blocked int
 }
+
+// maxBlocked is how often a Put tries again where a directory is in its way: a
+// store on a file system may come upon one while others delete below it.
+const maxBlocked = 3
 
 // once uploads the body, of about size bytes, from its current offset. It
 // reports whether its error may be gone if all is done again.
@@ -84,6 +90,9 @@ func (p *put) once(ctx context.Context, body io.Reader, size int64) (again bool,
 		// multipart upload cannot be completed after that, but only begun
 		// anew.
 		return true, p.b.fail(ctx, "put", p.key, err)
+	case isCode(err, "ExistingObjectIsDirectory"):
+		p.blocked++
+		return p.blocked < maxBlocked, p.b.fail(ctx, "put", p.key, err)
 	case isTaken(err) || isUploadGone(err) || isCut(err):
 		return p.judge(ctx, err)
 	default:
