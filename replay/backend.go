@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
@@ -121,9 +122,10 @@ func (r *restore) batches(ctx context.Context) error {
 		objects = append(objects, download.Object{Key: b.Key(), Size: b.Size})
 		p.Total += b.Size
 	}
-	err := download.Each(ctx, r.opt.Backend, objects, parallelBatches, func(i int, data []byte) error {
-		p.Read += int64(len(data))
-		call(r.opt.Hooks.Progress, p)
+	if len(objects) == 0 {
+		return nil
+	}
+	err := download.Each(ctx, r.opt.Hooks.counted(r.opt.Backend, p), objects, parallelBatches, func(i int, data []byte) error {
 		return r.batch(list[i], data)
 	})
 	if errors.Is(err, errGone) || errors.Is(err, errLater) {
@@ -180,36 +182,64 @@ func backendPlace(r *restore) place {
 			return out, nil
 		},
 		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-			body, err := download.Open(ctx, b, c.key, c.size)
+			counted := r.opt.Hooks.counted(b, Progress{Location: b.String(), Name: c.name.String(), Total: c.size})
+			body, err := download.Open(ctx, counted, c.key, c.size)
 			if err != nil {
 				return nil, snapshot.Contents{}, err
 			}
 			defer body.Close()
-			in := &progressReader{r: body, report: r.opt.Hooks.Progress, p: Progress{
-				Location: b.String(), Name: c.name.String(), Total: c.size,
-			}}
-			return Decode(ctx, in, check)
+			return Decode(ctx, body, check)
 		},
 	}
 }
 
-// progressReader reports how much was read.
-type progressReader struct {
-	r      io.Reader
+// counted returns a backend that reports what is read of it, as it arrives: in
+// the order in which it is used it would come in leaps.
+func (h *Hooks) counted(b backends.Backend, p Progress) backends.Backend {
+	if h.Progress == nil {
+		return b
+	}
+	h.Progress(p)
+	return &counted{Backend: b, report: h.Progress, p: p}
+}
+
+type counted struct {
+	backends.Backend
 	report func(Progress)
-	p      Progress
-	last   time.Time
+
+	mu   sync.Mutex
+	p    Progress
+	last time.Time
 }
 
 // progressInterval is the least time between two reports.
 const progressInterval = 50 * time.Millisecond
 
-func (r *progressReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	r.p.Read += int64(n)
-	if r.report != nil && (time.Since(r.last) >= progressInterval || r.p.Read == r.p.Total) {
-		r.last = time.Now()
-		r.report(r.p)
+func (c *counted) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	r, err := c.Backend.Get(ctx, key, offset, length)
+	if err != nil {
+		return nil, err
 	}
+	return &countedBody{r, c}, nil
+}
+
+func (c *counted) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.p.Read += int64(n)
+	if time.Since(c.last) >= progressInterval || c.p.Read == c.p.Total {
+		c.last = time.Now()
+		c.report(c.p)
+	}
+}
+
+type countedBody struct {
+	io.ReadCloser
+	c *counted
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.c.add(n)
 	return n, err
 }
