@@ -183,3 +183,19 @@ func TestJournalFullFailOpenManyWriters(t *testing.T) {
 	requireSound(t, again)
 	requireSound(t, s)
 }
+
+// All of a full journal may come after the second newest snapshot, since the
+// newest was only written when it was full. Then that one has to do.
+func TestJournalFullSinceSecondSnapshot(t *testing.T) {
+	s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, CompactTailBytes: -1, CompactTailRecords: -1})
+	c := snapshotCache(s)
+	for i := range 2 {
+		set(t, c, "n", bulk(i))
+		_, err := s.Compact(context.Background())
+		require.NoError(t, err)
+	}
+	last, err := fillJournal(t, c, 2)
+	require.ErrorIs(t, err, xdswal.ErrJournalFull)
+	require.Eventually(t, func() bool { return c.SetSnapshot(context.Background(), "n", bulk(last+1)) == nil }, timeout, time.Millisecond)
+	requireSound(t, s)
+}

@@ -292,6 +292,8 @@ func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence,
 			c.opt.Written()
 		}
 		c.prune(ctx)
+	} else if c.journal != nil && c.journal.Pressure() {
+		c.relieve(ctx)
 	}
 	call(c.opt.Hooks.CompactionStop, info)
 	return info.Sequence, nil

@@ -65,6 +65,20 @@ func keep(i int, written time.Time, count int, age time.Duration) bool {
 	return i < count || time.Since(written) <= age
 }
 
+// relieve drops the journal up to the newest snapshot. It is called where the
+// journal is more than half full of what came after the second newest, and no
+// other snapshot will come, as nothing changes any more: perhaps because the
+// journal is full.
+func (c *Compactor) relieve(ctx context.Context) {
+	good, _, err := c.local()
+	if err == nil && len(good) > 0 {
+		err = c.journal.TruncateBefore(ctx, good[0].Sequence+1)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.opt.Logger.Warn("journal was not truncated", "error", err)
+	}
+}
+
 // truncate drops the journal up to the oldest snapshot kept, so that every
 // moment since then can be restored. A journal that is more than half full is
 // dropped up to the second newest snapshot: then the newest may still turn out

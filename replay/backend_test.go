@@ -364,19 +364,19 @@ func TestTransientIsNoDamage(t *testing.T) {
 	f.ship(3, 31, 40)
 	for _, key := range []string{catalog.KeyPrefix + nameOf(20), batchKey(3, 21), batchKey(3, 31)} {
 		for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
-			f.backend.Fault = func(op backendtest.Op, k string) backendtest.Fault {
+			// One for each try: what was fetched ahead may outlast it.
+			faulty := &backendtest.Faulty{Backend: f.backend, Fault: func(op backendtest.Op, k string) backendtest.Fault {
 				if op == backendtest.OpGet && k == key {
 					return fault
 				}
 				return backendtest.None
-			}
-			_, result, err := restore(t, t.Context(), replay.Options{Backend: f.backend})
+			}}
+			_, result, err := restore(t, t.Context(), replay.Options{Backend: faulty})
 			require.ErrorIs(t, err, backendtest.ErrInjected)
 			require.NotErrorIs(t, err, event.ErrCorrupt)
 			require.Empty(t, result.Skipped)
 		}
 	}
-	f.backend.Fault = nil
 	st, result, err := restore(t, t.Context(), replay.Options{Backend: f.backend})
 	require.NoError(t, err)
 	h.requireState(t, 40, st, result)
