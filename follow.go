@@ -258,10 +258,10 @@ func (f *follower) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	opt := replay.Options{Base: f.store.State(), Backend: f.store.opt.Backend, Remote: remote}
-	if opt.Base.Sequence() == 0 || opt.Base.Sequence() > remote.Limit(f.epoch) {
+	opt := replay.Options{Base: f.base(remote), Backend: f.store.opt.Backend, Remote: remote}
+	if opt.Base == nil {
 		// What goes on from a state is no restore to report.
-		opt.Base, opt.Hooks = nil, f.store.opt.Hooks.Replay
+		opt.Hooks = f.store.opt.Hooks.Replay
 	}
 	st, result, err := replay.Restore(ctx, opt)
 	if err != nil {
@@ -281,6 +281,16 @@ func (f *follower) resync(ctx context.Context) error {
 	}
 	f.mu.Unlock()
 	return f.serve(ctx, st)
+}
+
+// base returns the state to go on from, nil if there is none yet, or if it has
+// gone a way that another writer has superseded.
+func (f *follower) base(remote *catalog.Remote) *state.State {
+	st := f.store.State()
+	if st.Sequence() == 0 || st.Sequence() > remote.Limit(f.epoch) {
+		return nil
+	}
+	return st
 }
 
 // serve makes a state the store's and tells the clients of it.
@@ -328,7 +338,7 @@ func (s *Store) Promote(ctx context.Context) error {
 	if err := s.follower.stop(); err != nil {
 		return fmt.Errorf("promote: %w; the store does not follow any more: open it anew", err)
 	}
-	w, err := s.promote(ctx)
+	w, err := s.newWriter(func(w *writer) error { return w.promote(ctx, s.follower) })
 	if err != nil {
 		s.follower.start() //nolint:contextcheck // As at Open.
 		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
@@ -343,38 +353,30 @@ func (s *Store) Promote(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) promote(ctx context.Context) (w *writer, err error) {
-	w = &writer{opt: &s.opt, log: s.log, stop: func() {}}
-	defer func() {
-		if err != nil {
-			w.abandon()
-			w = nil
-		}
-	}()
+// promote takes over the data directory and the backend with what the follower
+// has come to.
+func (w *writer) promote(ctx context.Context, f *follower) error {
 	if _, _, err := w.lockDirectory(); err != nil {
-		return w, err
+		return err
 	}
-	t := takeover{opt: &s.opt, fresh: true}
+	t := takeover{opt: w.opt, fresh: true}
 	if err := t.reach(ctx); err != nil {
-		return w, err
+		return err
 	}
 	newest, _ := t.remote.Newest()
 	if err := t.setAside(newest); err != nil {
-		return w, err
+		return err
 	}
-	base := s.State()
-	if base.Sequence() > t.remote.Limit(s.follower.epoch) {
-		base = nil
-	}
+	var err error
 	t.state, t.result, err = replay.Restore(ctx, replay.Options{
-		Base: base, Dir: filepath.Join(s.opt.Dir, snapshotDir), Backend: s.opt.Backend, Remote: t.remote, Hooks: s.opt.Hooks.Replay,
+		Base: f.base(t.remote), Dir: filepath.Join(w.opt.Dir, snapshotDir), Backend: w.opt.Backend, Remote: t.remote, Hooks: w.opt.Hooks.Replay,
 	})
 	if err != nil {
-		return w, err
+		return err
 	}
 	t.result.ShippedTo = t.state.Sequence()
 	if err := t.begin(ctx); err != nil {
-		return w, err
+		return err
 	}
-	return w, w.begin(&t) //nolint:contextcheck // What it starts outlives the call.
+	return w.begin(&t) //nolint:contextcheck // What it starts outlives the call.
 }

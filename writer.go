@@ -33,39 +33,41 @@ type writer struct {
 	meta   metadata
 }
 
-// openWriter takes over a data directory, and the backend with it.
-func (s *Store) openWriter(ctx context.Context) (w *writer, err error) {
-	w = &writer{opt: &s.opt, log: s.log, stop: func() {}}
-	defer func() {
-		if err != nil {
-			w.abandon()
-			w = nil
-		}
-	}()
+// newWriter returns a writer that the function has brought to take updates. If it
+// fails, what it has opened is closed.
+func (s *Store) newWriter(take func(*writer) error) (*writer, error) {
+	w := &writer{opt: &s.opt, log: s.log, stop: func() {}}
+	if err := take(w); err != nil {
+		w.abandon()
+		return nil, err
+	}
+	return w, nil
+}
+
+// open takes over a data directory, and the backend with it.
+func (w *writer) open(ctx context.Context) error {
 	last, known, err := w.lockDirectory()
 	if err != nil {
-		return w, err
+		return err
 	}
-	t := takeover{opt: &s.opt}
+	t := takeover{opt: w.opt}
 	if err := t.survey(ctx, last, known); err != nil {
-		return w, err
+		return err
 	}
 	var local replay.Journal
 	if !empty(filepath.Join(w.opt.Dir, journalDir)) {
 		if err := w.openJournal(&state.State{}); err != nil {
-			return w, err
+			return err
 		}
 		local = replayJournal{w.journal}
 	}
-	err = t.restore(ctx, local)
-	w.restored = t.result
-	if err != nil {
-		return w, err
+	if err := t.restore(ctx, local); err != nil {
+		return err
 	}
 	if err := t.begin(ctx); err != nil {
-		return w, err
+		return err
 	}
-	return w, w.begin(&t) //nolint:contextcheck // What it starts outlives the opening.
+	return w.begin(&t) //nolint:contextcheck // What it starts outlives the opening.
 }
 
 // lockDirectory makes the data directory this process's, and reads what it says

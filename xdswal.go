@@ -114,7 +114,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		}
 		return s, nil
 	}
-	w, err := s.openWriter(ctx)
+	w, err := s.newWriter(func(w *writer) error { return w.open(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("open store in %s: %w", opt.Dir, err)
 	}

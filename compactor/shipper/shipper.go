@@ -233,9 +233,6 @@ func (s *Shipper) begin(r *catalog.Remote) {
 	s.held = newInventory(r, s.opt.Shipped)
 	s.status.Claimed = true
 	s.status.Shipped = s.held.tail
-	if s.last.Load() <= uint64(s.held.tail) {
-		s.status.BehindSince = time.Time{}
-	}
 	if len(r.Snapshots) > 0 {
 		s.status.Snapshot = r.Snapshots[0].Sequence
 	}
