@@ -14,7 +14,6 @@ package batch
 import (
 	"bytes"
 	"fmt"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -29,34 +28,19 @@ type Name struct {
 	First event.Sequence
 }
 
-const (
-	namePrefix = "events-"
-	nameSuffix = ".zst"
-)
+// nameKind begins the name.
+const nameKind = "events"
 
 // String returns for example "events-0000000003-00000000000000001234.zst".
 func (n Name) String() string {
-	return fmt.Sprintf("%s%010d-%s%s", namePrefix, n.Epoch, n.First, nameSuffix)
+	return event.FormatName(nameKind, n.Epoch, n.First)
 }
 
 // ParseName parses the last element of a batch's key. It reports false for what
 // is not a batch's name.
 func ParseName(s string) (Name, bool) {
-	base := s[strings.LastIndexByte(s, '/')+1:]
-	body, hasPrefix := strings.CutPrefix(base, namePrefix)
-	body, hasSuffix := strings.CutSuffix(body, nameSuffix)
-	epoch, first, hasDash := strings.Cut(body, "-")
-	e, err1 := event.ParseSequence(epoch)
-	f, err2 := event.ParseSequence(first)
-	if !hasPrefix || !hasSuffix || !hasDash || err1 != nil || err2 != nil {
-		return Name{}, false
-	}
-	n := Name{Epoch: uint64(e), First: f}
-	// Other digits for the same numbers would name another object.
-	if n.String() != base {
-		return Name{}, false
-	}
-	return n, true
+	epoch, seq, ok := event.ParseName(nameKind, s)
+	return Name{Epoch: epoch, First: seq}, ok
 }
 
 // maxSize bounds what a reader allocates for one batch. A batch exceeds a few

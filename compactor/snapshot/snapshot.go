@@ -32,7 +32,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"strings"
 	"time"
 
 	"github.com/xdswal/xdswal/journal/event"
@@ -70,34 +69,19 @@ type Name struct {
 	Sequence event.Sequence
 }
 
-const (
-	namePrefix = "snapshot-"
-	nameSuffix = ".zst"
-)
+// nameKind begins the name.
+const nameKind = "snapshot"
 
 // String returns for example "snapshot-0000000003-00000000000000001234.zst".
 func (n Name) String() string {
-	return fmt.Sprintf("%s%010d-%s%s", namePrefix, n.Epoch, n.Sequence, nameSuffix)
+	return event.FormatName(nameKind, n.Epoch, n.Sequence)
 }
 
 // ParseName parses the last element of a snapshot's path or key. It reports
 // false for what is not a snapshot's name.
 func ParseName(s string) (Name, bool) {
-	base := s[strings.LastIndexByte(s, '/')+1:]
-	body, hasPrefix := strings.CutPrefix(base, namePrefix)
-	body, hasSuffix := strings.CutSuffix(body, nameSuffix)
-	epoch, seq, hasDash := strings.Cut(body, "-")
-	e, err1 := event.ParseSequence(epoch)
-	q, err2 := event.ParseSequence(seq)
-	if !hasPrefix || !hasSuffix || !hasDash || err1 != nil || err2 != nil {
-		return Name{}, false
-	}
-	n := Name{Epoch: uint64(e), Sequence: q}
-	// Other digits for the same numbers would name another object.
-	if n.String() != base {
-		return Name{}, false
-	}
-	return n, true
+	epoch, seq, ok := event.ParseName(nameKind, s)
+	return Name{Epoch: epoch, Sequence: seq}, ok
 }
 
 const (
