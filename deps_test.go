@@ -72,7 +72,7 @@ func TestImports(t *testing.T) {
 		"backends/s3":        {"backends"},
 		"journal":            {"journal/event", "journal/internal/", internal},
 		"compactor":          {"compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
-		"replay":             {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
+		"replay":             {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
 		"xdscache":           {"journal/event", "replay/state"},
 		"": {
 			"backends", "compactor", "compactor/batch", "compactor/catalog", "compactor/shipper", "compactor/snapshot", "journal", "journal/event", "replay", "replay/state", "xdscache", internal,

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/batch"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/download"
@@ -66,7 +65,9 @@ func (r *restore) list(remote *catalog.Remote) {
 }
 
 func (r *restore) fromListing(ctx context.Context) error {
-	fromSnapshot := !r.arrived() && !r.shippedFrom(r.state.Sequence()+1)
+	// The empty state is no base where there is a snapshot.
+	seq := r.state.Sequence()
+	fromSnapshot := !r.arrived() && (seq == 0 || !r.remote.Continues(seq))
 	err := r.goOn(ctx, fromSnapshot)
 	if err != nil || fromSnapshot || r.arrived() {
 		return err
@@ -93,18 +94,8 @@ func (r *restore) goOn(ctx context.Context, fromSnapshot bool) error {
 	return r.tail(ctx)
 }
 
-// shippedFrom reports whether the batches go on from an event that is not the
-// first, so that no snapshot is needed.
-func (r *restore) shippedFrom(seq event.Sequence) bool {
-	if seq == 1 {
-		return false
-	}
-	after := r.remote.After(seq - 1)
-	return len(after) > 0 && after[0].First <= seq
-}
-
-// errGone says that what follows in a batch does not count, or does not follow
-// the state.
+// errGone says that what follows in a batch does not follow the state, or is
+// past the target.
 var errGone = errors.New("does not continue the state")
 
 // batches applies what was shipped of the journal to the state.
@@ -136,10 +127,7 @@ func (r *restore) batches(ctx context.Context) error {
 
 func (r *restore) batch(b catalog.Batch, data []byte) error {
 	before := r.result.Events
-	err := batch.Decode(data, b.Name, func(ev *event.Event) error {
-		if ev.Sequence > r.remote.Limit(b.Epoch) {
-			return errSuperseded
-		}
+	err := r.remote.Decode(b, data, func(ev *event.Event) error {
 		r.result.ShippedTo = max(r.result.ShippedTo, ev.Sequence)
 		next := r.state.Sequence() + 1
 		switch target := r.opt.Target.Sequence; {
@@ -159,14 +147,8 @@ func (r *restore) batch(b catalog.Batch, data []byte) error {
 		r.result.Skipped = append(r.result.Skipped, Skipped{Location: r.opt.Backend.String(), Name: b.String(), Reason: err})
 		return nil // another epoch may have the same events
 	}
-	if errors.Is(err, errSuperseded) {
-		return nil
-	}
 	return err
 }
-
-// errSuperseded says that the rest of a batch was superseded by a later epoch.
-var errSuperseded = errors.New("superseded")
 
 // backendPlace is where the snapshots of the backend are that count.
 func backendPlace(r *restore) place {

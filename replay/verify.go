@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/xdswal/xdswal/compactor/batch"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/download"
@@ -129,7 +128,7 @@ func (v *verifier) run(ctx context.Context) error {
 			places = append(places, backendPlace(&restore{opt: v.opt, remote: remote}))
 		}
 	}
-	if v.remote != nil && len(v.remote.Batches) > 0 && v.remote.Batches[0].First == 1 {
+	if v.remote != nil && v.remote.Continues(0) {
 		v.batches.begin(&state.State{}, emptyState)
 	}
 	for _, p := range places {
@@ -202,10 +201,8 @@ func (v *verifier) check(st *state.State, contents snapshot.Contents, name snaps
 	if v.report.First <= seq+1 && v.report.Last >= seq {
 		v.journal.begin(st, s.Name)
 	}
-	if v.remote != nil {
-		if after := v.remote.After(seq); len(after) > 0 && after[0].First <= seq+1 {
-			v.batches.begin(st, s.Name)
-		}
+	if v.remote != nil && v.remote.Continues(seq) {
+		v.batches.begin(st, s.Name)
 	}
 	return nil
 }
@@ -236,15 +233,11 @@ func (v *verifier) verifyBatches(ctx context.Context) {
 	}
 	err := download.Each(ctx, v.opt.Backend, objects, parallelBatches, func(i int, data []byte) error {
 		b := v.remote.Batches[i]
-		limit := v.remote.Limit(b.Epoch)
-		err := batch.Decode(data, b.Name, func(ev *event.Event) error {
-			if ev.Sequence > limit {
-				return errSuperseded
-			}
+		err := v.remote.Decode(b, data, func(ev *event.Event) error {
 			v.report.ShippedEvents++
 			return v.step(&v.batches, ev)
 		})
-		if err != nil && !errors.Is(err, errSuperseded) {
+		if err != nil {
 			v.problem(fmt.Errorf("verify batch %s in %s: %w", b.Name, v.opt.Backend, err))
 		}
 		return nil

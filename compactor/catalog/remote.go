@@ -323,3 +323,28 @@ func (r *Remote) After(seq event.Sequence) []Batch {
 	}
 	return out
 }
+
+// Continues reports whether the batches go on behind an event.
+func (r *Remote) Continues(seq event.Sequence) bool {
+	after := r.After(seq)
+	return len(after) > 0 && after[0].First <= seq+1
+}
+
+// Decode calls fn for the events of a batch that count, in order; see
+// [batch.Decode].
+func (r *Remote) Decode(b Batch, data []byte, fn func(*event.Event) error) error {
+	limit := r.Limit(b.Epoch)
+	err := batch.Decode(data, b.Name, func(ev *event.Event) error {
+		if ev.Sequence > limit {
+			return errSuperseded
+		}
+		return fn(ev)
+	})
+	if errors.Is(err, errSuperseded) {
+		return nil
+	}
+	return err
+}
+
+// errSuperseded says that the rest of a batch was superseded by a later epoch.
+var errSuperseded = errors.New("superseded")

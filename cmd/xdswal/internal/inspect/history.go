@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/batch"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/internal/download"
 	"github.com/xdswal/xdswal/internal/view"
@@ -76,7 +75,7 @@ func (h *history) Range(ctx context.Context, from event.Sequence, fn func(*event
 // parallelBatches is how many batches are fetched ahead.
 const parallelBatches = 4
 
-// errPast says that the rest of a batch is not wanted, or does not count.
+// errPast says that the rest of a batch is not wanted.
 var errPast = errors.New("past the end")
 
 // shipped calls fn for the events that were shipped, from one sequence to
@@ -94,10 +93,10 @@ func (h *history) shipped(ctx context.Context, from, to event.Sequence, fn func(
 	}
 	next := from
 	return download.Each(ctx, h.s.backend, objects, parallelBatches, func(i int, data []byte) error {
-		b, limit := list[i], h.s.remote.Limit(list[i].Epoch)
-		err := batch.Decode(data, b.Name, func(ev *event.Event) error {
+		b := list[i]
+		err := h.s.remote.Decode(b, data, func(ev *event.Event) error {
 			switch {
-			case ev.Sequence > limit, to != 0 && ev.Sequence > to:
+			case to != 0 && ev.Sequence > to:
 				return errPast
 			case ev.Sequence < next:
 				return nil
