@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/s3"
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
@@ -178,74 +179,83 @@ func TestHang(t *testing.T) {
 // time.
 func TestHangForGood(t *testing.T) {
 	srv := start(t)
-	proxy := srv.Proxy(t)
 	cfg := config(srv)
-	cfg.Endpoint, cfg.IdleTimeout, cfg.MaxAttempts = proxy.Endpoint, 500*time.Millisecond, 2
-	b := open(t, cfg)
-	put(t, b, "k", noise(4*partSize))
-	err := readIntoHang(t.Context(), proxy, b)
-	require.ErrorContains(t, err, "the store was silent for 500ms")
-
-	defer proxy.Add(s3test.HangUploads())()
-	err = b.Put(t.Context(), "new", body("x"))
-	require.ErrorContains(t, err, "the store was silent for 500ms")
+	cfg.IdleTimeout, cfg.MaxAttempts = 500*time.Millisecond, 2
+	put(t, open(t, cfg), "k", noise(4*partSize))
+	t.Run("get", func(t *testing.T) {
+		err := readIntoHang(t.Context(), t, srv.Proxy(t), cfg)
+		require.ErrorContains(t, err, "the store was silent for 500ms")
+	})
+	t.Run("put", func(t *testing.T) {
+		proxy := srv.Proxy(t)
+		proxy.Add(s3test.HangUploads())
+		cfg.Endpoint = proxy.Endpoint
+		err := open(t, cfg).Put(t.Context(), "new", body("x"))
+		require.ErrorContains(t, err, "the store was silent for 500ms")
+	})
 }
 
 // A call whose context ends returns, however long the store is silent.
 func TestContextEndsWhileHanging(t *testing.T) {
 	srv := start(t)
-	proxy := srv.Proxy(t)
 	cfg := config(srv)
-	cfg.Endpoint, cfg.IdleTimeout = proxy.Endpoint, time.Hour
-	b := open(t, cfg)
-	put(t, b, "k", noise(4*partSize))
-	for _, c := range []struct {
-		name string
-		call func(context.Context) error
-	}{
-		{"put", func(ctx context.Context) error { return b.Put(ctx, "new", body("x")) }},
-		{"get", func(ctx context.Context) error {
+	cfg.IdleTimeout = time.Hour
+	put(t, open(t, cfg), "k", noise(4*partSize))
+	requireEnds := func(t *testing.T, call func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		err := call(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Less(t, time.Since(began), 10*time.Second)
+		var placed *backends.Error
+		require.ErrorAs(t, err, &placed)
+	}
+	for name, call := range map[string]func(context.Context, backends.Backend) error{
+		"put": func(ctx context.Context, b backends.Backend) error { return b.Put(ctx, "new", body("x")) },
+		"get": func(ctx context.Context, b backends.Backend) error {
 			_, err := b.Get(ctx, "k", 0, -1)
 			return err
-		}},
-		{"list", func(ctx context.Context) error {
+		},
+		"list": func(ctx context.Context, b backends.Backend) error {
 			_, err := b.List(ctx, "")
 			return err
-		}},
-		{"read", func(ctx context.Context) error { return readIntoHang(ctx, proxy, b) }},
+		},
 		// The request arrives; only its answer does not.
-		{"delete", func(ctx context.Context) error { return b.Delete(ctx, "k") }},
+		"delete": func(ctx context.Context, b backends.Backend) error { return b.Delete(ctx, "gone") },
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			if c.name != "read" {
-				defer proxy.Add(s3test.Hang())()
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			defer cancel()
-			began := time.Now()
-			err := c.call(ctx)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Less(t, time.Since(began), 10*time.Second)
-			var placed *backends.Error
-			require.ErrorAs(t, err, &placed)
+		t.Run(name, func(t *testing.T) {
+			proxy := srv.Proxy(t)
+			proxy.Add(s3test.Hang())
+			cfg := cfg
+			cfg.Endpoint = proxy.Endpoint
+			b := open(t, cfg)
+			requireEnds(t, func(ctx context.Context) error { return call(ctx, b) })
 		})
 	}
+	t.Run("read", func(t *testing.T) {
+		proxy := srv.Proxy(t)
+		requireEnds(t, func(ctx context.Context) error { return readIntoHang(ctx, t, proxy, cfg) })
+	})
 }
 
-// readIntoHang reads "k", in the midst of which its connection hangs.
-func readIntoHang(ctx context.Context, proxy *s3test.Proxy, b backends.Backend) error {
-	defer proxy.Add(s3test.Bandwidth(2000))()
-	r, err := b.Get(ctx, "k", 0, -1)
+// readIntoHang reads "k" through a proxy that hangs in the midst of it, and
+// hangs for good: to mend a connection that hangs takes toxiproxy many seconds.
+func readIntoHang(ctx context.Context, t *testing.T, proxy *s3test.Proxy, cfg s3.Config) error {
+	proxy.Add(s3test.Bandwidth(2000))
+	cfg.Endpoint = proxy.Endpoint
+	r, err := open(t, cfg).Get(ctx, "k", 0, -1)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	if _, err := io.ReadFull(r, make([]byte, 1000)); err != nil {
-		return err
-	}
-	hanging := make(chan func())
-	go func() { hanging <- proxy.Add(s3test.Hang()) }()
+	hung := make(chan struct{})
+	t.Cleanup(func() { <-hung })
+	go func() {
+		defer close(hung)
+		proxy.Add(s3test.Hang())
+	}()
 	_, err = io.Copy(io.Discard, r)
-	(<-hanging)()
 	return err
 }
