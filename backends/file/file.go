@@ -72,7 +72,11 @@ func (b *Backend) String() string { return b.location }
 // so that failing to remove them is no reason not to open: a restore from a
 // read-only volume must work.
 func (b *Backend) removeStale() {
-	_ = filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+	dir, err := filepath.EvalSymlinks(b.dir) // WalkDir does not follow its root
+	if err != nil {
+		return
+	}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
 			_ = durable.RemoveTempOlder(path, staleAfter)
 		}

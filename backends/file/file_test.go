@@ -122,7 +122,9 @@ func TestStaleTemps(t *testing.T) {
 			require.NoError(t, os.Chtimes(path, old, old))
 		}
 	}
-	b, err := file.New(file.Config{Dir: dir})
+	link := filepath.Join(t.TempDir(), "link")
+	require.NoError(t, os.Symlink(dir, link))
+	b, err := file.New(file.Config{Dir: link})
 	require.NoError(t, err)
 	require.Equal(t, []string{filepath.Join(dir, ".tmp-new"), filepath.Join(dir, "a/b/.tmp-new")}, tempFiles(t, dir))
 	for _, prefix := range []string{"", ".", ".tmp", ".tmp-", "a/", "a/b/.tmp"} {
