@@ -16,6 +16,10 @@ var (
 	ErrRange = errors.New("range outside the object")
 	// ErrKey means that the key is not valid, or not beside the keys that exist.
 	ErrKey = errors.New("invalid key")
+	// ErrDamaged means that what a reader yielded is not what was put. It comes
+	// in place of the object's last bytes or of its end, if the driver has a
+	// checksum of the object.
+	ErrDamaged = errors.New("the object's checksum is not that of the bytes that were read")
 	// ErrPermission means that the store denies this operation to us.
 	ErrPermission = errors.New("permission denied by the store")
 )

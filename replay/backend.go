@@ -116,8 +116,8 @@ func (r *restore) batches(ctx context.Context) error {
 	if len(objects) == 0 {
 		return nil
 	}
-	err := download.Each(ctx, r.opt.Hooks.counted(r.opt.Backend, p), objects, parallelBatches, func(i int, data []byte) error {
-		return r.batch(list[i], data)
+	err := download.Each(ctx, r.opt.Hooks.counted(r.opt.Backend, p), objects, parallelBatches, func(i int, data []byte, err error) error {
+		return r.batch(list[i], data, err)
 	})
 	if errors.Is(err, errGone) || errors.Is(err, errLater) {
 		return nil // whether that is enough is for arrived to say
@@ -125,9 +125,26 @@ func (r *restore) batches(ctx context.Context) error {
 	return err
 }
 
-func (r *restore) batch(b catalog.Batch, data []byte) error {
+// batch applies a batch of which data was read, or which failed to be with err.
+func (r *restore) batch(b catalog.Batch, data []byte, err error) error {
 	before := r.result.Events
-	err := r.remote.Decode(b, data, func(ev *event.Event) error {
+	if err == nil {
+		err = r.decode(b, data)
+	}
+	if n := r.result.Events - before; n > 0 {
+		r.result.Shipped += n
+		r.result.Batches++
+	}
+	if damaged(err) {
+		err = fmt.Errorf("read batch %s in %s: %w", b.Name, r.opt.Backend, err)
+		r.result.Skipped = append(r.result.Skipped, Skipped{Location: r.opt.Backend.String(), Name: b.String(), Reason: err})
+		return nil // another epoch may have the same events
+	}
+	return err
+}
+
+func (r *restore) decode(b catalog.Batch, data []byte) error {
+	return r.remote.Decode(b, data, func(ev *event.Event) error {
 		r.result.ShippedTo = max(r.result.ShippedTo, ev.Sequence)
 		next := r.state.Sequence() + 1
 		switch target := r.opt.Target.Sequence; {
@@ -138,16 +155,6 @@ func (r *restore) batch(b catalog.Batch, data []byte) error {
 		}
 		return r.apply(ev)
 	})
-	if n := r.result.Events - before; n > 0 {
-		r.result.Shipped += n
-		r.result.Batches++
-	}
-	if errors.Is(err, event.ErrCorrupt) {
-		err = fmt.Errorf("read batch %s in %s: %w", b.Name, r.opt.Backend, err)
-		r.result.Skipped = append(r.result.Skipped, Skipped{Location: r.opt.Backend.String(), Name: b.String(), Reason: err})
-		return nil // another epoch may have the same events
-	}
-	return err
 }
 
 // backendPlace is where the snapshots of the backend are that count.

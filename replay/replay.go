@@ -292,13 +292,18 @@ func (r *restore) from(ctx context.Context, p place) error {
 			return nil
 		case errors.Is(err, errLater):
 			continue
-		case errors.Is(err, event.ErrVersion), p.remote && !errors.Is(err, event.ErrCorrupt):
+		case errors.Is(err, event.ErrVersion), p.remote && !damaged(err):
 			// One that could not be fetched may well be whole.
 			return err
 		}
 		r.result.Skipped = append(r.result.Skipped, Skipped{Location: p.location, Name: c.name.String(), Reason: err})
 	}
 	return nil
+}
+
+// damaged reports whether something was read, and is not what was written.
+func damaged(err error) bool {
+	return errors.Is(err, event.ErrCorrupt) || errors.Is(err, backends.ErrDamaged)
 }
 
 // errLater says that a snapshot is later than the target.

@@ -231,13 +231,15 @@ func (v *verifier) verifyBatches(ctx context.Context) {
 	for i, b := range v.remote.Batches {
 		objects[i] = download.Object{Key: b.Key(), Size: b.Size}
 	}
-	err := download.Each(ctx, v.opt.Backend, objects, parallelBatches, func(i int, data []byte) error {
+	err := download.Each(ctx, v.opt.Backend, objects, parallelBatches, func(i int, data []byte, err error) error {
 		b := v.remote.Batches[i]
-		err := v.remote.Decode(b, data, func(ev *event.Event) error {
-			v.report.ShippedEvents++
-			return v.step(&v.batches, ev)
-		})
-		if err != nil {
+		if err == nil {
+			err = v.remote.Decode(b, data, func(ev *event.Event) error {
+				v.report.ShippedEvents++
+				return v.step(&v.batches, ev)
+			})
+		}
+		if err != nil && ctx.Err() == nil {
 			v.problem(fmt.Errorf("verify batch %s in %s: %w", b.Name, v.opt.Backend, err))
 		}
 		return nil

@@ -12,10 +12,6 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// errDamaged is an object whose bytes are not those that were put.
-var errDamaged = errors.New("the bytes that were read do not have the object's checksum; " +
-	"read it again, and if that fails too, take the object for damaged")
-
 func newSum() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
 // reader reads [offset, end) of an object, over as many requests as it takes.
@@ -71,7 +67,7 @@ func (r *reader) took(p []byte) (int, error) {
 	}
 	r.sum.Write(p)
 	if r.offset == r.end && r.sum.Sum32() != r.res.crc {
-		return 0, r.stop(errDamaged)
+		return 0, r.stop(backends.ErrDamaged)
 	}
 	return len(p), nil
 }

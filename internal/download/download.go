@@ -98,10 +98,10 @@ type Object struct {
 	Size int64
 }
 
-// Each calls fn with the contents of objects, in their order, while it fetches
-// up to parallel of them ahead. The contents may not be kept. It ends with the
-// first error, of an object or of fn.
-func Each(ctx context.Context, b backends.Backend, objects []Object, parallel int, fn func(i int, data []byte) error) error {
+// Each calls fn with the contents of objects, in their order, or with why they
+// could not be read, while it fetches up to parallel of them ahead. The contents
+// may not be kept. It ends with the first error of fn, or of ctx.
+func Each(ctx context.Context, b backends.Backend, objects []Object, parallel int, fn func(i int, data []byte, err error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	a := newAhead(ctx, int64(len(objects)), parallel, func(ctx context.Context, i int64, buf []byte) ([]byte, error) {
 		return whole(ctx, b, objects[i], buf)
@@ -110,10 +110,11 @@ func Each(ctx context.Context, b backends.Backend, objects []Object, parallel in
 	var data []byte
 	for i := range objects {
 		var err error
-		if data, _, err = a.next(data); err != nil {
-			return err
+		data, _, err = a.next(data)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if err := fn(i, data); err != nil {
+		if err := fn(i, data, err); err != nil {
 			return err
 		}
 	}
@@ -122,7 +123,16 @@ func Each(ctx context.Context, b backends.Backend, objects []Object, parallel in
 
 // whole reads an object to its end, so that the backend's checksum of it is
 // looked at, and refuses one of another size than it had when it was listed.
+// Bytes that were damaged on the way are not so twice.
 func whole(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byte, error) {
+	data, err := once(ctx, b, o, buf)
+	if errors.Is(err, backends.ErrDamaged) {
+		return once(ctx, b, o, buf)
+	}
+	return data, err
+}
+
+func once(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byte, error) {
 	r, err := b.Get(ctx, o.Key, 0, -1)
 	if err != nil {
 		return nil, err

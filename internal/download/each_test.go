@@ -44,7 +44,8 @@ func TestEach(t *testing.T) {
 					return backendtest.None
 				}}
 				next := 0
-				require.NoError(t, download.Each(t.Context(), counting, list, parallel, func(i int, data []byte) error {
+				require.NoError(t, download.Each(t.Context(), counting, list, parallel, func(i int, data []byte, err error) error {
+					require.NoError(t, err)
 					ahead.Add(-1)
 					require.Equal(t, next, i)
 					next++
@@ -82,7 +83,12 @@ func TestEachFails(t *testing.T) {
 					return backendtest.None
 				}}
 				seen := 0
-				err := download.Each(t.Context(), faulty, list, 8, func(int, []byte) error { seen++; return nil })
+				err := download.Each(t.Context(), faulty, list, 8, func(_ int, _ []byte, err error) error {
+					if err == nil {
+						seen++
+					}
+					return err
+				})
 				require.ErrorIs(t, err, c.want)
 				require.ErrorContains(t, err, list[bad].Key)
 				require.Equal(t, bad, seen)
@@ -92,14 +98,14 @@ func TestEachFails(t *testing.T) {
 	b := backendtest.NewMemory()
 	list := objects(t, b, n)
 	stop := errors.New("stop")
-	require.Same(t, stop, download.Each(t.Context(), b, list, 8, func(i int, _ []byte) error {
+	require.Same(t, stop, download.Each(t.Context(), b, list, 8, func(i int, _ []byte, err error) error {
 		if i == 7 {
 			return stop
 		}
-		return nil
+		return err
 	}))
 	list[3].Key = "missing"
-	require.ErrorIs(t, download.Each(t.Context(), b, list, 8, func(int, []byte) error { return nil }), backends.ErrNotFound)
+	require.ErrorIs(t, download.Each(t.Context(), b, list, 8, ending), backends.ErrNotFound)
 }
 
 // An object that is not of the size that was listed is refused, and one whose
@@ -112,7 +118,7 @@ func TestEachWantsWhole(t *testing.T) {
 				continue
 			}
 			s := &source{size: size + off}
-			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, func(int, []byte) error { return nil })
+			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, ending)
 			require.ErrorContains(t, err, "listed", "size %d, listed %d", size+off, size)
 			require.False(t, errors.Is(err, io.EOF))
 		}
@@ -126,7 +132,7 @@ func TestEachWantsWhole(t *testing.T) {
 				}
 				return nil
 			}
-			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, func(int, []byte) error { return nil })
+			err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: size}}, 4, ending)
 			require.Error(t, err, "size %d, %v", size, cause)
 			require.False(t, errors.Is(err, io.EOF))
 		}
@@ -142,11 +148,11 @@ func TestEachCancelled(t *testing.T) {
 		list := objects(t, b, 30)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		seen := 0
-		err := download.Each(ctx, b, list, 4, func(i int, _ []byte) error {
+		err := download.Each(ctx, b, list, 4, func(i int, _ []byte, err error) error {
 			if seen++; i == at {
 				cancel(gone)
 			}
-			return nil
+			return err
 		})
 		// What was fetched already may still be passed on.
 		require.GreaterOrEqual(t, seen, at+1)
@@ -158,6 +164,46 @@ func TestEachCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b := backendtest.NewMemory()
-	err := download.Each(ctx, b, objects(t, b, 3), 4, func(int, []byte) error { return nil })
+	err := download.Each(ctx, b, objects(t, b, 3), 4, ending)
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// ending has Each end with the first object that cannot be read.
+func ending(_ int, _ []byte, err error) error { return err }
+
+// An object that cannot be read is told of, and those after it are read on.
+func TestEachGoesOn(t *testing.T) {
+	noLeak(t)
+	b := backendtest.NewMemory()
+	list := objects(t, b, 9)
+	list[3].Key, list[8].Key = "missing", "missing-too"
+	var bad []int
+	require.NoError(t, download.Each(t.Context(), b, list, 2, func(i int, data []byte, err error) error {
+		if err != nil {
+			require.ErrorIs(t, err, backends.ErrNotFound)
+			bad = append(bad, i)
+			return nil
+		}
+		require.True(t, bytes.Equal(contentOf(i), data))
+		return nil
+	}))
+	require.Equal(t, []int{3, 8}, bad)
+}
+
+// What a network has damaged is read again, once.
+func TestEachReadsDamagedAgain(t *testing.T) {
+	for _, times := range []int{1, 2} {
+		s := &source{size: 100}
+		s.read = func(_ context.Context, offset int64) error {
+			if offset == 100 && times > 0 {
+				times--
+				return &backends.Error{Op: "get", Backend: "source:", Key: "k", Err: backends.ErrDamaged}
+			}
+			return nil
+		}
+		want := times == 1
+		err := download.Each(t.Context(), s, []download.Object{{Key: "k", Size: 100}}, 4, ending)
+		require.Equal(t, want, err == nil, "%v", err)
+		require.Equal(t, !want, errors.Is(err, backends.ErrDamaged))
+	}
 }

@@ -92,9 +92,12 @@ func (h *history) shipped(ctx context.Context, from, to event.Sequence, fn func(
 		}
 	}
 	next := from
-	return download.Each(ctx, h.s.backend, objects, parallelBatches, func(i int, data []byte) error {
+	return download.Each(ctx, h.s.backend, objects, parallelBatches, func(i int, data []byte, err error) error {
+		if err != nil {
+			return err
+		}
 		b := list[i]
-		err := h.s.remote.Decode(b, data, func(ev *event.Event) error {
+		err = h.s.remote.Decode(b, data, func(ev *event.Event) error {
 			switch {
 			case to != 0 && ev.Sequence > to:
 				return errPast
