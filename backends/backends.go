@@ -113,10 +113,11 @@ type ConditionalCreator interface {
 // behind that is no object, but is stored, and is perhaps paid for.
 type Sweeper interface {
 	// Sweep removes what uploads left that began longer ago than olderThan,
-	// by the store's clock, and returns how many there were, also beside an
-	// error. An upload that is alive after all fails and leaves nothing:
-	// choose more time than the slowest Put takes.
-	Sweep(ctx context.Context, olderThan time.Duration) (int, error)
+	// by the store's clock, of keys that begin with one of prefixes, and
+	// returns how many there were, also beside an error. An upload that is
+	// alive after all fails and leaves nothing: choose more time than the
+	// slowest Put takes, and no prefix under which others write.
+	Sweep(ctx context.Context, olderThan time.Duration, prefixes ...string) (int, error)
 }
 
 // Object describes an object that exists.

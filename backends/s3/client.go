@@ -55,7 +55,7 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 // credentialsError tells errors of finding credentials from those of the store.
 type credentialsError struct{ err error }
 
-func (e *credentialsError) Error() string { return "find credentials: " + e.err.Error() }
+func (e *credentialsError) Error() string { return "find credentials: " + clean(e.err.Error()) }
 func (e *credentialsError) Unwrap() error { return e.err }
 
 // markedCredentials returns its errors as *credentialsError.

@@ -60,7 +60,7 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	}
 	var marked *credentialsError
 	if errors.As(err, &marked) {
-		return newFailure(nil, clean(marked.Error()),
+		return newFailure(nil, marked.Error(),
 			"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give this machine a role", err)
 	}
 	what := clean(innermost(operation.Err).Error())
@@ -78,8 +78,14 @@ func explainAnswer(operation string, answer smithy.APIError, err error) error {
 		what += ": " + message
 	}
 	advice, sentinel := meaning(operation, answer.ErrorCode(), statusOf(err))
+	if right := keyRight.FindString(answer.ErrorMessage()); right != "" && errors.Is(sentinel, backends.ErrPermission) {
+		advice = "grant " + right + " on the key"
+	}
 	return newFailure(sentinel, what, advice, err)
 }
+
+// keyRight matches the right to a key of KMS that an answer says is missing.
+var keyRight = regexp.MustCompile(`\bkms:[A-Za-z]+`)
 
 // newFailure returns an error that reads, for example:
 //
@@ -113,8 +119,8 @@ func meaning(operation, code string, status int) (advice string, sentinel error)
 		return "create the bucket or correct the URL", nil
 	case "NoSuchKey":
 		return "", backends.ErrNotFound
-	case "NotFound":
-		if operation == "HeadObject" || operation == "GetObject" {
+	case "NotFound": // where there is no body to say more
+		if operation == "HeadObject" {
 			return "", backends.ErrNotFound
 		}
 	case "NoSuchUpload":
@@ -135,6 +141,8 @@ func meaning(operation, code string, status int) (advice string, sentinel error)
 		return "the bytes changed on their way to the store: try again, and look for a faulty proxy", nil
 	case "ConditionalRequestConflict", "OperationAborted":
 		return "another writer is at the same key: try again", nil
+	case "InvalidObjectState":
+		return "the object was moved to an archive: bring it back, and have no lifecycle rule archive this prefix", nil
 	case "InvalidStorageClass":
 		return "correct storage_class= in the URL", nil
 	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded":
@@ -226,8 +234,9 @@ const (
 	maxMessage = 300 // bytes
 )
 
-// secretive matches messages that repeat a signed request.
-var secretive = regexp.MustCompile(`(?i)(signature|credential|security-token|secret|authorization)["']?\s*[=:]|AWS4-`)
+// secretive matches messages that repeat a signed request, or what a helper
+// printed that finds credentials.
+var secretive = regexp.MustCompile(`(?i)(signature|credential|token|secret|password|authorization)[\w-]*["']?\s*[=:>]|AWS4-`)
 
 // clean makes a text of the store fit for one line, and drops it if it repeats
 // what must not be shown.
@@ -281,9 +290,12 @@ func isCode(err error, codes ...string) bool {
 	return errors.As(err, &answer) && slices.Contains(codes, answer.ErrorCode())
 }
 
-// isMissing is true for a missing object, and for HeadObject for a missing
-// bucket too.
-func isMissing(err error) bool { return isCode(err, "NoSuchKey", "NotFound") }
+// isMissing is true for a missing object.
+func isMissing(err error) bool { return isCode(err, "NoSuchKey") }
+
+// isHeadMissing is true if HeadObject found nothing. An answer to that has no
+// body: a missing bucket, or a proxy without a store, answers like this too.
+func isHeadMissing(err error) bool { return isCode(err, "NoSuchKey", "NotFound") }
 
 // isTaken is true if a condition was not met.
 func isTaken(err error) bool {
@@ -294,8 +306,15 @@ func isConflict(err error) bool { return isCode(err, "ConditionalRequestConflict
 
 func isUploadGone(err error) bool { return isCode(err, "NoSuchUpload") }
 
+// errNotS3 is an answer that says success and lacks what S3 puts into it: of a
+// proxy that has none of the store's, or only the beginning of it.
+var errNotS3 = errors.New("the answer is none of an S3 store; check the endpoint, and proxies before it")
+
 // isCut is true if the connection ended before the whole answer was here.
 func isCut(err error) bool {
+	if errors.Is(err, errNotS3) {
+		return true
+	}
 	var answer smithy.APIError
 	status := statusOf(err)
 	switch {

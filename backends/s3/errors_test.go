@@ -39,7 +39,7 @@ var calls = []struct {
 	}},
 	{"delete", "s3:DeleteObject", func(ctx context.Context, b *s3.Backend) error { return b.Delete(ctx, "k") }},
 	{"sweep", "s3:ListBucketMultipartUploads", func(ctx context.Context, b *s3.Backend) error {
-		_, err := b.Sweep(ctx, 0)
+		_, err := b.Sweep(ctx, 0, "")
 		return err
 	}},
 }
@@ -135,6 +135,8 @@ func TestAnswers(t *testing.T) {
 		{"clock", 403, "RequestTimeTooSkewed", "Too skewed", "set the clock of this machine", nil},
 		{"expired", 400, "ExpiredToken", "Expired", "renew the credentials", backends.ErrPermission},
 		{"quota", 507, "QuotaExceeded", "Full", "free space in the store", nil},
+		{"key", 403, "AccessDenied", "User: arn:x is not authorized to perform: kms:GenerateDataKey on resource: y", "; grant kms:GenerateDataKey on the key", backends.ErrPermission},
+		{"archived", 403, "InvalidObjectState", "Not valid for the storage class", "; the object was moved to an archive", nil},
 		{"overload", 503, "SlowDown", "Slow down", "2 attempts); the store is overloaded or down: try later", nil},
 		{"unknown", 418, "Teapot", "Short\nand stout", "Teapot: Short and stout (GetObject, HTTP 418, request REQUEST1, host HOST1)", nil},
 		{"long", 418, "Teapot", strings.Repeat("x", 1000), strings.Repeat("x", 300) + "... (", nil},

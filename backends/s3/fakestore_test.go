@@ -54,6 +54,7 @@ func (f *fakeStore) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		content, err := io.ReadAll(req.Body)
 		if err == nil {
 			f.objects[req.URL.Path] = fakeObject{content, req.Header.Get(putIDHeader)}
+			w.Header().Set("ETag", `"1"`)
 		}
 	case !ok:
 		refuse(w, http.StatusNotFound, "NoSuchKey", "No such key")

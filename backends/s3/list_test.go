@@ -73,12 +73,12 @@ func TestSweep(t *testing.T) {
 		_, err := client(t, srv).CreateMultipartUpload(t.Context(), &awss3.CreateMultipartUploadInput{Bucket: &srv.Bucket, Key: &key})
 		require.NoError(t, err)
 	}
-	n, err := b.Sweep(t.Context(), time.Hour)
+	n, err := b.Sweep(t.Context(), time.Hour, "")
 	require.NoError(t, err)
 	require.Zero(t, n)
 	require.Len(t, uploads(t, srv), 4)
 
-	n, err = b.Sweep(t.Context(), -time.Minute)
+	n, err = b.Sweep(t.Context(), -time.Minute, "")
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
 	require.ElementsMatch(t, []string{"test/no key", "other/a"}, uploads(t, srv))
@@ -101,7 +101,7 @@ func TestReadOnly(t *testing.T) {
 	b := open(t, cfg)
 	require.ErrorIs(t, b.Put(t.Context(), "b", body("x")), backends.ErrPermission)
 	require.ErrorIs(t, b.Delete(t.Context(), "a"), backends.ErrPermission)
-	_, err := b.Sweep(t.Context(), 0)
+	_, err := b.Sweep(t.Context(), 0, "")
 	require.ErrorIs(t, err, backends.ErrPermission)
 	_, err = b.ProbeConditionalCreate(t.Context())
 	require.ErrorIs(t, err, backends.ErrPermission)

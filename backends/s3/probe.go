@@ -23,8 +23,7 @@ func (b *Backend) ProbeConditionalCreate(ctx context.Context) (bool, error) {
 		in := b.putInput(probeKey, rand.Text())
 		in.IfNoneMatch = aws.String("*")
 		in.Body = bytes.NewReader(nil)
-		_, err := b.client.PutObject(ctx, in)
-		switch {
+		switch err := b.putObject(ctx, in); {
 		case err == nil:
 			continue // Created, or overwritten.
 		case isTaken(err), isConflict(err):

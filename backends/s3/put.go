@@ -125,16 +125,17 @@ func (p *put) judge(ctx context.Context, cause error) (again bool, err error) {
 	switch {
 	case err == nil && head.Metadata[putIDName] == p.id:
 		return false, nil
-	case err == nil, isMissing(err) && isTaken(cause):
+	case err == nil, isHeadMissing(err) && isTaken(cause):
 		exists := &failure{text: backends.ErrExists.Error() + requestOf(cause), is: backends.ErrExists, err: cause}
 		return false, p.b.fail(ctx, "put", p.key, exists)
-	case isMissing(err), isCut(cause) && statusOf(err) == 0:
+	case isHeadMissing(err), isCut(cause) && statusOf(err) == 0:
 		// Where the SDK has tried again what was cut, that is enough.
 		var attempts *retry.MaxAttemptsError
 		again = isCut(cause) && !errors.As(cause, &attempts)
 		return again, p.b.fail(ctx, "put", p.key, cause)
 	default:
-		return false, p.b.fail(ctx, "put", p.key, fmt.Errorf("look whether the object was created: %w", p.b.explain(ctx, err)))
+		// What the look failed on is no statement about the Put.
+		return false, p.b.fail(ctx, "put", p.key, fmt.Errorf("%w; and whether the object was created cannot be seen: %v", p.b.explain(ctx, cause), p.b.explain(ctx, err))) //nolint:errorlint // As said.
 	}
 }
 
@@ -142,7 +143,7 @@ func (p *put) judge(ctx context.Context, cause error) (again bool, err error) {
 func (p *put) refuseTaken(ctx context.Context) error {
 	head, err := p.b.head(ctx, p.key)
 	switch {
-	case isMissing(err):
+	case isHeadMissing(err):
 		return nil
 	case err != nil:
 		return p.b.fail(ctx, "put", p.key, fmt.Errorf("look whether the object exists: %w", p.b.explain(ctx, err)))

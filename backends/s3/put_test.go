@@ -90,7 +90,7 @@ func TestAbortFails(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "(parts are left until a Sweep: no abort (AbortMultipartUpload))")
 
-	n, err := open(t, config(srv)).Sweep(t.Context(), -time.Minute)
+	n, err := open(t, config(srv)).Sweep(t.Context(), -time.Minute, "")
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 }

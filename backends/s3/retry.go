@@ -49,6 +49,8 @@ func retryable(err error) aws.Ternary {
 		return aws.UnknownTernary
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &credentials):
 		return aws.FalseTernary
+	case statusOf(err) == http.StatusTooManyRequests:
+		return aws.TrueTernary
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &netErr) && netErr.Timeout():
 		return aws.TrueTernary // an answer that was cut, or never came
 	}

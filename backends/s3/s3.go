@@ -56,6 +56,9 @@ func New(ctx context.Context, cfg Config) (*Backend, error) {
 	if base := b.client.Options().BaseEndpoint; base != nil {
 		endpoint = *base
 	}
+	if err := checkEndpoint(endpoint); err != nil {
+		return nil, &backends.Error{Op: "open", Backend: location(b.cfg.Bucket, b.cfg.Prefix, ""), Err: fmt.Errorf("%w; correct AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile", err)}
+	}
 	b.location = location(b.cfg.Bucket, b.cfg.Prefix, endpoint)
 	return b, nil
 }
@@ -68,19 +71,9 @@ func location(bucket, prefix, endpoint string) string {
 	u := url.URL{Scheme: "s3", Host: bucket, Path: prefix}
 	if endpoint != "" {
 		// Colons and slashes may stand in a query, and are easier to read.
-		u.RawQuery = "endpoint=" + strings.NewReplacer("%3A", ":", "%2F", "/").Replace(url.QueryEscape(withoutUser(endpoint)))
+		u.RawQuery = "endpoint=" + strings.NewReplacer("%3A", ":", "%2F", "/").Replace(url.QueryEscape(strings.TrimSuffix(endpoint, "/")))
 	}
 	return u.String()
-}
-
-// withoutUser removes credentials from an endpoint of the environment, which is
-// not checked.
-func withoutUser(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return "invalid"
-	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
 }
 
 // objectKey returns the key in the bucket of a valid key, or of the beginning

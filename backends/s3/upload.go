@@ -39,9 +39,16 @@ func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyRead
 		return err
 	}
 	in.Body = bytes.NewReader(content[:n])
-	_, err = b.client.PutObject(ctx, in, func(o *s3.Options) {
+	return b.putObject(ctx, in, func(o *s3.Options) {
 		o.Retryer = newRetryer(b.cfg.MaxAttempts, notIfCut)
 	})
+}
+
+func (b *Backend) putObject(ctx context.Context, in *s3.PutObjectInput, options ...func(*s3.Options)) error {
+	out, err := b.client.PutObject(ctx, in, options...)
+	if err == nil && out.ETag == nil {
+		return fmt.Errorf("PutObject: %w", errNotS3)
+	}
 	return err
 }
 
@@ -103,6 +110,9 @@ func (c *partsClient) CreateMultipartUpload(
 	defer cancel()
 	in.ChecksumType = types.ChecksumTypeFullObject
 	out, err := c.Client.CreateMultipartUpload(lasting, in, options...)
+	if err == nil && out.UploadId == nil {
+		return nil, fmt.Errorf("CreateMultipartUpload: %w", errNotS3) // The manager would panic.
+	}
 	if err == nil {
 		c.uploadID = out.UploadId
 	}
@@ -119,6 +129,18 @@ func (c *partsClient) UploadPart(
 	}
 	defer cancel()
 	return c.Client.UploadPart(lasting, in, options...)
+}
+
+// CompleteMultipartUpload makes the parts an object. The store sends that it
+// succeeds before it does, so that only the end of its answer tells.
+func (c *partsClient) CompleteMultipartUpload(
+	ctx context.Context, in *s3.CompleteMultipartUploadInput, options ...func(*s3.Options),
+) (*s3.CompleteMultipartUploadOutput, error) {
+	out, err := c.Client.CompleteMultipartUpload(ctx, in, options...)
+	if err == nil && out.ETag == nil {
+		return nil, fmt.Errorf("CompleteMultipartUpload: %w", errNotS3)
+	}
+	return out, err
 }
 
 // linger returns a context that ends a while after ctx does, or an error if ctx

@@ -31,9 +31,10 @@ type Batch struct {
 }
 
 // Key returns the batch's key.
-func (b Batch) Key() string { return batchPrefix + b.String() }
+func (b Batch) Key() string { return BatchPrefix + b.String() }
 
-const batchPrefix = "events/"
+// BatchPrefix begins the keys of batches.
+const BatchPrefix = "events/"
 
 // Remote is what a backend held when it was listed, and what of that counts:
 // each epoch names its parent and the last of the parent's events that counts,
@@ -72,7 +73,7 @@ func List(ctx context.Context, b backends.Backend) (*Remote, error) {
 	// it, and each list has that.
 	var lists [3][]backends.Object
 	g, listing := errgroup.WithContext(ctx)
-	for i, prefix := range []string{epochPrefix, KeyPrefix, batchPrefix} {
+	for i, prefix := range []string{epochPrefix, KeyPrefix, BatchPrefix} {
 		g.Go(func() (err error) {
 			lists[i], err = b.List(listing, prefix)
 			return err
@@ -121,7 +122,7 @@ func (r *Remote) addSnapshot(o backends.Object) {
 }
 
 func (r *Remote) addBatch(o backends.Object) {
-	if name, ok := batch.ParseName(o.Key); ok && o.Key == batchPrefix+name.String() {
+	if name, ok := batch.ParseName(o.Key); ok && o.Key == BatchPrefix+name.String() {
 		r.batches = append(r.batches, Batch{Name: name, Size: o.Size, Written: o.ModTime})
 	}
 }

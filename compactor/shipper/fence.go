@@ -169,7 +169,7 @@ func (s *Shipper) sweep(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	n, err := sweeper.Sweep(ctx, s.sweepAge())
+	n, err := sweeper.Sweep(ctx, s.sweepAge(), catalog.KeyPrefix, catalog.BatchPrefix)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
