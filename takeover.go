@@ -77,7 +77,7 @@ func (t *takeover) reach(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err == nil && t.weak:
-		t.opt.Logger.Warn("the backend does not create conditionally: two stores that take it over in the same instant are both let in, and the one that lost learns it when it ships next", "backend", t.opt.Backend.String())
+		shipper.WarnWeak(t.opt.Logger, t.opt.Backend)
 		return nil
 	case err == nil:
 		return nil

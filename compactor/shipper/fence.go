@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
@@ -34,12 +35,12 @@ func (s *Shipper) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	return s.bounded(ctx, s.tailing, func(ctx context.Context) error {
-		if weak, err := Weak(ctx, s.opt.Backend); err != nil {
+		weak, err := Weak(ctx, s.opt.Backend)
+		if err != nil {
 			return err
-		} else if weak {
-			s.opt.Weak = true
-			s.setStatus(func(st *Status) { st.Weak = true })
 		}
+		s.opt.Weak = weak
+		s.setStatus(func(st *Status) { st.Weak = weak })
 		remote, err := catalog.List(ctx, s.opt.Backend)
 		if err != nil {
 			return err
@@ -56,6 +57,9 @@ func (s *Shipper) claim(ctx context.Context) error {
 			}
 		}
 		s.begin(remote)
+		if weak {
+			WarnWeak(s.opt.Logger, s.opt.Backend)
+		}
 		s.succeeded(&s.tailErr, "the backend was taken over")
 		return nil
 	})
@@ -68,7 +72,12 @@ func Weak(ctx context.Context, b backends.Backend) (bool, error) {
 		return false, nil
 	}
 	conditional, err := p.ProbeConditionalCreate(ctx)
-	return !conditional, err
+	return err == nil && !conditional, err
+}
+
+// WarnWeak logs what it means that a backend is weak.
+func WarnWeak(l *slog.Logger, b backends.Backend) {
+	l.Warn("the backend does not create conditionally: two stores that take it over in the same instant are both let in, and the one that lost learns it when it ships next", "backend", b.String())
 }
 
 // fence fails if another writer has taken over. What was put before it succeeds

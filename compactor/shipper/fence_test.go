@@ -298,6 +298,13 @@ func (w weak) overwrite(t testing.TB, key string, e catalog.Epoch) {
 	require.NoError(t, w.Put(t.Context(), key, bytes.NewReader(content)))
 }
 
+// unprobed is a backend that cannot be reached to be probed.
+type unprobed struct{ backends.Backend }
+
+func (unprobed) ProbeConditionalCreate(context.Context) (bool, error) {
+	return false, errors.New("the store is down")
+}
+
 // Where the backend is weak, the claim itself may have been overwritten: whoever
 // lost learns it at the next publish.
 func TestWeak(t *testing.T) {
@@ -308,6 +315,9 @@ func TestWeak(t *testing.T) {
 	isWeak, err = shipper.Weak(t.Context(), backendtest.NewMemory())
 	require.NoError(t, err)
 	require.False(t, isWeak)
+	isWeak, err = shipper.Weak(t.Context(), unprobed{backendtest.NewMemory()})
+	require.Error(t, err)
+	require.False(t, isWeak, "it is not known")
 
 	s := newStore(t, w, late, func(o *shipper.Options) { o.Backend = backends.Backend(w) })
 	s.ship.Start()

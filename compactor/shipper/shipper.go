@@ -235,6 +235,7 @@ func (s *Shipper) begin(r *catalog.Remote) {
 	s.status.Shipped = s.held.tail
 	if len(r.Snapshots) > 0 {
 		s.status.Snapshot = r.Snapshots[0].Sequence
+		s.status.Shipped = max(s.status.Shipped, s.status.Snapshot)
 	}
 	if uint64(s.status.Shipped) >= s.last.Load() {
 		s.status.BehindSince = time.Time{}

@@ -97,9 +97,6 @@ func (s *Shipper) shipTail(ctx context.Context) error {
 }
 
 func (s *Shipper) shipRecords(ctx context.Context) error {
-	if _, last := s.tail.w.Bounds(); s.tail.unsent != nil && last <= s.Status().Snapshot {
-		s.tail.unsent = nil // a snapshot has overtaken it
-	}
 	if s.tail.unsent != nil {
 		if err := s.shipBatch(ctx); err != nil {
 			return err

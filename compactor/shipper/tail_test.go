@@ -470,3 +470,69 @@ func TestIdleOutage(t *testing.T) {
 	eventually(t, func() bool { return s.ship.Status().Err == nil }, "recovery")
 	require.Equal(t, 1, strings.Count(s.log.String(), "shipped again"))
 }
+
+// A batch that may have been put, and that a snapshot overtakes before that is
+// known, is put again as it was: with more in it, it would look like another
+// writer's.
+func TestOvertakenBatchStaysAsItWas(t *testing.T) {
+	noLeak(t)
+	s := newStore(t, backendtest.NewMemory())
+	var down atomic.Bool
+	down.Store(true)
+	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+		switch {
+		case !down.Load() || !strings.HasPrefix(key, catalog.BatchPrefix):
+			return backendtest.None
+		case op == backendtest.OpPut:
+			return backendtest.FailPresent
+		}
+		return backendtest.FailAbsent
+	}
+	s.ship.Start()
+	s.append(3, 100)
+	s.waitErr()
+	s.append(3, 100)
+	s.waitSnapshot(s.snapshot())
+	s.append(3, 100)
+	down.Store(false)
+	eventually(t, func() bool { return len(s.remoteBatches()) >= 2 || s.ship.Status().Fenced != nil }, "the batches")
+	require.NoError(t, s.ship.Status().Fenced)
+	s.waitShipped()
+	s.ship.Stop()
+	s.requireBackend()
+}
+
+// What a crash left to a snapshot alone is shipped by the next process, while
+// the journal has it: each moment since the oldest snapshot can be restored.
+func TestNoHoleAfterCrash(t *testing.T) {
+	noLeak(t)
+	s := newStore(t, backendtest.NewMemory())
+	var held atomic.Bool // stands for the second between two batches
+	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+		if held.Load() && op == backendtest.OpPut && strings.HasPrefix(key, catalog.BatchPrefix) {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}
+	s.ship.Start()
+	s.append(4, 100)
+	s.waitShipped()
+	s.waitSnapshot(s.snapshot())
+	s.append(2, 100)
+	s.waitShipped()
+	held.Store(true)
+	s.append(4, 100)
+	s.waitSnapshot(s.snapshot())
+	s.ship.Stop()
+	held.Store(false)
+	s.reopen()
+	require.EqualValues(t, 10, s.ship.Status().Shipped)
+	s.ship.Start()
+	s.append(2, 100)
+	eventually(t, func() bool { batches := s.remoteBatches(); return batches[len(batches)-1] > 6 }, "the batches")
+	s.waitShipped()
+	s.ship.Stop()
+	for seq := event.Sequence(4); seq <= 12; seq++ {
+		s.requireTarget(seq)
+	}
+}
