@@ -66,7 +66,7 @@ func TestImports(t *testing.T) {
 		"compactor/snapshot": {"journal/event"},
 		"compactor/batch":    {"journal/event"},
 		"compactor/catalog":  {"backends", "compactor/batch", "compactor/snapshot", "journal/event"},
-		"compactor/shipper":  {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event"},
+		"compactor/shipper":  {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event", internal},
 		"backends":           {},
 		"backends/file":      {"backends", internal},
 		"backends/s3":        {"backends"},

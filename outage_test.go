@@ -61,7 +61,7 @@ func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error
 }
 
 // A backend that lists and then hangs does not keep what is local from being
-// served.
+// served, whether it heeds its context or not.
 func TestOpenBesideHangingBackend(t *testing.T) {
 	for name, hangs := range map[string]func(backendtest.Op, string) bool{
 		"batches": func(op backendtest.Op, key string) bool {
@@ -69,22 +69,24 @@ func TestOpenBesideHangingBackend(t *testing.T) {
 		},
 		"claims": func(op backendtest.Op, _ string) bool { return op == backendtest.OpPut },
 	} {
-		t.Run(name, func(t *testing.T) {
-			memory := backendtest.NewMemory()
-			dir := t.TempDir()
-			s := openStore(t, in(dir, fast(memory)))
-			write(t, s, "a", 1)
-			closeStore(t, s)
-			opt := in(dir, fast(newHanging(t, memory, true, hangs)))
-			opt.BackendTimeout, opt.RestoreTimeout = 50*time.Millisecond, timeout/2
-			begun := time.Now()
-			s = openStore(t, opt)
-			require.Less(t, time.Since(begun), opt.RestoreTimeout)
-			requireServed(t, s)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			defer cancel()
-			_ = s.Close(ctx)
-		})
+		for _, heed := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", heeding its context ", heed), func(t *testing.T) {
+				memory := backendtest.NewMemory()
+				dir := t.TempDir()
+				s := openStore(t, in(dir, fast(memory)))
+				write(t, s, "a", 1)
+				closeStore(t, s)
+				opt := in(dir, fast(newHanging(t, memory, heed, hangs)))
+				opt.BackendTimeout, opt.RestoreTimeout = 50*time.Millisecond, timeout/2
+				begun := time.Now()
+				s = openStore(t, opt)
+				require.Less(t, time.Since(begun), opt.RestoreTimeout)
+				requireServed(t, s)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				_ = s.Close(ctx)
+			})
+		}
 	}
 }
 

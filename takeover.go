@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/internal/bounded"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/replay/state"
@@ -98,30 +100,21 @@ func (t *takeover) list(ctx context.Context) error {
 	type answer struct {
 		weak   bool
 		remote *catalog.Remote
-		err    error
 	}
-	answers := make(chan answer, 1)
 	b := t.opt.Backend
-	go func() {
-		var a answer
-		if a.weak, a.err = shipper.Weak(ctx, b); a.err == nil {
-			a.remote, a.err = catalog.List(ctx, b)
+	a, err := bounded.Call(ctx, func(ctx context.Context) (a answer, err error) {
+		if a.weak, err = shipper.Weak(ctx, b); err == nil {
+			a.remote, err = catalog.List(ctx, b)
 		}
-		answers <- a
-	}()
-	select {
-	case a := <-answers:
+		return a, err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%s: %w", b, errors.Join(err, context.Cause(ctx)))
+	}
+	if err == nil {
 		t.weak, t.remote = a.weak, a.remote
-		return a.err
-	case <-ctx.Done():
 	}
-	// It has the cause, if it heeds the context.
-	select {
-	case a := <-answers:
-		return errors.Join(a.err, context.Cause(ctx))
-	case <-time.After(time.Second):
-		return fmt.Errorf("%s: %w", b, context.Cause(ctx))
-	}
+	return err
 }
 
 // bound returns a context for what the backend is not needed for.
@@ -239,7 +232,7 @@ func (t *takeover) begin(ctx context.Context) error {
 	}
 	claiming, cancel := t.bound(ctx)
 	defer cancel()
-	err := t.remote.Claim(claiming, t.opt.Backend, t.meta.claim())
+	err := claim(claiming, t.remote, t.opt.Backend, t.meta.claim())
 	switch {
 	case err == nil:
 		t.claimed, t.meta.Claimed = true, true
@@ -272,17 +265,26 @@ func (t *takeover) fence(ctx context.Context) error {
 		Number: t.remote.Next(), Parent: newest.Number, ParentToken: newest.Token, Fence: true,
 		StoreID: newest.StoreID, Token: newToken(),
 	})
-	if err := t.remote.Claim(ctx, t.opt.Backend, e); err != nil {
+	if err := claim(ctx, t.remote, t.opt.Backend, e); err != nil {
 		return err
 	}
-	var err error
-	if t.remote, err = catalog.List(ctx, t.opt.Backend); err != nil {
+	remote, err := bounded.Call(ctx, func(ctx context.Context) (*catalog.Remote, error) { return catalog.List(ctx, t.opt.Backend) })
+	if err != nil {
 		return err
 	}
+	t.remote = remote
 	if newest, _ := t.remote.Newest(); newest.Token != e.Token {
 		return catalog.Fenced(newest)
 	}
 	return t.goOn(ctx)
+}
+
+// claim claims an epoch. After an error the listing is not to be used.
+func claim(ctx context.Context, r *catalog.Remote, b backends.Backend, e catalog.Epoch) error {
+	_, err := bounded.Call(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, r.Claim(ctx, b, e)
+	})
+	return err
 }
 
 // goOn restores what the backend holds beyond the state.

@@ -1,6 +1,7 @@
 package xdswal_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -704,4 +705,66 @@ func TestBehindSince(t *testing.T) {
 	b.lasts.Store(false)
 	require.Eventually(t, func() bool { return s.Status().Shipper.BehindSince.IsZero() }, timeout, time.Millisecond)
 	closeStore(t, s)
+}
+
+// On a bare machine the newest batch has to be read, even where its name tells
+// of nothing new: the claim would supersede what else is in it.
+func TestTakeoverReadsNewestBatch(t *testing.T) {
+	memory := backendtest.NewMemory()
+	held, open := gate(memory)
+	before := overtaken(t, held)
+	open.Store(true)
+	require.Eventually(t, func() bool {
+		batches, err := memory.List(t.Context(), catalog.BatchPrefix)
+		return err == nil && len(batches) > 0 && before.Status().Shipper.BehindSince.IsZero()
+	}, timeout, time.Millisecond)
+	denied := &backendtest.Faulty{Backend: memory, Fault: func(op backendtest.Op, key string) backendtest.Fault {
+		if op == backendtest.OpGet && strings.HasPrefix(key, catalog.BatchPrefix) {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}}
+	_, err := xdswal.Open(t.Context(), in(t.TempDir(), fast(denied)))
+	require.ErrorContains(t, err, catalog.BatchPrefix)
+	s := openStore(t, fast(memory))
+	require.Equal(t, before.State().Digest(), s.State().Digest())
+}
+
+// Where a backend has lost epochs that a directory knows of, and another writer
+// has begun there since, that one learns that it is superseded.
+func TestTakeoverOfBackendThatWasSetBack(t *testing.T) {
+	memory, old := backendtest.NewMemory(), backendtest.NewMemory()
+	dir := t.TempDir()
+	a := openStore(t, in(dir, fast(memory)))
+	write(t, a, "a", 0)
+	closeStore(t, a)
+	copyObjects(t, memory, old)
+	for i := range 4 {
+		a = openStore(t, in(dir, fast(memory)))
+		write(t, a, "a", i+1)
+		closeStore(t, a)
+	}
+	b := openStore(t, fast(old))
+	write(t, b, "b", 1)
+	requireShipped(t, b)
+	a = openStore(t, in(dir, fast(old)))
+	write(t, a, "a", 5)
+	requireShipped(t, a)
+	write(t, b, "b", 2) // it looks when it has shipped
+	require.Eventually(t, func() bool { return b.Status().Shipper.Fenced != nil }, timeout, time.Millisecond)
+	closeStore(t, a)
+	require.Equal(t, a.State().Digest(), restored(t, old))
+}
+
+func copyObjects(t testing.TB, from, to backends.Backend) {
+	t.Helper()
+	objects, err := from.List(t.Context(), "")
+	require.NoError(t, err)
+	for _, o := range objects {
+		r, err := from.Get(t.Context(), o.Key, 0, -1)
+		require.NoError(t, err)
+		data, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.NoError(t, to.Put(t.Context(), o.Key, bytes.NewReader(data)))
+	}
 }

@@ -76,8 +76,9 @@ type Options struct {
 	// Remote is what Backend is known to hold. The newest state is then at least
 	// that which it tells of. Nil lists the backend when it is asked.
 	Remote *catalog.Remote
-	// Patience bounds the wait for the backend where what is local reaches all
-	// that is known, 0 sets no bound: the backend may have more.
+	// Patience makes do without the backend where what is local reaches all
+	// that is known, and bounds the wait for it. With 0 what the backend holds
+	// has to be read: it may be more.
 	Patience time.Duration
 	// Base is a state to go on from, nil for the empty one.
 	Base *state.State
@@ -236,6 +237,9 @@ func (r *restore) run(ctx context.Context) error {
 		return unreachable
 	case !r.arrived():
 		return errors.Join(r.gap(), unreachable, r.skipped())
+	case unreachable != nil && r.opt.Patience == 0:
+		// How far the newest batch goes is known only to who reads it.
+		return unreachable
 	}
 	return nil
 }

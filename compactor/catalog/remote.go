@@ -178,6 +178,9 @@ func (r *Remote) Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 		case newest.Number > e.Parent || (newest.Number == e.Parent && newest.Token != e.ParentToken):
 			return Fenced(newest)
 		}
+		if err := r.fenceOlder(ctx, b, newest, e); err != nil {
+			return err
+		}
 	}
 	if err := Claim(ctx, b, e); err != nil {
 		return err
@@ -186,6 +189,18 @@ func (r *Remote) Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	r.read[e.Number] = e
 	r.resolve(math.MaxUint64)
 	return nil
+}
+
+// fenceOlder sees to it that the writer of the newest epoch here learns of e,
+// where the backend has lost the epochs between the two: it looks for the number
+// after its own alone.
+func (r *Remote) fenceOlder(ctx context.Context, b backends.Backend, newest, e Epoch) error {
+	if newest.Number+1 >= e.Number || newest.Token == e.Token {
+		return nil
+	}
+	f := e
+	f.Number, f.Parent, f.ParentToken, f.Sequence, f.Fence = newest.Number+1, newest.Number, newest.Token, 0, true
+	return Claim(ctx, b, f)
 }
 
 // Foreign returns the error about a backend that another store ships to.

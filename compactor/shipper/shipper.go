@@ -29,6 +29,7 @@ import (
 	"github.com/xdswal/xdswal/compactor/batch"
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/bounded"
 	"github.com/xdswal/xdswal/journal/event"
 )
 
@@ -49,9 +50,6 @@ const (
 	slowest      = 64 << 10
 	claimTimeout = time.Minute
 	pruneTimeout = 10 * time.Minute
-	// returnTimeout is how long a backend is waited for when its context is
-	// done.
-	returnTimeout = time.Second
 )
 
 // Journal is what the shipper needs of the journal. Records may be called after
@@ -340,22 +338,11 @@ func (s *Shipper) bounded(ctx context.Context, slot chan struct{}, fn func(conte
 	case <-ctx.Done():
 		return fmt.Errorf("%s has not returned from an earlier call: %w", s.opt.Backend, context.Cause(ctx))
 	}
-	done := make(chan error, 1)
-	go func() {
+	_, err := bounded.Call(ctx, func(ctx context.Context) (struct{}, error) {
 		defer func() { <-slot }()
-		done <- fn(ctx)
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(returnTimeout):
-		return fmt.Errorf("%s does not return: %w", s.opt.Backend, context.Cause(ctx))
-	}
+		return struct{}{}, fn(ctx)
+	})
+	return err
 }
 
 // backoff waits ever longer, with jitter.

@@ -1,0 +1,34 @@
+package bounded_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/internal/bounded"
+)
+
+func TestCall(t *testing.T) {
+	failure := errors.New("failure")
+	got, err := bounded.Call(t.Context(), func(context.Context) (int, error) { return 7, failure })
+	require.Equal(t, 7, got)
+	require.Same(t, failure, err)
+
+	cause := errors.New("the cause")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	// It heeds its context, and says what became of it.
+	got, err = bounded.Call(ctx, func(ctx context.Context) (int, error) { <-ctx.Done(); return 8, nil })
+	require.Equal(t, 8, got)
+	require.NoError(t, err)
+
+	hang := make(chan struct{})
+	defer close(hang)
+	start := time.Now()
+	_, err = bounded.Call(ctx, func(context.Context) (int, error) { <-hang; return 9, nil })
+	require.ErrorIs(t, err, cause)
+	require.GreaterOrEqual(t, time.Since(start), bounded.Grace)
+}
