@@ -319,7 +319,8 @@ func (s *Store) refresh(ctx context.Context) error {
 // the writer before, and then takes updates, which go to the data directory.
 // What the directory held is set aside. Clients go on being served all the time.
 // If Promote fails, the store goes on following. The writer before may have been
-// fenced by then: try again. Promoting a store that is a writer does nothing.
+// fenced by then: try again. Promoting a store that is a writer does nothing, and
+// one that was superseded is [ErrFenced]: it takes over when it is opened anew.
 func (s *Store) Promote(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
@@ -327,7 +328,7 @@ func (s *Store) Promote(ctx context.Context) error {
 	defer s.end()
 	switch {
 	case s.writer.Load() != nil:
-		return nil
+		return s.writer.Load().superseded() // its state is not what the backend's is
 	case s.follower == nil:
 		return fmt.Errorf("promote: %w: the store is in memory only", ErrDisabled)
 	case s.opt.Dir == "":

@@ -60,6 +60,14 @@ func newEventLog(opt *Options) *eventLog {
 // State returns the fold of all durable events.
 func (l *eventLog) State() *state.State { return l.state.Load() }
 
+// Refusal returns why no update is taken.
+func (l *eventLog) Refusal() error {
+	if refusal := l.refusal.Load(); refusal != nil {
+		return *refusal
+	}
+	return nil
+}
+
 // Generation returns the journal's generation.
 func (l *eventLog) Generation() uint64 {
 	j := l.journal.Load()
@@ -71,8 +79,8 @@ func (l *eventLog) Generation() uint64 {
 
 // Queue hands an event to the journal.
 func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
-	if refusal := l.refusal.Load(); refusal != nil {
-		return nil, *refusal
+	if err := l.Refusal(); err != nil {
+		return nil, err
 	}
 	j := l.journal.Load()
 	if j == nil {

@@ -53,6 +53,9 @@ func (t *takeover) survey(ctx context.Context, last metadata, known bool) error 
 	}
 	newest, ok := t.remote.Newest()
 	if !ok {
+		if t.fresh && t.remote.Empty() {
+			t.opt.Logger.Warn("the backend holds no store: a new one begins, with no configuration; correct the URL if it should hold one", "backend", t.opt.Backend.String())
+		}
 		return nil // nobody has taken it over yet
 	}
 	if known {
@@ -88,7 +91,7 @@ func (t *takeover) reach(ctx context.Context) error {
 	case t.fresh || t.opt.RequireBackend:
 		return fmt.Errorf("%w; without the backend there is no telling what the newest configuration is", err)
 	}
-	t.opt.Logger.Warn("the backend cannot be reached; what is local is served, and the backend is taken over as soon as it can be", "backend", t.opt.Backend.String(), "error", err)
+	t.opt.Logger.Warn("the backend cannot be used; what is local is served, and the backend is taken over as soon as it can be", "backend", t.opt.Backend.String(), "error", err)
 	return nil
 }
 

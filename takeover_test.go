@@ -272,6 +272,12 @@ func TestTakeoverUnreachableAndFenced(t *testing.T) {
 	requireShipped(t, other)
 	b.lasts.Store(false)
 	requireFenced(t, s)
+	require.ErrorIs(t, s.Promote(t.Context()), xdswal.ErrFenced)
+	// What it acknowledged before it knew is not acknowledged once more.
+	held, err := snapshotCache(s).GetSnapshot("here")
+	require.NoError(t, err)
+	require.ErrorIs(t, snapshotCache(s).SetSnapshot(t.Context(), "here", held), xdswal.ErrFenced)
+	require.ErrorIs(t, snapshotCache(s).Clear(t.Context(), "nobody"), xdswal.ErrFenced)
 	closeStore(t, s)
 	digest := other.State().Digest()
 	closeStore(t, other)

@@ -210,6 +210,14 @@ func (w *writer) claimed() error {
 
 func (w *writer) fenced(err error) { w.log.fence(err) }
 
+// superseded is the error about the writer that has taken over, nil if none has.
+func (w *writer) superseded() error {
+	if w.ship == nil {
+		return nil
+	}
+	return w.ship.Status().Fenced
+}
+
 func (w *writer) logRestored() {
 	r := w.restored
 	for _, skipped := range r.Skipped {

@@ -137,6 +137,9 @@ func (s step) wait(timeout time.Duration) bool {
 // queue computes and queues an event. If nothing changes, the step is the one
 // that the node still waits for, or that it has come to.
 func (e *entity) queue(compute func(*state.Node) (*event.Event, error)) (step, error) {
+	if err := e.log.Refusal(); err != nil {
+		return step{}, err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {

@@ -79,6 +79,8 @@ func (l *fakeLog) State() *state.State {
 	return l.state
 }
 
+func (l *fakeLog) Refusal() error { return nil }
+
 func (l *fakeLog) Generation() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

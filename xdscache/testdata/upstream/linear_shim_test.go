@@ -105,6 +105,8 @@ func (l *memoryLog) State() *state.State {
 	return l.state
 }
 
+func (l *memoryLog) Refusal() error { return nil }
+
 func (l *memoryLog) Generation() uint64 { return 0 }
 
 func (l *memoryLog) Queue(_ uint64, ev *event.Event) (xdscache.Commit, error) {

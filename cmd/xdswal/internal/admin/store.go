@@ -22,12 +22,16 @@ func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request)
 // away: the writer before may be fenced by then, and the backend would be left
 // with none.
 func (h *Handler) postPromote(s Service, w http.ResponseWriter, r *http.Request) error {
-	if st := s.Store.Status(); st.Follower != nil && st.Dir == "" {
+	st := s.Store.Status()
+	if st.Follower != nil && st.Dir == "" {
 		return &problem{http.StatusConflict, "no_directory", "a writer needs a data directory: start the daemon with --dir beside --follow"}
 	}
 	ctx, cancel := context.WithTimeout(s.Context, promoteTimeout)
 	defer cancel()
-	if err := s.Store.Promote(ctx); err != nil {
+	switch err := s.Store.Promote(ctx); {
+	case err != nil && st.Follower == nil:
+		return err
+	case err != nil:
 		return promoteProblem(err)
 	}
 	return h.getStatus(s, w, r)

@@ -132,6 +132,8 @@ func TestPromote(t *testing.T) {
 	w.set("PUT", "/v1/nodes/n/snapshot", body("3", "c"))
 	w.waitFenced()
 	w.refused(w.do("PUT", "/v1/nodes/n/snapshot", strings.NewReader(body("4", "d"))), http.StatusConflict, "fenced", "send updates to the writer that took over")
+	w.refused(w.do("PUT", "/v1/nodes/n/snapshot", strings.NewReader(body("3", "c"))), http.StatusConflict, "fenced", "send updates to the writer that took over")
+	w.refused(w.do("POST", "/v1/promote", nil), http.StatusConflict, "fenced", "when it is started again")
 	require.Equal(t, "ok\n", w.do("GET", "/readyz", nil).body)
 	require.Contains(t, w.do("GET", "/v1/nodes/n/snapshot", nil).body, `"3"`)
 	require.Contains(t, w.status("backend")["fenced"], "epoch 2 was claimed")
