@@ -21,11 +21,13 @@ import (
 	"github.com/xdswal/xdswal/replay/state"
 )
 
+// relistEvery is how often a follower lists the backend while nothing comes: what
+// it waits for may have been pruned, or never have been shipped but in a snapshot.
+// While batches come, it looks that often whether they are of the same store
+// still. Tests make it shorter.
+var relistEvery = time.Minute
+
 const (
-	// relistEvery is how often a follower lists the backend while nothing
-	// comes: what it waits for may have been pruned, or never have been shipped
-	// but in a snapshot.
-	relistEvery = time.Minute
 	// followTimeout bounds the reading of a batch, and a restore; tellTimeout
 	// the telling of clients.
 	followTimeout = 10 * time.Minute
@@ -45,7 +47,9 @@ type FollowerStatus struct {
 	// Where only snapshots come, it is when the backend was last listed, which a
 	// follower that waits for batches does once a minute.
 	CurrentAt time.Time
-	// Err is why the backend could not be followed, nil once it could again.
+	// Err is why the backend could not be followed, nil once it could again. It is
+	// [ErrForeign] where another store has come to ship there, of which nothing is
+	// served.
 	Err error
 }
 
@@ -60,8 +64,12 @@ type follower struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the following has ended
 
-	// epoch is that of the last event, or of the writer behind it.
-	epoch uint64
+	// epoch is that of the last event, or of the writer behind it. verified is when
+	// its object was last known to be there with its token; zero if what is there
+	// is another store's.
+	epoch       catalog.Epoch
+	verified    time.Time
+	relistEvery time.Duration
 	// starts are where the next batch may begin, other than behind the state:
 	// where the last one ended, which a snapshot may have overtaken, and where
 	// the first of a new epoch may begin.
@@ -84,16 +92,16 @@ var following error = ErrFollower
 // follow restores what a backend holds and begins to follow it.
 func (s *Store) follow(ctx context.Context) error {
 	s.log.refusal.Store(&following)
-	s.follower = &follower{store: s}
+	s.follower = &follower{store: s, relistEvery: relistEvery}
 	begun := time.Now()
 	if err := s.follower.resync(ctx); err != nil {
 		return err
 	}
 	s.follower.report(begun, nil)
-	if s.follower.epoch == 0 && s.State().Sequence() == 0 {
+	if s.follower.epoch.Number == 0 && s.State().Sequence() == 0 {
 		return errors.New("nothing was ever shipped there: start the writer first, or correct the URL")
 	}
-	s.opt.Logger.Info("following", "backend", s.opt.Backend.String(), "epoch", s.follower.epoch, "sequence", uint64(s.State().Sequence()))
+	s.opt.Logger.Info("following", "backend", s.opt.Backend.String(), "epoch", s.follower.epoch.Number, "sequence", uint64(s.State().Sequence()))
 	s.follower.start() //nolint:contextcheck // It outlives the opening.
 	return nil
 }
@@ -144,14 +152,14 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) report(begun time.Time, err error) {
 	f.mu.Lock()
 	was := f.status.Err
-	f.status.Err, f.status.Epoch = err, f.epoch
+	f.status.Err, f.status.Epoch = err, f.epoch.Number
 	if err == nil && (f.live || f.listed.After(begun)) {
 		f.status.CurrentAt = begun
 	}
 	f.mu.Unlock()
 	logger := f.store.opt.Logger
 	switch {
-	case err != nil && was == nil:
+	case err != nil && (was == nil || (errors.Is(err, ErrForeign) && !errors.Is(was, ErrForeign))):
 		logger.Error("the backend cannot be followed; what is there is served, and it is tried again", "backend", f.store.opt.Backend.String(), "error", err)
 	case err == nil && was != nil:
 		logger.Info("the backend is followed again", "backend", f.store.opt.Backend.String())
@@ -160,14 +168,17 @@ func (f *follower) report(begun time.Time, err error) {
 
 // poll applies what was shipped since the last time.
 func (f *follower) poll(ctx context.Context) error {
+	if f.verified.IsZero() {
+		return f.resync(ctx)
+	}
 	for any := false; ; any = true {
 		found, err := f.next(ctx)
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, state.ErrOrder) {
+		switch {
+		case errors.Is(err, ErrCorrupt), errors.Is(err, backends.ErrDamaged), errors.Is(err, state.ErrOrder), errors.Is(err, errReplaced):
 			// A snapshot may cover what is damaged or missing. If none does, this
-			// says so.
+			// says so, as it does where another store has come.
 			return f.resync(ctx)
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		if !found && any {
@@ -177,14 +188,14 @@ func (f *follower) poll(ctx context.Context) error {
 			break
 		}
 	}
-	_, err := catalog.ReadEpoch(ctx, f.store.opt.Backend, f.epoch+1)
+	_, err := catalog.ReadEpoch(ctx, f.store.opt.Backend, f.epoch.Number+1)
 	if err == nil {
 		return f.resync(ctx)
 	}
 	if !errors.Is(err, backends.ErrNotFound) {
 		return err
 	}
-	every := relistEvery
+	every := f.relistEvery
 	if f.store.opt.ShipInterval < 0 {
 		every = 0 // snapshots are all that comes
 	}
@@ -206,7 +217,7 @@ func (f *follower) next(ctx context.Context) (bool, error) {
 		}
 	}
 	for _, first := range firsts {
-		b := catalog.Batch{Name: batch.Name{Epoch: f.epoch, First: first}}
+		b := catalog.Batch{Name: batch.Name{Epoch: f.epoch.Number, First: first}}
 		data, err := f.get(ctx, b.Key())
 		if errors.Is(err, backends.ErrNotFound) {
 			continue
@@ -214,9 +225,44 @@ func (f *follower) next(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		// After the reading, for which it then tells too.
+		if err := f.verify(ctx); err != nil {
+			return false, err
+		}
 		return true, f.apply(ctx, b.Name, data)
 	}
 	return false, nil
+}
+
+// errReplaced says that the object of the epoch is gone, or is another writer's.
+var errReplaced = errors.New("the epoch is not that of the writer that was followed")
+
+// verify looks, once in a while, whether the epoch is that of the writer that is
+// followed still. Where a prefix was emptied and another store has begun there,
+// nothing else may tell: the names of its batches are the same.
+func (f *follower) verify(ctx context.Context) error {
+	begun := time.Now()
+	if begun.Sub(f.verified) < f.relistEvery {
+		return nil
+	}
+	e, err := catalog.ReadEpoch(ctx, f.store.opt.Backend, f.epoch.Number)
+	if errors.Is(err, backends.ErrNotFound) || (err == nil && e.Token != f.epoch.Token) {
+		return errReplaced
+	}
+	if err == nil {
+		f.verified = begun
+	}
+	return err
+}
+
+// checkStore refuses another store's data.
+func (f *follower) checkStore(id string) error {
+	if id == "" || f.storeID == "" || id == f.storeID {
+		return nil
+	}
+	f.verified = time.Time{}
+	return fmt.Errorf("%s %w: it holds store %s, and this follower serves store %s: to follow the other one, start it anew",
+		f.store.opt.Backend, ErrForeign, id, f.storeID)
 }
 
 func (f *follower) get(ctx context.Context, key string) ([]byte, error) {
@@ -254,8 +300,13 @@ func (f *follower) apply(ctx context.Context, name batch.Name, data []byte) erro
 func (f *follower) resync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
+	begun := time.Now()
 	remote, err := catalog.List(ctx, f.store.opt.Backend)
 	if err != nil {
+		return err
+	}
+	newest, claimed := remote.Newest()
+	if err := f.checkStore(newest.StoreID); err != nil {
 		return err
 	}
 	opt := replay.Options{Base: f.base(remote), Backend: f.store.opt.Backend, Remote: remote}
@@ -267,12 +318,15 @@ func (f *follower) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.listed, f.starts = time.Now(), []event.Sequence{result.ShippedTo + 1}
+	// Where no epoch tells whose it is, a snapshot does.
+	if err := cmp.Or(f.checkStore(result.StoreID), remote.CheckEmpty(f.store.opt.Backend, st.Sequence())); err != nil {
+		return err
+	}
+	f.listed, f.verified, f.starts = time.Now(), begun, []event.Sequence{result.ShippedTo + 1}
 	f.live = f.live || result.ShippedTo > 0
-	newest, _ := remote.Newest()
-	if newest.Number != f.epoch {
+	if claimed && (newest.Number != f.epoch.Number || newest.Token != f.epoch.Token) {
 		// Its writer begins behind what it knew to be complete.
-		f.epoch, f.starts = newest.Number, append(f.starts, newest.Sequence+1, remote.Complete()+1)
+		f.epoch, f.starts = newest, append(f.starts, newest.Sequence+1, remote.Tail()+1)
 	}
 	f.mu.Lock()
 	f.storeID = cmp.Or(newest.StoreID, result.StoreID, f.storeID)
@@ -283,11 +337,11 @@ func (f *follower) resync(ctx context.Context) error {
 	return f.serve(ctx, st)
 }
 
-// base returns the state to go on from, nil if there is none yet, or if it has
+// base returns the state to go on from, nil if there is none yet, or if it may have
 // gone a way that another writer has superseded.
 func (f *follower) base(remote *catalog.Remote) *state.State {
 	st := f.store.State()
-	if st.Sequence() == 0 || st.Sequence() > remote.Limit(f.epoch) {
+	if st.Sequence() == 0 || !remote.GoesOnFrom(f.epoch, st.Sequence()) {
 		return nil
 	}
 	return st
@@ -365,6 +419,9 @@ func (w *writer) promote(ctx context.Context, f *follower) error {
 		return err
 	}
 	newest, _ := t.remote.Newest()
+	if err := f.checkStore(newest.StoreID); err != nil {
+		return err
+	}
 	if err := t.setAside(newest); err != nil {
 		return err
 	}
@@ -374,6 +431,13 @@ func (w *writer) promote(ctx context.Context, f *follower) error {
 	})
 	if err != nil {
 		return err
+	}
+	if err := cmp.Or(f.checkStore(t.result.StoreID), t.remote.CheckEmpty(w.opt.Backend, t.state.Sequence())); err != nil {
+		return err
+	}
+	if newest.Number == 0 {
+		// The backend has lost what tells of the store, which stays the same.
+		t.result.Epoch, t.result.StoreID = max(t.result.Epoch, f.epoch.Number), cmp.Or(f.storeID, t.result.StoreID)
 	}
 	t.result.ShippedTo = t.state.Sequence()
 	if err := t.begin(ctx); err != nil {

@@ -2,7 +2,11 @@ package xdswal_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,6 +18,8 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/internal/s3test"
+	"github.com/xdswal/xdswal/xdscache"
 )
 
 // followStore opens a follower.
@@ -273,6 +279,347 @@ func TestFollowBatchBehindSnapshot(t *testing.T) {
 	f := followStore(t, memory)
 	require.EqualValues(t, 5, f.State().Sequence())
 	open.Store(true)
+	requireFollows(t, f, w)
+	closeStore(t, f)
+	closeStore(t, w)
+}
+
+// removeObjects removes what a backend holds below some prefixes.
+func removeObjects(t testing.TB, b backends.Backend, prefixes ...string) {
+	t.Helper()
+	for _, prefix := range prefixes {
+		objects, err := b.List(t.Context(), prefix)
+		require.NoError(t, err)
+		for _, o := range objects {
+			require.NoError(t, b.Delete(t.Context(), o.Key))
+		}
+	}
+}
+
+// A backend that has lost all but its epochs does not make a follower serve
+// nothing; one that follows already goes on serving what it has.
+func TestFollowOnlyEpochsLeft(t *testing.T) {
+	xdswal.SetRelistEvery(t, 0)
+	b := backendtest.NewMemory()
+	dir := t.TempDir()
+	for i := range 2 { // the second epoch tells of the events of the first
+		w := openStore(t, in(dir, fast(b)))
+		write(t, w, nodeName(i), i)
+		requireShipped(t, w)
+		closeStore(t, w)
+	}
+	counted := &backendtest.Faulty{Backend: b}
+	f := followStore(t, counted)
+	removeObjects(t, b, "snapshots/", "events/")
+
+	_, err := xdswal.Open(t.Context(), fast(b))
+	require.Error(t, err)
+	_, err = xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: b})
+	require.ErrorIs(t, err, xdswal.ErrGap)
+	require.ErrorContains(t, err, "epoch 2 in memory: tells of events up to 1")
+
+	lists := counted.Calls(backendtest.OpList)
+	require.Eventually(t, func() bool { return counted.Calls(backendtest.OpList) > lists+6 }, timeout, time.Millisecond)
+	require.EqualValues(t, 2, f.State().Sequence())
+	requireServed(t, f)
+	closeStore(t, f)
+}
+
+// A prefix is emptied, and another store begins there, in an epoch of the same
+// number. A follower of the first one serves what it has, says so, and is not
+// promoted.
+func TestFollowAnotherStore(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		// writes are the other store's, in runs.
+		writes []int
+	}{
+		{"whose batches go on behind the state", []int{15}},
+		{"whose batches end before", []int{3}},
+		{"in a later epoch", []int{3, 12}},
+		{"in which nothing is", []int{0}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			xdswal.SetRelistEvery(t, 0)
+			memory := backendtest.NewMemory()
+			first := openStore(t, fast(memory))
+			for i := range 10 {
+				write(t, first, nodeName(i), i)
+			}
+			requireShipped(t, first)
+			b := newOutage(memory)
+			f := followStore(t, b)
+			requireFollows(t, f, first)
+			closeStore(t, first)
+
+			// It looks for what is new when all has happened.
+			b.lasts.Store(true)
+			require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+			removeObjects(t, memory, "epochs/", "snapshots/", "events/")
+			opt := in(t.TempDir(), fast(memory))
+			for _, writes := range row.writes {
+				s := openStore(t, opt)
+				for i := range writes {
+					write(t, s, "another", i)
+					requireShipped(t, s)
+				}
+				closeStore(t, s)
+			}
+			b.lasts.Store(false)
+
+			requireForeign := func() {
+				t.Helper()
+				require.ErrorIs(t, f.Status().Follower.Err, xdswal.ErrForeign)
+				require.Equal(t, first.State().Digest(), f.State().Digest())
+				require.Equal(t, first.Status().StoreID, f.Status().StoreID)
+				requireServed(t, f)
+			}
+			require.Eventually(t, func() bool { return !errors.Is(f.Status().Follower.Err, backendtest.ErrInjected) }, timeout, time.Millisecond)
+			requireForeign()
+			lists := b.Calls(backendtest.OpList)
+			require.Eventually(t, func() bool { return b.Calls(backendtest.OpList) > lists }, timeout, time.Millisecond)
+			requireForeign()
+			require.ErrorIs(t, f.Promote(t.Context()), xdswal.ErrForeign)
+			requireForeign()
+			closeStore(t, f)
+		})
+	}
+}
+
+// A store whose directory is set back to an older copy, on a prefix that was
+// emptied, is the same one, and has gone another way: a follower goes with it.
+func TestFollowStoreSetBack(t *testing.T) {
+	xdswal.SetRelistEvery(t, 0)
+	memory := backendtest.NewMemory()
+	dir, older := t.TempDir(), filepath.Join(t.TempDir(), "older")
+	w := openStore(t, in(dir, fast(memory)))
+	for i := range 5 {
+		write(t, w, "a", i)
+	}
+	closeStore(t, w)
+	require.NoError(t, os.CopyFS(older, os.DirFS(dir)))
+	w = openStore(t, in(dir, fast(memory)))
+	for i := range 5 {
+		write(t, w, "b", i)
+	}
+	requireShipped(t, w)
+	b := newOutage(memory)
+	f := followStore(t, b)
+	requireFollows(t, f, w)
+	closeStore(t, w)
+
+	b.lasts.Store(true)
+	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+	removeObjects(t, memory, "epochs/", "snapshots/", "events/")
+	w = openStore(t, in(older, fast(memory)))
+	require.EqualValues(t, 2, w.Status().Epoch)
+	_, err := w.Compact(t.Context())
+	require.NoError(t, err)
+	for i := range 10 {
+		write(t, w, "c", i)
+		requireShipped(t, w)
+	}
+	b.lasts.Store(false)
+	requireFollows(t, f, w)
+	require.NoError(t, f.Status().Follower.Err)
+	closeStore(t, f)
+	closeStore(t, w)
+}
+
+// While batches come, a follower looks at its epoch's object once a minute, and
+// not each time.
+func TestFollowLooksAtItsEpoch(t *testing.T) {
+	for _, row := range []struct {
+		every time.Duration
+		looks bool
+	}{{time.Minute, false}, {0, true}} {
+		xdswal.SetRelistEvery(t, row.every)
+		memory := backendtest.NewMemory()
+		w := openStore(t, fast(memory))
+		write(t, w, "a", 0)
+		requireShipped(t, w)
+		var looks atomic.Int64
+		f := followStore(t, &backendtest.Faulty{Backend: memory, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+			if key == "epochs/0000000001" {
+				looks.Add(1)
+			}
+			return backendtest.None
+		}})
+		require.EqualValues(t, 1, looks.Load(), "the listing's")
+		for i := range 20 {
+			write(t, w, "a", 1+i)
+			requireFollows(t, f, w)
+		}
+		closeStore(t, f)
+		require.Equal(t, row.looks, looks.Load() > 1, "%d", looks.Load())
+		closeStore(t, w)
+	}
+}
+
+// ahead returns a follower that has event 6 of a fenced writer, which does not
+// count, and is cut off since, until it is let go on; and the writer that counts.
+// Of the epochs before that one's own nothing is left, and its batches begin with
+// event 6: it could not look into the newest one, and has shipped it once more.
+func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
+	t.Helper()
+	fenced := openStore(t, fast(b))
+	for i := range 5 {
+		write(t, fenced, "a", i)
+	}
+	requireShipped(t, fenced)
+	var cut atomic.Bool
+	f = followStore(t, &backendtest.Faulty{Backend: b, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+		if cut.Load() && key != "events/events-0000000001-00000000000000000006.zst" {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}})
+	requireFollows(t, f, fenced)
+	cut.Store(true)
+
+	held, open := gate(b)
+	opt := in(t.TempDir(), fast(held))
+	opt.KeepSnapshots, opt.KeepFor = 2, -1
+	w = openStore(t, opt)
+	write(t, fenced, "superseded", 1)
+	requireFenced(t, fenced)
+	require.Eventually(t, func() bool { return f.State().Sequence() == 6 }, timeout, time.Millisecond)
+	for i := range 10 {
+		write(t, w, "b", i)
+	}
+	open.Store(true)
+	requireShipped(t, w)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.Error(t, w.Close(ctx), "so that no snapshot is shipped")
+
+	away := newOutage(b)
+	away.lasts.Store(true)
+	opt.Backend = away
+	w = openStore(t, opt)
+	write(t, w, "c", 1)
+	_, err := w.Compact(t.Context())
+	require.NoError(t, err)
+	write(t, w, "c", 2) // in the batch, which is kept so
+	away.lasts.Store(false)
+	requireShipped(t, w)
+	require.Eventually(t, func() bool { return w.Status().Shipper.Snapshot == 16 }, timeout, time.Millisecond)
+	write(t, w, "d", 1)
+	_, err = w.Compact(t.Context())
+	require.NoError(t, err)
+	requireShipped(t, w)
+	require.Eventually(t, func() bool {
+		for _, prefix := range []string{"snapshots/", "events/"} {
+			objects, err := b.List(t.Context(), prefix)
+			require.NoError(t, err)
+			for _, o := range objects {
+				if !strings.Contains(o.Key, "-0000000004-") {
+					return false
+				}
+			}
+		}
+		return true
+	}, timeout, time.Millisecond)
+	return f, w, func() { cut.Store(false) }
+}
+
+// A follower that has gone too far with a fenced writer goes back even where
+// that writer's epoch is not to be seen any more.
+func TestFollowSupersededAndPruned(t *testing.T) {
+	b := backendtest.NewMemory()
+	f, w, goOn := ahead(t, b)
+	goOn()
+	requireFollows(t, f, w)
+	closeStore(t, w)
+	closeStore(t, f)
+}
+
+// So what is promoted is what counts.
+func TestPromoteSupersededAndPruned(t *testing.T) {
+	b := backendtest.NewMemory()
+	f, w, goOn := ahead(t, b)
+	goOn()
+	require.NoError(t, f.Promote(t.Context()))
+	require.Equal(t, w.State().Digest(), f.State().Digest())
+	requireServed(t, f)
+	write(t, f, "c", 100)
+	digest := f.State().Digest()
+	closeStore(t, f)
+	closeStore(t, w)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// A follower that is promoted on a backend that has lost all goes on as the same
+// store, in a later epoch: other followers go with it.
+func TestPromoteEmptied(t *testing.T) {
+	b := backendtest.NewMemory()
+	w := openStore(t, fast(b))
+	write(t, w, "a", 1)
+	requireShipped(t, w)
+	f, other := followStore(t, b), followStore(t, b)
+	requireFollows(t, f, w)
+	requireFollows(t, other, w)
+	closeStore(t, w)
+	removeObjects(t, b, "epochs/", "snapshots/", "events/")
+	require.NoError(t, f.Promote(t.Context()))
+	require.Equal(t, w.Status().StoreID, f.Status().StoreID)
+	require.EqualValues(t, 2, f.Status().Epoch)
+	write(t, f, "a", 2)
+	requireFollows(t, other, f)
+	closeStore(t, other)
+	digest := f.State().Digest()
+	closeStore(t, f)
+	require.Equal(t, digest, restored(t, b))
+}
+
+// What a superseded follower has is still better than nothing.
+func TestFollowSupersededAndDeleted(t *testing.T) {
+	b := backendtest.NewMemory()
+	f, w, goOn := ahead(t, b)
+	closeStore(t, w)
+	removeObjects(t, b, "snapshots/", "events/")
+	goOn()
+	require.Eventually(t, func() bool { return errors.Is(f.Status().Follower.Err, xdswal.ErrGap) }, timeout, time.Millisecond,
+		"%+v", f.Status().Follower)
+	require.ErrorIs(t, f.Promote(t.Context()), xdswal.ErrGap)
+	require.EqualValues(t, 6, f.State().Sequence())
+	require.Contains(t, f.State().Caches(), xdscache.SnapshotCacheName(""))
+	requireServed(t, f)
+	closeStore(t, f)
+}
+
+// A batch that S3 returns damaged does not hold a follower up where a snapshot
+// covers it.
+func TestFollowBehindDamagedBatch(t *testing.T) {
+	server := s3test.Start(t)
+	server.Setenv(t)
+	b := openS3(t, server, server.Endpoint, "fleet")
+	w := openStore(t, fast(b))
+	write(t, w, "a", 1)
+	requireShipped(t, w)
+	away := newOutage(b)
+	f := followStore(t, away)
+	requireFollows(t, f, w)
+	away.lasts.Store(true)
+	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+
+	write(t, w, "a", 2)
+	requireShipped(t, w)
+	path := filepath.Join(server.Dir, "fleet", "events", "events-0000000001-00000000000000000002.zst")
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0) // in place: the checksum is the file's attribute
+	require.NoError(t, err)
+	_, err = file.WriteAt([]byte{data[len(data)/2] ^ 0x10}, int64(len(data)/2))
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	_, err = w.Compact(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return w.Status().Shipper.Snapshot == 2 }, timeout, time.Millisecond)
+	write(t, w, "a", 3)
+	requireShipped(t, w)
+
+	away.lasts.Store(false)
 	requireFollows(t, f, w)
 	closeStore(t, f)
 	closeStore(t, w)

@@ -187,8 +187,8 @@ func (t *takeover) restore(ctx context.Context, j replay.Journal) error {
 		Hooks:    t.opt.Hooks.Replay,
 	})
 	t.state, t.result = st, result
-	if err == nil && t.fresh && t.remote != nil && t.remote.Empty() {
-		return t.checkEmpty()
+	if err == nil && t.fresh && t.remote != nil {
+		return t.remote.CheckEmpty(t.opt.Backend, st.Sequence())
 	}
 	return err
 }
@@ -200,18 +200,6 @@ func (t *takeover) patience() time.Duration {
 		return 0
 	}
 	return t.opt.BackendTimeout
-}
-
-// checkEmpty refuses a backend that has lost all but its epochs: who starts on
-// it would serve nothing.
-func (t *takeover) checkEmpty() error {
-	for _, e := range t.remote.Epochs {
-		if e.Sequence > t.state.Sequence() {
-			return fmt.Errorf("%w: epoch %d in %s tells of events up to %d, and neither a snapshot nor an event is there: they were deleted, or never shipped; start where the data directory is, or give a new store another prefix",
-				ErrGap, e.Number, t.opt.Backend, uint64(e.Sequence))
-		}
-	}
-	return nil
 }
 
 // begin makes the next epoch the directory's, and claims it.
@@ -266,7 +254,8 @@ func (t *takeover) fence(ctx context.Context) error {
 	}
 	e := signed(catalog.Epoch{
 		Number: t.remote.Next(), Parent: newest.Number, ParentToken: newest.Token, Fence: true,
-		StoreID: newest.StoreID, Token: newToken(),
+		Sequence: t.state.Sequence(), // for who finds nothing else
+		StoreID:  newest.StoreID, Token: newToken(),
 	})
 	if err := claim(ctx, t.remote, t.opt.Backend, e); err != nil {
 		return err

@@ -116,7 +116,7 @@ func (s *sim) fence() {
 // begin sets where a writer's first batch begins: behind what it saw shipped, or,
 // if it did not look, with the newest batch once more.
 func (s *sim) begin(w *simWriter, shipped int) {
-	w.tail = int(list(s.t, s.b).Complete())
+	w.tail = int(list(s.t, s.b).Tail())
 	if s.rng.IntN(2) == 0 {
 		w.tail = max(w.tail, shipped)
 	}
@@ -218,7 +218,7 @@ func TestWritersAgainstOracle(t *testing.T) {
 				r := list(t, s.b)
 				s.restore(r)
 				require.LessOrEqual(t, int(r.Trace()), len(s.counts), "%v", s.trace)
-				require.LessOrEqual(t, int(r.Complete()), len(s.counts))
+				require.LessOrEqual(t, int(r.Tail()), len(s.counts))
 				newest, _ := r.Newest()
 				require.Equal(t, s.writer().epoch.Token, newest.Token)
 			}

@@ -269,6 +269,33 @@ func (r *Remote) Limit(epoch uint64) event.Sequence {
 	return r.limits[r.rootless]
 }
 
+// GoesOnFrom reports whether what counts goes on from an event of an epoch, and all
+// events until then count: whether the epoch is of the chain, that of the writer
+// with this token, and the chain leaves it there or later. Of an epoch that
+// the chain is too short to tell of, that is not known. Where no writer has ever
+// claimed an epoch, all counts.
+func (r *Remote) GoesOnFrom(e Epoch, seq event.Sequence) bool {
+	if r.limits == nil {
+		return true
+	}
+	limit, ok := r.limits[e.Number]
+	return ok && seq <= limit && r.token(e.Number) == e.Token
+}
+
+// token returns that of an epoch of the chain. The oldest may be known by the one
+// after it alone.
+func (r *Remote) token(number uint64) string {
+	for _, e := range r.Epochs {
+		switch number {
+		case e.Number:
+			return e.Token
+		case e.Parent:
+			return e.ParentToken
+		}
+	}
+	return ""
+}
+
 // Newest returns the newest epoch of the chain, false if there is none.
 func (r *Remote) Newest() (Epoch, bool) {
 	if len(r.Epochs) == 0 {
@@ -294,6 +321,21 @@ func (r *Remote) Next() uint64 {
 // Empty reports whether nothing counts.
 func (r *Remote) Empty() bool { return len(r.Snapshots) == 0 && len(r.Batches) == 0 }
 
+// CheckEmpty returns [event.ErrGap] for a backend that has lost all but its epochs,
+// and these tell of events after seq: who starts on it would serve nothing.
+func (r *Remote) CheckEmpty(b backends.Backend, seq event.Sequence) error {
+	if !r.Empty() {
+		return nil
+	}
+	for _, e := range r.Epochs {
+		if e.Sequence > seq {
+			return fmt.Errorf("%w: epoch %d in %s tells of events up to %d, and neither a snapshot nor an event that counts is there: they were deleted, or never shipped; start where the data directory is, or give a new store another prefix",
+				event.ErrGap, e.Number, b, uint64(e.Sequence))
+		}
+	}
+	return nil
+}
+
 // Trace returns the newest event that what counts tells of without being read:
 // the newest batch holds one or more from there on.
 func (r *Remote) Trace() event.Sequence {
@@ -307,17 +349,19 @@ func (r *Remote) Trace() event.Sequence {
 	return trace
 }
 
-// Complete returns the event up to which a restore needs no part of the newest
-// batch, whose length the listing does not tell.
-func (r *Remote) Complete() event.Sequence {
-	complete := event.Sequence(0)
-	if len(r.Snapshots) > 0 {
-		complete = r.Snapshots[0].Sequence
+// Tail returns the event behind which a writer who takes over goes on to ship. What
+// the newest batch holds beyond its first event is not known, and is shipped again.
+// What went into a snapshot alone is shipped too, if the journal has it, so that
+// each moment since the oldest snapshot can be restored.
+func (r *Remote) Tail() event.Sequence {
+	tail := event.Sequence(0)
+	if n := len(r.Snapshots); n > 0 {
+		tail = r.Snapshots[n-1].Sequence
 	}
 	if n := len(r.Batches); n > 0 {
-		complete = max(complete, r.Batches[n-1].First-1)
+		tail = max(tail, r.Batches[n-1].First-1)
 	}
-	return complete
+	return tail
 }
 
 // After returns the batches that may hold events after seq, in an order in

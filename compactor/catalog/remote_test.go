@@ -32,7 +32,7 @@ func TestResolve(t *testing.T) {
 		wantSnapshots, wantBatches      []at
 		supersededSnapshots, superseded []at
 		limits                          map[uint64]event.Sequence
-		complete, trace                 event.Sequence
+		tail, trace                     event.Sequence
 		next                            uint64
 	}{
 		{name: "nothing", limits: map[uint64]event.Sequence{1: unbounded}, next: 1},
@@ -42,7 +42,7 @@ func TestResolve(t *testing.T) {
 			wantSnapshots: []at{
 				{4, 40}, {2, 35}, {3, 30},
 			},
-			limits: map[uint64]event.Sequence{1: unbounded, 9: unbounded}, complete: 40, trace: 40, next: 5,
+			limits: map[uint64]event.Sequence{1: unbounded, 9: unbounded}, tail: 30, trace: 40, next: 5,
 		},
 		{
 			name:      "a claim, and nothing shipped",
@@ -55,7 +55,7 @@ func TestResolve(t *testing.T) {
 			snapshots: []at{{1, 10}, {1, 20}},
 			batches:   []at{{1, 1}, {1, 11}, {1, 25}},
 			chain:     []uint64{1}, wantSnapshots: []at{{1, 20}, {1, 10}}, wantBatches: []at{{1, 1}, {1, 11}, {1, 25}},
-			limits: map[uint64]event.Sequence{1: unbounded}, complete: 24, trace: 25, next: 2,
+			limits: map[uint64]event.Sequence{1: unbounded}, tail: 24, trace: 25, next: 2,
 		},
 		{
 			name:      "a snapshot beyond the batches",
@@ -63,7 +63,7 @@ func TestResolve(t *testing.T) {
 			snapshots: []at{{1, 30}},
 			batches:   []at{{1, 1}, {1, 11}},
 			chain:     []uint64{1}, wantSnapshots: []at{{1, 30}}, wantBatches: []at{{1, 1}, {1, 11}},
-			limits: map[uint64]event.Sequence{1: unbounded}, complete: 30, trace: 30, next: 2,
+			limits: map[uint64]event.Sequence{1: unbounded}, tail: 30, trace: 30, next: 2,
 		},
 		{
 			name:      "taken over",
@@ -73,7 +73,7 @@ func TestResolve(t *testing.T) {
 			chain:     []uint64{2, 1}, wantSnapshots: []at{{2, 25}, {1, 20}, {1, 10}},
 			wantBatches:         []at{{1, 1}, {1, 15}, {1, 20}, {2, 21}, {2, 30}},
 			supersededSnapshots: []at{{1, 21}}, superseded: []at{{1, 21}},
-			limits: map[uint64]event.Sequence{1: 20, 2: unbounded, 3: 0}, complete: 29, trace: 30, next: 3,
+			limits: map[uint64]event.Sequence{1: 20, 2: unbounded, 3: 0}, tail: 29, trace: 30, next: 3,
 		},
 		{
 			name:      "what the superseded writer ships later, however much",
@@ -82,7 +82,7 @@ func TestResolve(t *testing.T) {
 			batches:   []at{{1, 500}},
 			chain:     []uint64{2, 1}, wantSnapshots: []at{{1, 20}},
 			supersededSnapshots: []at{{1, 1000}}, superseded: []at{{1, 500}},
-			limits: map[uint64]event.Sequence{1: 20, 2: unbounded}, complete: 20, trace: 20, next: 3,
+			limits: map[uint64]event.Sequence{1: 20, 2: unbounded}, tail: 20, trace: 20, next: 3,
 		},
 		{
 			name:      "a later writer goes on from before the one between",
@@ -91,7 +91,7 @@ func TestResolve(t *testing.T) {
 			batches:   []at{{1, 11}, {1, 16}, {2, 21}, {3, 16}},
 			chain:     []uint64{3, 2, 1}, wantSnapshots: []at{{1, 10}}, wantBatches: []at{{1, 11}, {3, 16}},
 			supersededSnapshots: []at{{2, 22}, {1, 18}}, superseded: []at{{1, 16}, {2, 21}},
-			limits: map[uint64]event.Sequence{1: 15, 2: 15, 3: unbounded}, complete: 15, trace: 16, next: 4,
+			limits: map[uint64]event.Sequence{1: 15, 2: 15, 3: unbounded}, tail: 15, trace: 16, next: 4,
 		},
 		{
 			name:      "claimed and given up",
@@ -100,7 +100,7 @@ func TestResolve(t *testing.T) {
 			batches:   []at{{1, 21}, {1, 24}, {1, 25}, {2, 21}, {3, 25}},
 			chain:     []uint64{3, 1}, wantSnapshots: []at{{1, 22}}, wantBatches: []at{{1, 21}, {1, 24}, {3, 25}},
 			supersededSnapshots: []at{{2, 21}}, superseded: []at{{2, 21}, {1, 25}},
-			limits: map[uint64]event.Sequence{1: 24, 2: 0, 3: unbounded}, complete: 24, trace: 25, next: 4,
+			limits: map[uint64]event.Sequence{1: 24, 2: 0, 3: unbounded}, tail: 24, trace: 25, next: 4,
 		},
 		{
 			name:   "several generations, the oldest pruned",
@@ -110,7 +110,7 @@ func TestResolve(t *testing.T) {
 			batches:   []at{{2, 31}, {3, 41}, {3, 61}, {4, 61}},
 			chain:     []uint64{4, 3, 2}, wantSnapshots: []at{{3, 50}, {2, 30}}, wantBatches: []at{{2, 31}, {3, 41}, {4, 61}},
 			supersededSnapshots: []at{{2, 45}}, superseded: []at{{3, 61}},
-			limits: map[uint64]event.Sequence{1: 20, 2: 40, 3: 60, 4: unbounded}, complete: 60, trace: 61, next: 5,
+			limits: map[uint64]event.Sequence{1: 20, 2: 40, 3: 60, 4: unbounded}, tail: 60, trace: 61, next: 5,
 		},
 		{
 			name:      "superseded, and not yet gone on from",
@@ -118,7 +118,7 @@ func TestResolve(t *testing.T) {
 			snapshots: []at{{1, 22}},
 			batches:   []at{{1, 21}, {1, 25}},
 			chain:     []uint64{2, 1}, wantSnapshots: []at{{1, 22}}, wantBatches: []at{{1, 21}, {1, 25}},
-			limits: map[uint64]event.Sequence{1: unbounded, 2: unbounded}, complete: 24, trace: 25, next: 3,
+			limits: map[uint64]event.Sequence{1: unbounded, 2: unbounded}, tail: 24, trace: 25, next: 3,
 		},
 		{
 			name:      "superseded, and gone on from",
@@ -127,14 +127,14 @@ func TestResolve(t *testing.T) {
 			batches:   []at{{1, 21}, {1, 25}, {3, 25}},
 			chain:     []uint64{3, 2, 1}, wantSnapshots: []at{{1, 22}}, wantBatches: []at{{1, 21}, {3, 25}},
 			superseded: []at{{1, 25}},
-			limits:     map[uint64]event.Sequence{1: 24, 2: 24, 3: unbounded}, complete: 24, trace: 25, next: 4,
+			limits:     map[uint64]event.Sequence{1: 24, 2: 24, 3: unbounded}, tail: 24, trace: 25, next: 4,
 		},
 		{
 			name:    "superseded by one after the other",
 			epochs:  []epoch{{1, 0, 0}, {2, 1, fences}, {3, 2, fences}, {4, 3, 30}},
 			batches: []at{{1, 1}, {1, 25}, {1, 31}},
 			chain:   []uint64{4, 3, 2, 1}, wantBatches: []at{{1, 1}, {1, 25}}, superseded: []at{{1, 31}},
-			limits: map[uint64]event.Sequence{1: 30, 2: 30, 3: 30, 4: unbounded}, complete: 24, trace: 25, next: 5,
+			limits: map[uint64]event.Sequence{1: 30, 2: 30, 3: 30, 4: unbounded}, tail: 24, trace: 25, next: 5,
 		},
 		{
 			name:      "for a writer who went on before it could claim",
@@ -144,7 +144,7 @@ func TestResolve(t *testing.T) {
 			view:      func(r *catalog.Remote) *catalog.Remote { return r.Until(25) },
 			chain:     []uint64{2, 1}, wantSnapshots: []at{{1, 10}}, wantBatches: []at{{1, 11}, {2, 21}, {2, 25}},
 			supersededSnapshots: []at{{2, 30}}, superseded: []at{{2, 26}},
-			limits: map[uint64]event.Sequence{1: 20, 2: 25}, complete: 24, trace: 25, next: 3,
+			limits: map[uint64]event.Sequence{1: 20, 2: 25}, tail: 24, trace: 25, next: 3,
 		},
 		{
 			name:      "and from before the epoch before",
@@ -154,7 +154,7 @@ func TestResolve(t *testing.T) {
 			view:      func(r *catalog.Remote) *catalog.Remote { return r.Until(15) },
 			chain:     []uint64{2, 1}, wantSnapshots: []at{{1, 10}},
 			supersededSnapshots: []at{{1, 16}}, superseded: []at{{2, 21}},
-			limits: map[uint64]event.Sequence{1: 15, 2: 15}, complete: 10, trace: 10, next: 3,
+			limits: map[uint64]event.Sequence{1: 15, 2: 15}, tail: 10, trace: 10, next: 3,
 		},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestResolve(t *testing.T) {
 				for epoch, limit := range r.limits {
 					require.Equal(t, limit, remote.Limit(epoch), "epoch %d", epoch)
 				}
-				require.Equal(t, r.complete, remote.Complete())
+				require.Equal(t, r.tail, remote.Tail())
 				require.Equal(t, r.trace, remote.Trace())
 				require.Equal(t, r.next, remote.Next())
 				require.Equal(t, len(r.wantSnapshots)+len(r.wantBatches) == 0, remote.Empty())
@@ -301,4 +301,54 @@ func TestListFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What goes on from a state is told by the epoch that has it: its number, its
+// writer's token, and how far it counts.
+func TestGoesOnFrom(t *testing.T) {
+	b := backendtest.NewMemory()
+	require.True(t, list(t, b).GoesOnFrom(newEpoch(1, 0, 0), 100), "nobody has claimed an epoch")
+	for _, e := range []catalog.Epoch{newEpoch(1, 0, 0), newEpoch(2, 1, 20), newEpoch(3, 2, 30), newEpoch(4, 3, 40), newEpoch(5, 3, 35)} {
+		require.NoError(t, catalog.Claim(t.Context(), b, e))
+	}
+	put(t, b, at{3, 31}.batchKey(), nil)
+	remote := list(t, b) // epochs from the third one on
+	for _, r := range []struct {
+		epoch uint64
+		token string
+		seq   event.Sequence
+		want  bool
+	}{
+		{epoch: 5, seq: 1000, want: true},
+		{epoch: 5, token: "another", seq: 1},
+		{epoch: 4, seq: 1}, // given up
+		{epoch: 3, seq: 35, want: true},
+		{epoch: 3, seq: 36},
+		{epoch: 3, token: "another", seq: 35},
+		{epoch: 2, seq: 30, want: true}, // known by the one after it
+		{epoch: 2, seq: 31},
+		{epoch: 2, token: "another", seq: 30},
+		{epoch: 1, seq: 1}, // it may count, and how far is not known
+		{epoch: 6, seq: 1},
+	} {
+		e := catalog.Epoch{Number: r.epoch, Token: r.token}
+		if e.Token == "" {
+			e.Token = token(r.epoch)
+		}
+		require.Equal(t, r.want, remote.GoesOnFrom(e, r.seq), "%+v", r)
+	}
+}
+
+// A backend of which the epochs alone are left has lost the events that they
+// tell of.
+func TestCheckEmpty(t *testing.T) {
+	b := backendtest.NewMemory()
+	require.NoError(t, list(t, b).CheckEmpty(b, 0))
+	require.NoError(t, catalog.Claim(t.Context(), b, newEpoch(1, 0, 0)))
+	require.NoError(t, list(t, b).CheckEmpty(b, 0), "nothing was written yet")
+	require.NoError(t, catalog.Claim(t.Context(), b, newEpoch(2, 1, 20)))
+	require.ErrorIs(t, list(t, b).CheckEmpty(b, 19), event.ErrGap)
+	require.NoError(t, list(t, b).CheckEmpty(b, 20))
+	put(t, b, at{2, 21}.batchKey(), nil)
+	require.NoError(t, list(t, b).CheckEmpty(b, 0), "what is left is served")
 }

@@ -23,22 +23,12 @@ type inventory struct {
 }
 
 func newInventory(r *catalog.Remote, shipped event.Sequence) inventory {
-	// Where the newest batch was not looked into, its events are shipped once
-	// more. What went into a snapshot alone is shipped still: the moments
-	// between two snapshots are to be restored too.
-	tail := shipped
-	if n := len(r.Batches); n > 0 {
-		tail = max(tail, r.Batches[n-1].First-1)
-	}
-	if n := len(r.Snapshots); n > 0 {
-		tail = max(tail, r.Snapshots[n-1].Sequence)
-	}
 	return inventory{
 		snapshots:  slices.Clone(r.Snapshots),
 		batches:    slices.Clone(r.Batches),
 		superseded: slices.Clone(r.Superseded),
 		limit:      r.Limit,
-		tail:       tail,
+		tail:       max(r.Tail(), shipped),
 	}
 }
 
