@@ -57,8 +57,9 @@ type SnapshotReport struct {
 // the journal and of the batches in the backend against its checksum and its
 // neighbours. Where they have the events between two snapshots it applies them
 // to the older and compares the result with the newer. What another writer
-// superseded in the backend is not looked at. The error is the cause of the
-// context's end, or Report.Problems joined.
+// superseded in the backend is not looked at. A backend alone that has lost all
+// but its epochs is a problem; one that holds nothing is none. The
+// error is the cause of the context's end, or Report.Problems joined.
 func Verify(ctx context.Context, opt Options) (Report, error) {
 	start := time.Now()
 	v := &verifier{opt: opt, digests: map[event.Sequence][]folded{}, proved: map[int]bool{}}
@@ -146,6 +147,13 @@ func (v *verifier) run(ctx context.Context) error {
 	v.report.Sequence = result.Sequence
 	if err != nil {
 		v.problem(err)
+	}
+	// Beside a directory it is for that one to have what the epochs tell of, and
+	// its newest events may be a running store's own to read.
+	if v.remote != nil && v.opt.Dir == "" && v.opt.Journal == nil {
+		if err := v.remote.CheckEmpty(v.opt.Backend, v.report.Sequence); err != nil {
+			v.problem(err)
+		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

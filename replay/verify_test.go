@@ -225,6 +225,47 @@ func TestVerifyDamage(t *testing.T) {
 	}
 }
 
+// A backend alone that tells of events and has none is what no store opens.
+func TestVerifyABackendThatLostAllButItsEpochs(t *testing.T) {
+	h := newHistory(t, 20, 0)
+	for _, tc := range []struct {
+		name  string
+		setup func(*fixture)
+		lost  int // events up to which an epoch tells of
+	}{
+		{"nothing at all", func(*fixture) {}, 0},
+		{"the epoch of a store without events", func(f *fixture) { f.claim(1, 0, 0) }, 0},
+		{"epochs that tell of events", func(f *fixture) {
+			f.claim(1, 0, 0)
+			f.claim(2, 1, 12)
+		}, 12},
+		{"what was superseded", func(f *fixture) {
+			f.claim(1, 0, 0)
+			f.claim(2, 1, 12)
+			f.putObject(batchKey(1, 13), []byte("zombie"))
+		}, 12},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := newFixture(t, h)
+			tc.setup(f)
+			report, err := replay.Verify(t.Context(), replay.Options{Backend: f.backend})
+			if tc.lost == 0 {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, replay.ErrGap)
+				require.ErrorContains(t, err, fmt.Sprintf("epoch 2 in %s tells of events up to %d", f.backend, tc.lost))
+				require.Len(t, report.Problems, 1)
+			}
+
+			// Beside it a directory has all there is, and ships it anew.
+			f.events(1, 20)
+			report, err = f.verify()
+			require.NoError(t, err)
+			require.EqualValues(t, 20, report.Sequence)
+		})
+	}
+}
+
 // damageSegment damages a sealed segment of the journal.
 func (f *fixture) damageSegment(i int, damage func([]byte) []byte) {
 	f.t.Helper()

@@ -247,6 +247,82 @@ func TestSettingsFromFileAndEnvironment(t *testing.T) {
 	require.NoDirExists(t, tmp+"/x")
 }
 
+// What is wrong with a setting is said where it was made, by whoever finds it.
+func TestBadSettingsAreNamedWhereTheyWereMade(t *testing.T) {
+	tmp := t.TempDir()
+	notADir := filepath.Join(tmp, "file")
+	require.NoError(t, os.WriteFile(notADir, nil, 0o600))
+	const key = "c2VjcmV0LXByaXZhdGUta2V5"
+	for _, tc := range []struct{ flag, value, want string }{
+		{"log-level", "loud", ` is "loud": say debug, info, warn or error`},
+		{"log-format", "xml", ` is "xml": say text or json`},
+		{"compact-interval", "0s", " is 0s: it must be positive"},
+		{"backend-timeout", "-1s", " is -1s: it must be positive"},
+		{"heartbeat-interval", "-1s", " is -1s: it must not be negative"},
+		{"max-body-bytes", "0", " is 0: it must be positive"},
+		{"sync", "sometimes", `: parse sync policy "sometimes"`},
+		{"backend", "ftp://u:" + key + "@h/x", `: open backend: unknown scheme "ftp"`},
+		{"backend", "s3://bucket/%zz", ": open backend: not a backend URL"},
+		{"follow", "/mnt/backup", ": open backend: not a backend URL: it has no scheme"},
+		{"xds-addr", "localhost", ": listen for xDS: listen tcp: address localhost: missing port"},
+		{"admin-addr", "127.0.0.1:http-or-so", ": listen for the admin interface: listen tcp: "},
+		{"dir", notADir, ": " + notADir + " is not a directory"},
+		{"xds-tls-cert", notADir, " and --xds-tls-key go together"},
+		{"xds-tls-client-ca", notADir, " needs --xds-tls-cert and --xds-tls-key"},
+		{"require-backend", "true", " needs --backend"},
+	} {
+		t.Run(tc.flag+" "+tc.value, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "xdswal.yaml")
+			require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, "# settings\n\n%s: %q\n", tc.flag, tc.value), 0o600))
+			variable := "XDSWAL_" + strings.ToUpper(strings.ReplaceAll(tc.flag, "-", "_"))
+			for name, made := range map[string]struct {
+				args, env []string
+			}{
+				fmt.Sprintf("%s:3: %q", file, tc.flag): {args: []string{"--config", file}},
+				"environment variable " + variable:     {env: []string{variable + "=" + tc.value}},
+				"--" + tc.flag:                         {args: []string{"--" + tc.flag + "=" + tc.value}},
+			} {
+				args := append([]string{"serve"}, made.args...)
+				for flag, value := range map[string]string{"dir": filepath.Join(tmp, "data"), "xds-addr": "127.0.0.1:0", "admin-addr": "127.0.0.1:0"} {
+					if flag != tc.flag {
+						args = append(args, "--"+flag, value)
+					}
+				}
+				cmd := exec.CommandContext(t.Context(), binary, args...)
+				cmd.Env = append(os.Environ(), made.env...)
+				r := finish(t, cmd)
+				require.Equal(t, 1, r.code)
+				require.Contains(t, r.errors, "xdswal: "+name+tc.want)
+				require.NotContains(t, r.errors, key)
+				require.NoDirExists(t, filepath.Join(tmp, "data"))
+			}
+		})
+	}
+}
+
+// Of settings that do not fit each other, each is named where it was made.
+func TestSettingsThatContradictEachOther(t *testing.T) {
+	tmp := t.TempDir()
+	file := filepath.Join(tmp, "xdswal.yaml")
+	for _, tc := range []struct{ settings, want string }{
+		{"fail-open: true\nno-snapshots: true\n", `FILE:1: "fail-open" and FILE:2: "no-snapshots" contradict each other: `},
+		{"xds-tls-cert: /nonexistent\nxds-tls-key: /nonexistent\n", `FILE:1: "xds-tls-cert" and FILE:2: "xds-tls-key": load the xDS server's certificate: `},
+		{"follow: file:///x\nfollow-interval: 0s\nresources: /y\n", `FILE:1: "follow" and FILE:3: "resources" contradict each other: `},
+		{"follow: file:///x\nfollow-interval: 0s\nresources: /y\n", `FILE:2: "follow-interval" is 0s: it must be positive`},
+		{"follow: file://" + tmp + "\n", `FILE:1: "follow": follow file://`},
+		{"backend: file:///x\n", `--follow and FILE:1: "backend" contradict each other: `},
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(tc.settings), 0o600))
+		args := []string{"serve", "--config", file, "--dir", filepath.Join(tmp, "data"), "--xds-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
+		if strings.HasPrefix(tc.want, "--follow") {
+			args = append(args, "--follow=file:///y")
+		}
+		r := xdswal(t, args...)
+		require.Equal(t, 1, r.code)
+		require.Contains(t, r.errors, strings.ReplaceAll(tc.want, "FILE", file))
+	}
+}
+
 func TestUsage(t *testing.T) {
 	r := xdswal(t, "--help")
 	require.Zero(t, r.code)

@@ -22,9 +22,11 @@ environment, as XDSWAL_ and its name in capitals with underscores. A flag comes
 before the environment, and that before the file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := config.Apply(cmd.Flags(), os.LookupEnv); err != nil {
+			origins, err := config.Apply(cmd.Flags(), os.LookupEnv)
+			if err != nil {
 				return err
 			}
+			c.Name = origins.Name
 			return daemon.Run(cmd.Context(), c, cmd.ErrOrStderr())
 		},
 	}

@@ -43,7 +43,7 @@ func apply(t *testing.T, file string, env map[string]string, args ...string) (*s
 	}
 	s, f := newFlags()
 	require.NoError(t, f.Parse(args))
-	err := config.Apply(f, func(key string) (string, bool) {
+	_, err := config.Apply(f, func(key string) (string, bool) {
 		v, ok := env[key]
 		return v, ok
 	})
@@ -125,6 +125,19 @@ func TestBadEnvironment(t *testing.T) {
 	_, _, err := apply(t, "", map[string]string{"XDSWAL_KEEP_SNAPSHOTS": "many", "XDSWAL_COMPACT_INTERVAL": "soon"})
 	require.ErrorContains(t, err, "environment variable XDSWAL_KEEP_SNAPSHOTS: ")
 	require.ErrorContains(t, err, "environment variable XDSWAL_COMPACT_INTERVAL: ")
+}
+
+func TestOrigins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "xdswal.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("dir: d\n\nkeep-snapshots: 7\ncompact-interval: 3s\n"), 0o600))
+	_, f := newFlags()
+	require.NoError(t, f.Parse([]string{"--config", path, "--dir", "e"}))
+	origins, err := config.Apply(f, func(key string) (string, bool) { return "2s", key == "XDSWAL_COMPACT_INTERVAL" })
+	require.NoError(t, err)
+	require.Equal(t, "--dir", origins.Name("dir"), "the file was overridden")
+	require.Equal(t, "environment variable XDSWAL_COMPACT_INTERVAL", origins.Name("compact-interval"))
+	require.Equal(t, path+`:3: "keep-snapshots"`, origins.Name("keep-snapshots"))
+	require.Equal(t, "--fail-open", origins.Name("fail-open"), "its default holds")
 }
 
 func TestEnvName(t *testing.T) {

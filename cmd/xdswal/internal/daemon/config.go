@@ -46,6 +46,17 @@ type Config struct {
 	MemoryOnly      bool
 	LogLevel        string
 	LogFormat       string
+
+	// Name returns what to call a setting in an error, by its flag's name: it
+	// may stand in a file. If it is nil, that is the flag.
+	Name func(flag string) string
+}
+
+func (c *Config) name(flag string) string {
+	if c.Name == nil {
+		return "--" + flag
+	}
+	return c.Name(flag)
 }
 
 // Flags defines the daemon's flags, with their defaults.
@@ -81,57 +92,65 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 }
 
-// Validate refuses settings that contradict each other.
+// Validate refuses settings that are of no use, or contradict each other.
 func (c *Config) Validate() error {
 	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Dir == "" && !c.MemoryOnly && c.Follow == "" {
-		errs = append(errs, errors.New("--dir is missing: name a data directory, or say --memory-only"))
+		refuse("%s is missing: name a data directory, or say --memory-only", c.name("dir"))
 	}
-	errs = append(errs, c.validateBackend())
+	c.validateBackend(refuse)
 	if (c.XDSCert == "") != (c.XDSKey == "") {
-		errs = append(errs, errors.New("--xds-tls-cert and --xds-tls-key go together"))
+		refuse("%s and %s go together", c.name("xds-tls-cert"), c.name("xds-tls-key"))
 	}
 	if c.XDSClientCA != "" && c.XDSCert == "" {
-		errs = append(errs, errors.New("--xds-tls-client-ca needs --xds-tls-cert and --xds-tls-key"))
+		refuse("%s needs %s and %s", c.name("xds-tls-client-ca"), c.name("xds-tls-cert"), c.name("xds-tls-key"))
 	}
 	if c.MaxBodyBytes < 1 {
-		errs = append(errs, fmt.Errorf("--max-body-bytes is %d: it must be positive", c.MaxBodyBytes))
+		refuse("%s is %d: it must be positive", c.name("max-body-bytes"), c.MaxBodyBytes)
 	}
-	for name, d := range map[string]time.Duration{
-		"--compact-interval": c.CompactInterval, "--commit-timeout": c.CommitTimeout, "--shutdown-timeout": c.ShutdownTimeout,
-		"--backend-timeout": c.BackendTimeout, "--follow-interval": c.FollowInterval,
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{
+		{"compact-interval", c.CompactInterval},
+		{"commit-timeout", c.CommitTimeout},
+		{"shutdown-timeout", c.ShutdownTimeout},
+		{"backend-timeout", c.BackendTimeout},
+		{"follow-interval", c.FollowInterval},
 	} {
-		if d <= 0 {
-			errs = append(errs, fmt.Errorf("%s is %s: it must be positive", name, d))
+		if d.value <= 0 {
+			refuse("%s is %s: it must be positive", c.name(d.flag), d.value)
 		}
 	}
 	if c.Heartbeat < 0 {
-		errs = append(errs, fmt.Errorf("--heartbeat-interval is %s: it must not be negative", c.Heartbeat))
+		refuse("%s is %s: it must not be negative", c.name("heartbeat-interval"), c.Heartbeat)
+	}
+	if c.FailOpen && c.NoSnapshots && !c.MemoryOnly && c.Follow == "" {
+		refuse("%s and %s contradict each other: what the journal missed is made good by a snapshot", c.name("fail-open"), c.name("no-snapshots"))
 	}
 	return errors.Join(errs...)
 }
 
 // validateBackend refuses what contradicts itself about where to ship to and
 // what to follow.
-func (c *Config) validateBackend() error {
-	var errs []error
+func (c *Config) validateBackend(refuse func(format string, args ...any)) {
 	if c.MemoryOnly && c.Backend != "" {
-		errs = append(errs, errors.New("--memory-only and --backend contradict each other: what is in memory alone is not shipped"))
+		refuse("%s and %s contradict each other: what is in memory alone is not shipped", c.name("memory-only"), c.name("backend"))
 	}
 	if c.RequireBackend && c.Backend == "" && c.Follow == "" {
-		errs = append(errs, errors.New("--require-backend needs --backend"))
+		refuse("%s needs %s", c.name("require-backend"), c.name("backend"))
 	}
 	if c.Follow == "" {
-		return errors.Join(errs...)
+		return
 	}
 	if c.Backend != "" {
-		errs = append(errs, errors.New("--follow and --backend contradict each other: a follower ships nothing, and once it is promoted it ships to what it followed"))
+		refuse("%s and %s contradict each other: a follower ships nothing, and once it is promoted it ships to what it followed", c.name("follow"), c.name("backend"))
 	}
 	if c.MemoryOnly {
-		errs = append(errs, errors.New("--follow and --memory-only contradict each other: a follower without --dir persists nothing already"))
+		refuse("%s and %s contradict each other: a follower without --dir persists nothing already", c.name("follow"), c.name("memory-only"))
 	}
 	if c.Resources != "" {
-		errs = append(errs, errors.New("--follow and --resources contradict each other: a follower takes no updates; give the files to the writer"))
+		refuse("%s and %s contradict each other: a follower takes no updates; give the files to the writer", c.name("follow"), c.name("resources"))
 	}
-	return errors.Join(errs...)
 }

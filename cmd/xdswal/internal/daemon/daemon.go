@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func Run(ctx context.Context, c Config, logs io.Writer) error {
 func newLogger(c Config, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level is %q: say debug, info, warn or error", c.LogLevel)
+		return nil, fmt.Errorf("%s is %q: say debug, info, warn or error", c.name("log-level"), c.LogLevel)
 	}
 	opt := &slog.HandlerOptions{Level: level}
 	switch c.LogFormat {
@@ -58,7 +59,7 @@ func newLogger(c Config, w io.Writer) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opt)), nil
 	}
-	return nil, fmt.Errorf("--log-format is %q: say text or json", c.LogFormat)
+	return nil, fmt.Errorf("%s is %q: say text or json", c.name("log-format"), c.LogFormat)
 }
 
 type daemon struct {
@@ -78,12 +79,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	var lc net.ListenConfig
 	xdsListener, err := lc.Listen(ctx, "tcp", d.config.XDSAddr)
 	if err != nil {
-		return fmt.Errorf("listen for xDS: %w", err)
+		return fmt.Errorf("%s: listen for xDS: %w", d.config.name("xds-addr"), err)
 	}
 	defer xdsListener.Close()
 	adminListener, err := lc.Listen(ctx, "tcp", d.config.AdminAddr)
 	if err != nil {
-		return fmt.Errorf("listen for the admin interface: %w", err)
+		return fmt.Errorf("%s: listen for the admin interface: %w", d.config.name("admin-addr"), err)
 	}
 	defer adminListener.Close()
 
@@ -117,9 +118,12 @@ func (d *daemon) run(ctx context.Context) (err error) {
 }
 
 func (d *daemon) openStore(ctx context.Context) error {
+	if info, err := os.Stat(d.config.Dir); err == nil && !info.IsDir() && !d.config.MemoryOnly {
+		return fmt.Errorf("%s: %s is not a directory: name one that is, or is yet to be made", d.config.name("dir"), d.config.Dir)
+	}
 	sync, err := journal.ParseSyncPolicy(d.config.Sync)
 	if err != nil {
-		return fmt.Errorf("--sync: %w", err)
+		return fmt.Errorf("%s: %w", d.config.name("sync"), err)
 	}
 	backend, err := d.openBackend(ctx)
 	if err != nil {
@@ -151,7 +155,11 @@ func (d *daemon) openStore(ctx context.Context) error {
 		Hooks:            xdswal.JoinHooks(metrics.Hooks(), downloads),
 		Logger:           d.logger,
 	})
-	if err != nil {
+	switch {
+	case err != nil && d.config.Follow != "":
+		// A follower opens nothing else.
+		return fmt.Errorf("%s: %w", d.config.name("follow"), err)
+	case err != nil:
 		return err
 	}
 	metrics.Attach(d.store.Status)
@@ -165,9 +173,9 @@ func (d *daemon) openStore(ctx context.Context) error {
 
 // openBackend opens what to ship to, or to follow; nil if there is neither.
 func (d *daemon) openBackend(ctx context.Context) (backends.Backend, error) {
-	flag, url, open := "--backend", d.config.Backend, backendurl.Open
+	flag, url, open := "backend", d.config.Backend, backendurl.Open
 	if d.config.Follow != "" {
-		flag, url = "--follow", d.config.Follow
+		flag, url = "follow", d.config.Follow
 		if d.config.Dir == "" {
 			open = backendurl.OpenReadOnly // it can never be promoted
 		}
@@ -177,7 +185,7 @@ func (d *daemon) openBackend(ctx context.Context) (backends.Backend, error) {
 	}
 	b, err := open(ctx, url)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
+		return nil, fmt.Errorf("%s: %w", d.config.name(flag), err)
 	}
 	return b, nil
 }

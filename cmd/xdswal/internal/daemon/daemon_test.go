@@ -175,7 +175,10 @@ func TestResourceFiles(t *testing.T) {
 }
 
 func TestMemoryOnly(t *testing.T) {
-	r := start(t, "--memory-only")
+	// What is about persistence is ignored.
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	r := start(t, "--memory-only", "--dir", file)
 	status, _ := r.request(t, "PUT", "/v1/nodes/n/snapshot", clusterA)
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "1", r.fetch(t, "n").GetVersionInfo())
@@ -240,7 +243,7 @@ func TestRefusesToStart(t *testing.T) {
 		{"interval", []string{"--dir", "D", "--compact-interval", "0s"}, "--compact-interval is 0s: it must be positive"},
 		{"heartbeat", []string{"--dir", "D", "--heartbeat-interval", "-1s"}, "--heartbeat-interval is -1s"},
 		{"body", []string{"--dir", "D", "--max-body-bytes", "0"}, "--max-body-bytes is 0"},
-		{"fail open without snapshots", []string{"--dir", "D", "--fail-open", "--no-snapshots"}, "FailOpen needs snapshots"},
+		{"fail open without snapshots", []string{"--dir", "D", "--fail-open", "--no-snapshots"}, "--fail-open and --no-snapshots contradict each other: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for i, arg := range tc.args {

@@ -69,7 +69,7 @@ func transport(c Config) (credentials.TransportCredentials, error) {
 	}
 	cert, err := tls.LoadX509KeyPair(c.XDSCert, c.XDSKey)
 	if err != nil {
-		return nil, fmt.Errorf("load the xDS server's certificate: %w", err)
+		return nil, fmt.Errorf("%s and %s: load the xDS server's certificate: %w", c.name("xds-tls-cert"), c.name("xds-tls-key"), err)
 	}
 	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	if c.XDSClientCA == "" {
@@ -77,11 +77,11 @@ func transport(c Config) (credentials.TransportCredentials, error) {
 	}
 	pem, err := os.ReadFile(c.XDSClientCA)
 	if err != nil {
-		return nil, fmt.Errorf("load the xDS clients' authorities: %w", err)
+		return nil, fmt.Errorf("%s: load the xDS clients' authorities: %w", c.name("xds-tls-client-ca"), err)
 	}
 	conf.ClientCAs = x509.NewCertPool()
 	if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("load the xDS clients' authorities: %s holds no PEM certificate", c.XDSClientCA)
+		return nil, fmt.Errorf("%s: load the xDS clients' authorities: %s holds no PEM certificate", c.name("xds-tls-client-ca"), c.XDSClientCA)
 	}
 	conf.ClientAuth = tls.RequireAndVerifyClientCert
 	return credentials.NewTLS(conf), nil

@@ -95,14 +95,26 @@ func TestSnapshots(t *testing.T) {
 		require.Equal(t, time.UTC, created.Location())
 	}
 
+	// All are listed, and then it fails.
 	flip(t, w.snapshots(t)[1], 60)
-	got = lines(t, ok(t, "snapshots", "--dir", w.dir, "--json"))
-	require.Len(t, got, 2)
+	o := run(t, "snapshots", "--dir", w.dir, "--backend", w.url, "--json")
+	require.Equal(t, 1, o.code())
+	require.EqualError(t, o.err, "snapshots: the header of 1 of 4 snapshots cannot be read: see the list; xdswal verify tells what can be restored")
+	got = lines(t, o.out)
+	require.Len(t, got, 4)
 	require.Contains(t, got[0]["error"], "corrupt")
-	require.NotContains(t, got[1], "error")
-	text := ok(t, "snapshots", "--dir", w.dir)
-	require.Equal(t, 3, strings.Count(text, "\n"))
-	require.Contains(t, text, "corrupt")
+	for _, s := range got[1:] {
+		require.NotContains(t, s, "error")
+	}
+	o = run(t, "snapshots", "--dir", w.dir)
+	require.Equal(t, 1, o.code())
+	require.Equal(t, 3, strings.Count(o.out, "\n"))
+	require.Contains(t, o.out, "corrupt")
+
+	require.NoError(t, os.Truncate(w.snapshots(t)[0], 3))
+	o = run(t, "snapshots", "--dir", w.dir)
+	require.ErrorContains(t, o.err, "2 of 2 snapshots")
+	require.Equal(t, 3, strings.Count(o.out, "\n"))
 }
 
 func TestEvents(t *testing.T) {

@@ -238,3 +238,108 @@ func TestSupersededSnapshots(t *testing.T) {
 	require.EqualValues(t, 1, s["backend"].(map[string]any)["superseded"])
 	require.Contains(t, ok(t, "status", "--backend", w.url), "; 1 objects were superseded and do not count")
 }
+
+// loseAllButEpochs deletes what the backend can restore.
+func (w *world) loseAllButEpochs(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"snapshots", "events"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(w.backend, dir)))
+	}
+}
+
+// What serve refuses is not found to be right.
+func TestABackendThatLostAllButItsEpochs(t *testing.T) {
+	w := newShippedWorld(t, false)
+	require.NoError(t, w.open(t).Close(t.Context())) // in a second epoch, which tells of the events
+	w.loseAllButEpochs(t)
+	b, err := backendurl.Open(t.Context(), w.url)
+	require.NoError(t, err)
+	_, err = xdswal.Open(t.Context(), xdswal.Options{Dir: t.TempDir(), Backend: b})
+	require.ErrorIs(t, err, xdswal.ErrGap)
+
+	want := "epoch 2 in " + w.url + " tells of events up to 8"
+	o := run(t, "verify", "--backend", w.url, "--json")
+	require.Equal(t, 1, o.code())
+	r := document(t, o.out)
+	require.Equal(t, false, r["ok"])
+	require.Contains(t, fmt.Sprint(r["problems"]), want)
+	o = run(t, "verify", "--backend", w.url)
+	require.Equal(t, 1, o.code())
+	require.Regexp(t, `(?m)^PROBLEM +.*`+want, o.out)
+	require.NotContains(t, o.out, "\nok\n")
+
+	o = run(t, "status", "--backend", w.url, "--json")
+	require.Equal(t, 1, o.code())
+	require.ErrorIs(t, o.err, xdswal.ErrGap)
+	require.Contains(t, document(t, o.out)["problem"], want)
+	require.Empty(t, o.notes)
+	o = run(t, "status", "--backend", w.url)
+	require.Equal(t, 1, o.code())
+	require.Regexp(t, `(?m)^PROBLEM +.*`+want, o.out)
+
+	// The directory has it all, and a daemon ships it anew.
+	for _, command := range []string{"status", "verify"} {
+		o = run(t, command, "--dir", w.dir, "--backend", w.url, "--json")
+		require.NoError(t, o.err)
+		require.EqualValues(t, 8, document(t, o.out)["seq"])
+		require.Equal(t, "note: "+w.url+" holds neither a snapshot nor an event that counts: there is nothing but the directory to restore from\n", o.notes)
+	}
+
+	// Unless it lost them too.
+	for _, dir := range []string{"snapshots", "journal"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(w.dir, dir)))
+	}
+	for _, command := range []string{"status", "verify"} {
+		o = run(t, command, "--dir", w.dir, "--backend", w.url)
+		require.Equal(t, 1, o.code(), command)
+		require.Contains(t, o.out, want)
+	}
+	_, err = xdswal.Open(t.Context(), xdswal.Options{Dir: w.dir, Backend: b})
+	require.ErrorIs(t, err, xdswal.ErrGap)
+
+	// One that another writer has gone on from does not count.
+	w = newShippedWorld(t, false)
+	w.takeOver(t)
+	w.loseAllButEpochs(t)
+	for _, command := range []string{"status", "verify"} {
+		o = run(t, command, "--dir", w.dir, "--backend", w.url)
+		require.Equal(t, 1, o.code(), command)
+		require.Contains(t, o.out, "tells of events up to 8")
+	}
+}
+
+// A prefix that was mistyped holds nothing, and no backup.
+func TestABackendWithNothing(t *testing.T) {
+	url := "file://" + t.TempDir()
+	o := run(t, "verify", "--backend", url)
+	require.Equal(t, 1, o.code())
+	require.Regexp(t, `(?m)^PROBLEM +`+url+` holds neither a snapshot nor an event that counts`, o.out)
+	require.NotContains(t, o.out, "\nok\n")
+
+	// Nothing is known that could not be restored.
+	for _, args := range [][]string{nil, {"--json"}} {
+		o = run(t, append([]string{"status", "--backend", url}, args...)...)
+		require.NoError(t, o.err)
+		require.Equal(t, "note: "+url+" holds neither a snapshot nor an event that counts: no store has shipped there yet, or the URL names another place\n", o.notes)
+	}
+
+	// A directory whose daemon has yet to ship there can be restored.
+	w := newWorld(t, false)
+	o = run(t, "verify", "--dir", w.dir, "--backend", url)
+	require.NoError(t, o.err)
+	require.Contains(t, o.out, "\nok\n")
+	require.Contains(t, o.notes, "note: "+url+" holds neither a snapshot nor an event that counts: there is nothing but the directory")
+}
+
+// What a daemon keeps to itself is not lost, though its epoch tells of it.
+func TestANewBackendBesideADaemon(t *testing.T) {
+	w := newWorld(t, false)
+	require.NoError(t, os.RemoveAll(filepath.Join(w.dir, "snapshots")))
+	url := "file://" + t.TempDir()
+	holdShipping(t, w.dir, url)
+	o := run(t, "verify", "--dir", w.dir, "--backend", url)
+	require.Equal(t, 3, o.code(), "%s", o.out)
+	o = run(t, "status", "--dir", w.dir, "--backend", url)
+	require.NoError(t, o.err)
+	require.Contains(t, o.notes, "are not shown")
+}

@@ -3,6 +3,7 @@ package inspect
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,10 @@ func snapshotsCommand() *cobra.Command {
 first. Of each it reads the header alone; verify reads all of it. One in a backend
 that was superseded is marked: its writer shipped it after another had taken over,
 and no restore uses it. The command changes nothing and is safe beside a running
-daemon.`,
+daemon.
+
+One whose header is damaged or cannot be read is listed with the reason, and the
+exit code is 1 then, when all were listed.`,
 		Args: cobra.NoArgs,
 		RunE: run(func(ctx context.Context, p *printer) error { return snapshots(ctx, p, &c) }),
 	}
@@ -53,6 +57,22 @@ func snapshots(ctx context.Context, p *printer, c *common) error {
 	slices.SortStableFunc(files, func(a, b view.SnapshotFile) int {
 		return cmp.Or(cmp.Compare(b.Seq, a.Seq), cmp.Compare(b.Epoch, a.Epoch))
 	})
+	if err := list(p, c, files); err != nil {
+		return err
+	}
+	bad := 0
+	for _, f := range files {
+		if f.Error != "" {
+			bad++
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("snapshots: the header of %d of %d snapshots cannot be read: see the list; xdswal verify tells what can be restored", bad, len(files))
+	}
+	return nil
+}
+
+func list(p *printer, c *common, files []view.SnapshotFile) error {
 	if !c.json {
 		p.table([]string{"SEQ", "EPOCH", "EVENT TIME", "CREATED", "SIZE", "STORE", "NAME", "LOCATION"}, mapped(files, snapshotRow))
 		return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/view"
+	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 )
 
@@ -85,6 +86,30 @@ func (s *source) warn(p *printer) {
 	}
 }
 
+// local reports whether there is a directory that counts.
+func (s *source) local() bool { return s.dir != nil && s.stale == "" }
+
+// lost returns why what was restored is not all, though nothing that was read says
+// so: the epochs do, in a backend that has lost the rest. A daemon refuses to start
+// there too. What cannot be read beside one is not lost.
+func (s *source) lost(restored event.Sequence) error {
+	if s.backend == nil || s.tail.incomplete(restored) != nil {
+		return nil
+	}
+	return s.remote.CheckEmpty(s.backend, restored)
+}
+
+// noteEmpty says if the backend can restore nothing, though that is no problem.
+func (s *source) noteEmpty(p *printer) {
+	switch {
+	case s.backend == nil || !s.remote.Empty():
+	case s.local():
+		p.note("%s holds neither a snapshot nor an event that counts: there is nothing but the directory to restore from", s.backend)
+	default:
+		p.note("%s holds neither a snapshot nor an event that counts: no store has shipped there yet, or the URL names another place", s.backend)
+	}
+}
+
 func onHost(host string) string {
 	if host == "" {
 		return ""
@@ -106,7 +131,7 @@ func (s *source) openDir(path string) error {
 // options returns what a restore needs to know of the source.
 func (s *source) options(t replay.Target) replay.Options {
 	opt := replay.Options{Backend: s.backend, Remote: s.remote, Target: t, Hooks: replay.Hooks{Progress: s.report}}
-	if s.dir != nil && s.stale == "" {
+	if s.local() {
 		opt.Dir = s.dir.SnapshotDir()
 	}
 	if s.tail != nil {

@@ -24,7 +24,10 @@ func statusCommand() *cobra.Command {
 		Long: `Status shows what a data directory, a backend or both hold, and what a daemon
 that starts on it would restore. It changes nothing and is safe beside a running
 daemon, whose newest events it cannot read: it says from which one on. It ends
-with exit code 1 if the newest state cannot be restored.`,
+with exit code 1 if the newest state cannot be restored; so it does if a backend
+has lost all but its epochs, and they tell of events. A backend in which there is
+nothing at all may be that of a new store: that is noted, with exit code 0, and
+verify refuses it.`,
 		Args: cobra.NoArgs,
 		RunE: run(func(ctx context.Context, p *printer) error { return status(ctx, p, &c) }),
 	}
@@ -53,6 +56,9 @@ func status(ctx context.Context, p *printer, c *common) error {
 	if out.Incomplete != nil {
 		p.note("%s", out.Incomplete.Message)
 	}
+	if problem == nil {
+		s.noteEmpty(p)
+	}
 	return problem
 }
 
@@ -64,6 +70,9 @@ func (s *source) status(ctx context.Context) (view.DirectoryStatus, error) {
 		st, result, err = replay.Restore(ctx, s.options(replay.Target{}))
 		return err
 	})
+	if problem == nil {
+		problem = s.lost(st.Sequence())
+	}
 	full := xdswal.Status{
 		Sequence: st.Sequence(), Time: st.Time(), Nodes: st.NumNodes(), Resources: st.NumResources(),
 		Bytes: st.Bytes(), Caches: st.Caches(), Restored: result,

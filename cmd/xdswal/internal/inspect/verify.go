@@ -24,6 +24,10 @@ Where journal or batches have the events between two snapshots, it applies them 
 the older and compares the result with the newer. What another writer superseded
 it does not look at. It changes nothing and is safe beside a running daemon.
 
+A backend alone in which there is neither a snapshot nor an event is wrong: it is
+no backup. Beside a data directory, whose daemon may have yet to ship there, that
+is only noted.
+
 Exit code 0: everything was read and is right. 1: something is wrong; the report
 says what. 3: what could be read is right, but a daemon has the newest segment of
 the journal open; with --allow-partial that is 0.`,
@@ -54,6 +58,11 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if len(report.Problems) == 0 {
+		if err := s.missing(report); err != nil {
+			report.Problems = append(report.Problems, err)
+		}
+	}
 	out := view.NewReport(report)
 	if s.backend != nil {
 		out.Shipped = &view.VerifiedBatches{Batches: report.Batches, Events: report.ShippedEvents}
@@ -66,7 +75,18 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 	} else {
 		printReport(p, out)
 	}
+	if out.OK {
+		s.noteEmpty(p)
+	}
 	return verdict(p, out, partial)
+}
+
+// missing returns what is wrong with a source in which all that was read is right.
+func (s *source) missing(r replay.Report) error {
+	if !s.local() && len(r.Snapshots) == 0 && r.Batches == 0 {
+		return fmt.Errorf("%s holds neither a snapshot nor an event that counts, so nothing can be restored from it: correct the URL, or let a store ship there first", s.backend)
+	}
+	return s.lost(r.Sequence)
 }
 
 func verdict(p *printer, r view.Report, partial bool) error {
