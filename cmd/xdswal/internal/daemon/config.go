@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -81,7 +82,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compactor.DefaultKeepSnapshots, "how many snapshots to keep, at least 2")
 	f.DurationVar(&c.KeepFor, "keep-for", compactor.DefaultKeepFor, "keep all snapshots of this age or younger besides; every moment within what is kept can be restored")
 	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials that may not")
-	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", journal.DefaultMaxBytes, "bound of the journal's size")
+	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", journal.DefaultMaxBytes, "bound of the journal's size, at least two segments of "+strconv.Itoa(journal.DefaultSegmentBytes>>20)+" MiB")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "bound of one admin request's body and of one resource file")
 	f.DurationVar(&c.CommitTimeout, "commit-timeout", xdscache.DefaultCommitTimeout, "how long an update waits for its commit")
 	f.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "bound of the last snapshot and its shipping at SIGTERM")
@@ -91,6 +92,8 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 }
+
+const minJournalBytes = 2 * journal.DefaultSegmentBytes
 
 // Validate refuses settings that are of no use, or contradict each other.
 func (c *Config) Validate() error {
@@ -125,6 +128,15 @@ func (c *Config) Validate() error {
 	}
 	if c.Heartbeat < 0 {
 		refuse("%s is %s: it must not be negative", c.name("heartbeat-interval"), c.Heartbeat)
+	}
+	if c.KeepFor < 0 {
+		refuse("%s is %s: it must not be negative", c.name("keep-for"), c.KeepFor)
+	}
+	if c.KeepSnapshots < 2 {
+		refuse("%s is %d: it must be at least 2, for one may be damaged", c.name("keep-snapshots"), c.KeepSnapshots)
+	}
+	if c.MaxJournalBytes < minJournalBytes {
+		refuse("%s is %d: it must be at least %d, for two segments", c.name("max-journal-bytes"), c.MaxJournalBytes, int64(minJournalBytes))
 	}
 	if c.FailOpen && c.NoSnapshots && !c.MemoryOnly && c.Follow == "" {
 		refuse("%s and %s contradict each other: what the journal missed is made good by a snapshot", c.name("fail-open"), c.name("no-snapshots"))

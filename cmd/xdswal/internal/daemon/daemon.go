@@ -133,6 +133,10 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keepFor := d.config.KeepFor
+	if keepFor == 0 {
+		keepFor = -1 // to the library 0 is the default
+	}
 	downloads := xdswal.Hooks{Replay: replay.Hooks{Progress: progress.Log(d.logger, progress.DefaultInterval)}}
 	d.store, err = xdswal.Open(ctx, xdswal.Options{
 		Dir:              d.config.Dir,
@@ -144,7 +148,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		DisableSnapshots: d.config.NoSnapshots,
 		CompactInterval:  d.config.CompactInterval,
 		KeepSnapshots:    d.config.KeepSnapshots,
-		KeepFor:          d.config.KeepFor,
+		KeepFor:          keepFor,
 		NoPrune:          d.config.NoPrune,
 		Backend:          backend,
 		ShipInterval:     d.config.ShipInterval,
