@@ -95,6 +95,9 @@ func (t *takeover) reach(ctx context.Context) error {
 	return nil
 }
 
+// slowAnswer is when a start that waits for the backend says so.
+const slowAnswer = 5 * time.Second
+
 // list lists the backend, and gives it up when ctx is done even if it does not
 // heed that. A directory that can be served without it does not wait long.
 func (t *takeover) list(ctx context.Context) error {
@@ -105,6 +108,10 @@ func (t *takeover) list(ctx context.Context) error {
 		remote *catalog.Remote
 	}
 	b := t.opt.Backend
+	waiting := time.AfterFunc(slowAnswer, func() {
+		t.opt.Logger.Warn("the backend has not answered yet; the start waits for it", "backend", b.String())
+	})
+	defer waiting.Stop()
 	a, err := bounded.Call(ctx, func(ctx context.Context) (a answer, err error) {
 		if a.weak, err = shipper.Weak(ctx, b); err == nil {
 			a.remote, err = catalog.List(ctx, b)

@@ -134,8 +134,12 @@ func (s *Shipper) skipGap(gap error) error {
 		return nil
 	}
 	signal(s.snapshot)
-	return fmt.Errorf("a snapshot has to be shipped first: %w", gap)
+	return fmt.Errorf("%w: %w", errSnapshotFirst, gap)
 }
+
+// errSnapshotFirst is no failure where there is a snapshot to ship: at a new
+// backend, or in a directory that was made from a copy.
+var errSnapshotFirst = errors.New("a snapshot has to be shipped first")
 
 // shipped returns the event behind which the tail begins.
 func (s *Shipper) shipped() event.Sequence {

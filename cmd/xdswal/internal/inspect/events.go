@@ -92,6 +92,9 @@ func (s *source) noEvents() string {
 	if s.backend == nil {
 		return "the directory has no journal: a snapshot covers all its events"
 	}
+	if s.remote.Empty() {
+		return "the backend holds neither a snapshot nor an event that counts: nothing was shipped there, or the URL names another place"
+	}
 	return "the backend holds no batches of events: snapshots cover all of them; see serve --ship-interval"
 }
 

@@ -361,7 +361,7 @@ func TestRestoreOfATimeBeforeEveryEvent(t *testing.T) {
 	w := newWorld(t, false)
 	o := run(t, "restore", "--dir", w.dir, "--at", "2001-01-01T00:00:00Z")
 	require.Equal(t, 1, o.code())
-	require.EqualError(t, o.err, "restore: there is no event: nothing to restore")
+	require.EqualError(t, o.err, "restore: no event is as old as time 2001-01-01T00:00:00Z: nothing to restore; xdswal events shows which there are")
 }
 
 func TestRestoreOfADamagedDirectory(t *testing.T) {

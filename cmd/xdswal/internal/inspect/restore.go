@@ -54,6 +54,9 @@ func restore(ctx context.Context, p *printer, f *restoreFlags) error {
 	if err != nil {
 		return err
 	}
+	if m.state.Sequence() == 0 && f.at != "" {
+		return fmt.Errorf("restore: no event is as old as %s: nothing to restore; xdswal events shows which there are", m.target)
+	}
 	if m.state.Sequence() == 0 {
 		return errors.New("restore: there is no event: nothing to restore")
 	}

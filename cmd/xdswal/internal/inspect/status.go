@@ -126,7 +126,11 @@ func statusRows(s view.DirectoryStatus) [][]string {
 	if s.Stale != "" {
 		row("STALE", "%s", s.Stale)
 	}
-	row("restores", "event %d of %s", uint64(s.Restored.Seq), whenPtr(s.Restored.Time))
+	least := ""
+	if s.Incomplete != nil {
+		least = "at least "
+	}
+	row("restores", "%sevent %d of %s", least, uint64(s.Restored.Seq), whenPtr(s.Restored.Time))
 	row("", "%s", contents(s.Nodes, s.Resources, s.Bytes))
 	if len(s.Caches) > 0 {
 		row("caches", "%s", strings.Join(mapped(s.Caches, shown), ", "))
@@ -171,7 +175,11 @@ func epochOf(b *view.HeldBackend) string {
 func shippedOf(b *view.HeldBackend) string {
 	out := "nothing"
 	if b.Shipped != 0 {
-		out = fmt.Sprintf("up to event %d, in %d snapshots, the newest of event %d, and %d batches", uint64(b.Shipped), b.Snapshots, uint64(b.Snapshot), b.Batches)
+		snapshots := "no snapshot"
+		if b.Snapshots > 0 {
+			snapshots = fmt.Sprintf("%d snapshots, the newest of event %d", b.Snapshots, uint64(b.Snapshot))
+		}
+		out = fmt.Sprintf("up to event %d, in %s, and %d batches", uint64(b.Shipped), snapshots, b.Batches)
 	}
 	if b.Superseded > 0 {
 		out += fmt.Sprintf("; %d objects were superseded and do not count", b.Superseded)
