@@ -221,7 +221,7 @@ func (w *writer) superseded() error {
 func (w *writer) logRestored() {
 	r := w.restored
 	for _, skipped := range r.Skipped {
-		w.opt.Logger.Warn("snapshot was passed over", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
+		w.opt.Logger.Warn("a damaged snapshot or batch was passed over; events that are in nothing else are lost", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
 	}
 	w.opt.Logger.Info("restored", "sequence", uint64(r.Sequence), "snapshot", r.Snapshot, "source", r.Source,
 		"events", r.Events, "shipped", r.Shipped, "nodes", r.Nodes, "resources", r.Resources, "bytes", r.Bytes, "duration", r.Duration, "epoch", w.meta.Epoch)

@@ -147,15 +147,15 @@ func (s *Shipper) setStatus(change func(*Status)) {
 // failed notes why an attempt failed, and logs it if the one before did not.
 func (s *Shipper) failed(where *error, message string, err error) {
 	s.mu.Lock()
-	level, waits := slog.LevelError, errors.Is(err, errSnapshotFirst)
+	log, waits := s.opt.Logger.Error, errors.Is(err, errSnapshotFirst)
 	if waits {
-		level = slog.LevelInfo
+		log = s.opt.Logger.Info
 	}
 	first := *where == nil || (errors.Is(*where, errSnapshotFirst) && !waits)
 	*where = err
 	s.mu.Unlock()
 	if first {
-		s.opt.Logger.Log(context.Background(), level, message, "backend", s.opt.Backend.String(), "error", err) //nolint:sloglint // Callers give constants.
+		log(message, "backend", s.opt.Backend.String(), "error", err)
 	}
 }
 
