@@ -115,7 +115,7 @@ func TestBesideALiveStore(t *testing.T) {
 			last := got[len(got)-1]["incomplete"].(map[string]any)
 			require.EqualValues(t, first, last["from"])
 			require.Equal(t, "locked", last["reason"])
-			require.Contains(t, last["message"], "curl http://127.0.0.1:19000/v1/events?from=")
+			require.Contains(t, last["message"], "curl 'http://127.0.0.1:19000/v1/events?from=")
 			require.Equal(t, "note: "+last["message"].(string)+"\n", o.notes)
 			require.Contains(t, run(t, "events", "--dir", w.dir).notes, "the daemon has the newest segment open")
 			// Who asks for what can be read is told of nothing else.

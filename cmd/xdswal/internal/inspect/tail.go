@@ -93,7 +93,7 @@ func (t *tail) incomplete(after event.Sequence) *view.Incomplete {
 	case t.locked != 0:
 		from := max(t.locked, after+1)
 		return &view.Incomplete{From: from, Reason: "locked", Message: fmt.Sprintf(
-			"the daemon has the newest segment open; events from %[1]d on are not shown: ask it: curl http://127.0.0.1:19000/v1/events?from=%[1]d (at its --admin-addr)",
+			"the daemon has the newest segment open; events from %[1]d on are not shown: ask it: curl 'http://127.0.0.1:19000/v1/events?from=%[1]d' (at its --admin-addr)",
 			uint64(from))}
 	}
 	return nil
