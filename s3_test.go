@@ -3,13 +3,18 @@ package xdswal_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/s3"
+	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
@@ -243,4 +248,40 @@ func TestS3BadNetwork(t *testing.T) {
 			require.Equal(t, digest, restored(t, openS3(t, server, server.Endpoint, prefix)))
 		})
 	}
+}
+
+// A snapshot that is damaged on the server's disk, which the server's checksum
+// tells before ours, is passed over for the one before it.
+func TestS3DamagedSnapshot(t *testing.T) {
+	server := s3test.Start(t)
+	server.Setenv(t)
+	b := openS3(t, server, server.Endpoint, "fleet")
+	s := openStore(t, fast(b))
+	for i := range 9 {
+		write(t, s, nodeName(i%4), i)
+		requireShipped(t, s)
+		if i%3 == 2 && i < 8 {
+			seq, err := s.Compact(t.Context())
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return s.Status().Shipper.Snapshot == seq }, timeout, time.Millisecond)
+		}
+	}
+	remote, err := catalog.List(t.Context(), b)
+	require.NoError(t, err)
+	require.Len(t, remote.Snapshots, 2)
+	path := filepath.Join(server.Dir, "fleet", remote.Snapshots[0].Path)
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	data[len(data)/2] ^= 0x10
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+
+	var skipped []string
+	opt := in(t.TempDir(), fast(b))
+	opt.Hooks.Replay.SnapshotReadException = func(info snapshot.Info) {
+		skipped = append(skipped, info.Name)
+		require.ErrorIs(t, info.Err, backends.ErrDamaged)
+	}
+	next := openStore(t, opt)
+	require.Equal(t, s.State().Digest(), next.State().Digest())
+	require.Equal(t, []string{remote.Snapshots[0].String()}, skipped)
 }
