@@ -16,6 +16,7 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor/batch"
 	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/bounded"
 	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/replay/state"
@@ -32,9 +33,6 @@ const (
 	// the telling of clients.
 	followTimeout = 10 * time.Minute
 	tellTimeout   = 10 * time.Second
-	// returnTimeout is how long a backend is waited for when its context is
-	// done.
-	returnTimeout = time.Second
 	maxPollPause  = 15 * time.Second
 )
 
@@ -122,7 +120,7 @@ func (f *follower) stop() error {
 	select {
 	case <-f.done:
 		return nil
-	case <-time.After(returnTimeout):
+	case <-time.After(bounded.Grace):
 		return fmt.Errorf("%s does not return from an earlier call", f.store.opt.Backend)
 	}
 }
@@ -314,12 +312,8 @@ func (f *follower) resync(ctx context.Context) error {
 		// What goes on from a state is no restore to report.
 		opt.Hooks = f.store.opt.Hooks.Replay
 	}
-	st, result, err := replay.Restore(ctx, opt)
+	st, result, err := f.restore(ctx, opt)
 	if err != nil {
-		return err
-	}
-	// Where no epoch tells whose it is, a snapshot does.
-	if err := cmp.Or(f.checkStore(result.StoreID), remote.CheckEmpty(f.store.opt.Backend, st.Sequence())); err != nil {
 		return err
 	}
 	f.listed, f.verified, f.starts = time.Now(), begun, []event.Sequence{result.ShippedTo + 1}
@@ -335,6 +329,20 @@ func (f *follower) resync(ctx context.Context) error {
 	}
 	f.mu.Unlock()
 	return f.serve(ctx, st)
+}
+
+// restore restores what a listing tells of, and refuses what is another store's, or
+// nothing though there were events.
+func (f *follower) restore(ctx context.Context, opt replay.Options) (*state.State, replay.Result, error) {
+	st, result, err := replay.Restore(ctx, opt)
+	if err == nil {
+		// Where no epoch tells whose it is, a snapshot does.
+		err = f.checkStore(result.StoreID)
+	}
+	if err == nil {
+		err = opt.Remote.CheckEmpty(opt.Backend, st.Sequence())
+	}
+	return st, result, err
 }
 
 // base returns the state to go on from, nil if there is none yet, or if it may have
@@ -426,13 +434,10 @@ func (w *writer) promote(ctx context.Context, f *follower) error {
 		return err
 	}
 	var err error
-	t.state, t.result, err = replay.Restore(ctx, replay.Options{
+	t.state, t.result, err = f.restore(ctx, replay.Options{
 		Base: f.base(t.remote), Dir: filepath.Join(w.opt.Dir, snapshotDir), Backend: w.opt.Backend, Remote: t.remote, Hooks: w.opt.Hooks.Replay,
 	})
 	if err != nil {
-		return err
-	}
-	if err := cmp.Or(f.checkStore(t.result.StoreID), t.remote.CheckEmpty(w.opt.Backend, t.state.Sequence())); err != nil {
 		return err
 	}
 	if newest.Number == 0 {

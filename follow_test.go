@@ -161,8 +161,7 @@ func TestFollowOutage(t *testing.T) {
 	write(t, w, "a", 1)
 	requireShipped(t, w)
 	f := followStore(t, b)
-	b.lasts.Store(true)
-	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+	b.cutOff(t, f)
 	for i := range 20 {
 		write(t, w, "a", i)
 	}
@@ -353,8 +352,7 @@ func TestFollowAnotherStore(t *testing.T) {
 			closeStore(t, first)
 
 			// It looks for what is new when all has happened.
-			b.lasts.Store(true)
-			require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+			b.cutOff(t, f)
 			removeObjects(t, memory, "epochs/", "snapshots/", "events/")
 			opt := in(t.TempDir(), fast(memory))
 			for _, writes := range row.writes {
@@ -408,8 +406,7 @@ func TestFollowStoreSetBack(t *testing.T) {
 	requireFollows(t, f, w)
 	closeStore(t, w)
 
-	b.lasts.Store(true)
-	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+	b.cutOff(t, f)
 	removeObjects(t, memory, "epochs/", "snapshots/", "events/")
 	w = openStore(t, in(older, fast(memory)))
 	require.EqualValues(t, 2, w.Status().Epoch)
@@ -600,8 +597,7 @@ func TestFollowBehindDamagedBatch(t *testing.T) {
 	away := newOutage(b)
 	f := followStore(t, away)
 	requireFollows(t, f, w)
-	away.lasts.Store(true)
-	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+	away.cutOff(t, f)
 
 	write(t, w, "a", 2)
 	requireShipped(t, w)

@@ -112,17 +112,18 @@ func (t *takeover) list(ctx context.Context) error {
 		t.opt.Logger.Warn("the backend has not answered yet; the start waits for it", "backend", b.String())
 	})
 	defer waiting.Stop()
-	a, err := bounded.Call(ctx, func(ctx context.Context) (a answer, err error) {
+	a, err := bounded.Call(ctx, b, func(ctx context.Context) (a answer, err error) {
 		if a.weak, err = shipper.Weak(ctx, b); err == nil {
 			a.remote, err = catalog.List(ctx, b)
 		}
 		return a, err
 	})
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%s: %w", b, errors.Join(err, context.Cause(ctx)))
-	}
 	if err == nil {
 		t.weak, t.remote = a.weak, a.remote
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		err = errors.Join(err, cause) // a backend tells of the end alone
 	}
 	return err
 }
@@ -267,7 +268,7 @@ func (t *takeover) fence(ctx context.Context) error {
 	if err := claim(ctx, t.remote, t.opt.Backend, e); err != nil {
 		return err
 	}
-	remote, err := bounded.Call(ctx, func(ctx context.Context) (*catalog.Remote, error) { return catalog.List(ctx, t.opt.Backend) })
+	remote, err := bounded.Call(ctx, t.opt.Backend, func(ctx context.Context) (*catalog.Remote, error) { return catalog.List(ctx, t.opt.Backend) })
 	if err != nil {
 		return err
 	}
@@ -280,10 +281,7 @@ func (t *takeover) fence(ctx context.Context) error {
 
 // claim claims an epoch. After an error the listing is not to be used.
 func claim(ctx context.Context, r *catalog.Remote, b backends.Backend, e catalog.Epoch) error {
-	_, err := bounded.Call(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, r.Claim(ctx, b, e)
-	})
-	return err
+	return bounded.Do(ctx, b, func(ctx context.Context) error { return r.Claim(ctx, b, e) })
 }
 
 // goOn restores what the backend holds beyond the state.

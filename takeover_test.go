@@ -211,6 +211,13 @@ func newOutage(b backends.Backend) *outage {
 	return o
 }
 
+// cutOff begins an outage, and waits until a follower has found it out.
+func (o *outage) cutOff(t testing.TB, f *xdswal.Store) {
+	t.Helper()
+	o.lasts.Store(true)
+	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
+}
+
 // A backend that cannot be reached at start is no reason to serve nothing.
 func TestTakeoverUnreachable(t *testing.T) {
 	b := newOutage(backendtest.NewMemory())

@@ -338,11 +338,10 @@ func (s *Shipper) bounded(ctx context.Context, slot chan struct{}, fn func(conte
 	case <-ctx.Done():
 		return fmt.Errorf("%s has not returned from an earlier call: %w", s.opt.Backend, context.Cause(ctx))
 	}
-	_, err := bounded.Call(ctx, func(ctx context.Context) (struct{}, error) {
+	return bounded.Do(ctx, s.opt.Backend, func(ctx context.Context) error {
 		defer func() { <-slot }()
-		return struct{}{}, fn(ctx)
+		return fn(ctx)
 	})
-	return err
 }
 
 // backoff waits ever longer, with jitter.

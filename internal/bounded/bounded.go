@@ -11,9 +11,16 @@ import (
 // Grace is how long a call may take to return once its context is done.
 const Grace = time.Second
 
-// Call returns what fn returns. If fn does not return within [Grace] of the end
-// of ctx, it is left to itself, and the error has the context's cause.
-func Call[T any](ctx context.Context, fn func(context.Context) (T, error)) (T, error) {
+// Do is [Call] for what returns an error alone.
+func Do(ctx context.Context, callee fmt.Stringer, fn func(context.Context) error) error {
+	_, err := Call(ctx, callee, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
+	return err
+}
+
+// Call returns what fn, which calls the callee, returns. If fn does not return
+// within [Grace] of the end of ctx, it is left to itself, and the error names the
+// callee and has the context's cause.
+func Call[T any](ctx context.Context, callee fmt.Stringer, fn func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -35,6 +42,6 @@ func Call[T any](ctx context.Context, fn func(context.Context) (T, error)) (T, e
 		return r.v, r.err
 	case <-timer.C:
 		var zero T
-		return zero, fmt.Errorf("it does not return: %w", context.Cause(ctx))
+		return zero, fmt.Errorf("%s does not return: %w", callee, context.Cause(ctx))
 	}
 }

@@ -11,9 +11,13 @@ import (
 	"github.com/xdswal/xdswal/internal/bounded"
 )
 
+type callee struct{}
+
+func (callee) String() string { return "the volume" }
+
 func TestCall(t *testing.T) {
 	failure := errors.New("failure")
-	got, err := bounded.Call(t.Context(), func(context.Context) (int, error) { return 7, failure })
+	got, err := bounded.Call(t.Context(), callee{}, func(context.Context) (int, error) { return 7, failure })
 	require.Equal(t, 7, got)
 	require.Same(t, failure, err)
 
@@ -21,14 +25,17 @@ func TestCall(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
 	// It heeds its context, and says what became of it.
-	got, err = bounded.Call(ctx, func(ctx context.Context) (int, error) { <-ctx.Done(); return 8, nil })
+	got, err = bounded.Call(ctx, callee{}, func(ctx context.Context) (int, error) { <-ctx.Done(); return 8, nil })
 	require.Equal(t, 8, got)
 	require.NoError(t, err)
 
 	hang := make(chan struct{})
 	defer close(hang)
 	start := time.Now()
-	_, err = bounded.Call(ctx, func(context.Context) (int, error) { <-hang; return 9, nil })
+	_, err = bounded.Call(ctx, callee{}, func(context.Context) (int, error) { <-hang; return 9, nil })
 	require.ErrorIs(t, err, cause)
+	require.ErrorContains(t, err, "the volume does not return")
 	require.GreaterOrEqual(t, time.Since(start), bounded.Grace)
+
+	require.Same(t, failure, bounded.Do(t.Context(), callee{}, func(context.Context) error { return failure }))
 }
