@@ -65,9 +65,9 @@ cross: ## Build for linux and darwin on amd64 and arm64, into dist/
 	done
 
 .PHONY: proto
-proto: ## Generate the reference code of journal/event/xdswal.proto
+proto: ## Generate the reference code of internal/event/xdswal.proto
 	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VER)
-	PATH=$(TOOLS):$$PATH $(GO) generate ./journal/event/...
+	PATH=$(TOOLS):$$PATH $(GO) generate ./internal/event/...
 
 .PHONY: ci
 ci: ## What CI runs

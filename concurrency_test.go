@@ -15,7 +15,6 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -45,8 +44,8 @@ func TestJournalAndCacheAgree(t *testing.T) {
 			wg.Wait()
 
 			journaled := map[string][]string{}
-			sequence := event.Sequence(0)
-			err := s.Events(context.Background(), max(1, s.Status().Journal.First), 0, func(ev *event.Event) error {
+			sequence := journal.Sequence(0)
+			err := s.Events(context.Background(), max(1, s.Status().Journal.First), 0, func(ev *journal.Event) error {
 				require.True(t, sequence == 0 || ev.Sequence == sequence+1)
 				sequence = ev.Sequence
 				for i := range ev.Types {

@@ -59,24 +59,33 @@ func TestNoHeavyDependencies(t *testing.T) {
 // Imports among our packages are those of the table in ARCHITECTURE.md: arrows
 // point at small packages, and only the root composes.
 func TestImports(t *testing.T) {
-	const internal = "internal/"
 	allowed := map[string][]string{
-		"journal/event":      {},
-		"replay/state":       {"journal/event"},
-		"compactor/snapshot": {"journal/event"},
-		"compactor/batch":    {"journal/event"},
-		"compactor/catalog":  {"backends", "compactor/batch", "compactor/snapshot", "journal/event"},
-		"compactor/shipper":  {"backends", "compactor/batch", "compactor/catalog", "compactor/snapshot", "journal/event", internal},
-		"backends":           {},
-		"backends/file":      {"backends", internal},
-		"backends/s3":        {"backends"},
-		"journal":            {"journal/event", "journal/internal/", internal},
-		"compactor":          {"compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
-		"replay":             {"backends", "compactor/catalog", "compactor/snapshot", "journal/event", "replay/state", internal},
-		"xdscache":           {"journal/event", "replay/state"},
-		"": {
-			"backends", "compactor", "compactor/batch", "compactor/catalog", "compactor/shipper", "compactor/snapshot", "journal", "journal/event", "replay", "replay/state", "xdscache", internal,
-		},
+		// What a user names.
+		"journal":   {},
+		"compactor": {"journal"},
+		"replay":    {"compactor", "internal/state", "journal"},
+		"backends":  {},
+		// Formats and data.
+		"internal/event":           {"journal"},
+		"internal/state":           {"journal"},
+		"internal/format/snapshot": {"internal/event", "journal"},
+		"internal/format/batch":    {"internal/event", "journal"},
+		"internal/catalog":         {"backends", "internal/event", "internal/format/", "journal"},
+		// Plumbing.
+		"internal/bounded":  {},
+		"internal/durable":  {},
+		"internal/hook":     {},
+		"internal/download": {"backends"},
+		// Machinery.
+		"internal/wal":     {"internal/durable", "internal/event", "internal/wal/internal/", "journal"},
+		"internal/compact": {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/state", "journal"},
+		"internal/restore": {"backends", "compactor", "internal/catalog", "internal/download", "internal/event", "internal/format/snapshot", "internal/hook", "internal/state", "journal", "replay"},
+		"internal/ship":    {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "journal"},
+		"backends/file":    {"backends", "internal/durable"},
+		"backends/s3":      {"backends"},
+		"xdscache":         {"internal/state", "journal", "replay"},
+		// Only the root composes.
+		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}
 	args := make([]string, 0, len(allowed))
 	for name := range allowed {
@@ -96,14 +105,14 @@ func TestImports(t *testing.T) {
 			}), "%q must not import %q", name, ours)
 		}
 	}
-	// The event model needs nothing but protobuf's wire format.
-	for _, imported := range packages[module+"/journal/event"].Imports {
-		require.True(t, !strings.Contains(imported, ".") || imported == "google.golang.org/protobuf/encoding/protowire", imported)
+	// The codec needs nothing but the model and protobuf's wire format.
+	for _, imported := range packages[module+"/internal/event"].Imports {
+		require.True(t, !strings.Contains(imported, ".") || imported == "google.golang.org/protobuf/encoding/protowire" || imported == module+"/journal", imported)
 	}
 	// bbolt is the journal's alone.
 	for _, p := range goList(t, "./...") {
 		if slices.Contains(p.Imports, "go.etcd.io/bbolt") {
-			require.True(t, strings.HasPrefix(p.ImportPath, module+"/journal") || strings.HasPrefix(p.ImportPath, module+"/bench"), p.ImportPath)
+			require.True(t, strings.HasPrefix(p.ImportPath, module+"/internal/wal") || strings.HasPrefix(p.ImportPath, module+"/bench"), p.ImportPath)
 		}
 	}
 }

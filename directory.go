@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/catalog"
 )
 
 // Directory is what a data directory says of itself, to those who look into it

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/batch"
-	"github.com/xdswal/xdswal/compactor/catalog"
 	"github.com/xdswal/xdswal/internal/bounded"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/format/batch"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // relistEvery is how often a follower lists the backend while nothing comes: what
@@ -35,24 +36,6 @@ const (
 	tellTimeout   = 10 * time.Second
 	maxPollPause  = 15 * time.Second
 )
-
-// FollowerStatus tells how far a follower has come.
-type FollowerStatus struct {
-	// Epoch is that of the writer that is followed.
-	Epoch uint64
-	// CurrentAt is when everything shipped until then was served: the follower
-	// lags at most as long as that is ago, and what the writer had not shipped.
-	// Where only snapshots come, it is when the backend was last listed, which a
-	// follower that waits for batches does once a minute.
-	CurrentAt time.Time
-	// Err is why the backend could not be followed, nil once it could again. It is
-	// [ErrForeign] where another store has come to ship there, of which nothing is
-	// served.
-	Err error
-}
-
-// Lag returns how long ago everything that was shipped was served.
-func (s FollowerStatus) Lag() time.Duration { return time.Since(s.CurrentAt) }
 
 // follower keeps a store's state at what another one ships: it asks for the
 // batch that begins after the last event, whose name it knows; where there is
@@ -71,7 +54,7 @@ type follower struct {
 	// starts are where the next batch may begin, other than behind the state:
 	// where the last one ended, which a snapshot may have overtaken, and where
 	// the first of a new epoch may begin.
-	starts []event.Sequence
+	starts []journal.Sequence
 	// listed is when something last came or the backend was listed. live is set
 	// once a batch was read: what comes next is one too, unless the writer had to
 	// skip events, which the next listing shows.
@@ -79,7 +62,7 @@ type follower struct {
 	live   bool
 
 	mu       sync.Mutex
-	status   FollowerStatus
+	status   replay.FollowerStatus
 	storeID  string
 	restored replay.Result
 }
@@ -208,7 +191,7 @@ func (f *follower) poll(ctx context.Context) error {
 func (f *follower) next(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, followTimeout)
 	defer cancel()
-	firsts := []event.Sequence{f.store.State().Sequence() + 1}
+	firsts := []journal.Sequence{f.store.State().Sequence() + 1}
 	for _, first := range f.starts {
 		if !slices.Contains(firsts, first) {
 			firsts = append(firsts, first)
@@ -278,8 +261,8 @@ func (f *follower) get(ctx context.Context, key string) ([]byte, error) {
 
 // apply applies a batch whole and has it served.
 func (f *follower) apply(ctx context.Context, name batch.Name, data []byte) error {
-	st, last := f.store.State(), event.Sequence(0)
-	err := batch.Decode(data, name, func(ev *event.Event) (err error) {
+	st, last := f.store.State(), journal.Sequence(0)
+	err := batch.Decode(data, name, func(ev *journal.Event) (err error) {
 		last = ev.Sequence
 		if ev.Sequence > st.Sequence() {
 			st, err = st.Apply(ev)
@@ -289,7 +272,7 @@ func (f *follower) apply(ctx context.Context, name batch.Name, data []byte) erro
 	if err != nil {
 		return fmt.Errorf("follow batch %s in %s: %w", name, f.store.opt.Backend, err)
 	}
-	f.starts, f.listed, f.live = []event.Sequence{last + 1}, time.Now(), true
+	f.starts, f.listed, f.live = []journal.Sequence{last + 1}, time.Now(), true
 	return f.serve(ctx, st)
 }
 
@@ -307,7 +290,7 @@ func (f *follower) resync(ctx context.Context) error {
 	if err := f.checkStore(newest.StoreID); err != nil {
 		return err
 	}
-	opt := replay.Options{Base: f.base(remote), Backend: f.store.opt.Backend, Remote: remote}
+	opt := restore.Options{Base: f.base(remote), Backend: f.store.opt.Backend, Remote: remote}
 	if opt.Base == nil {
 		// What goes on from a state is no restore to report.
 		opt.Hooks = f.store.opt.Hooks.Replay
@@ -316,7 +299,7 @@ func (f *follower) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.listed, f.verified, f.starts = time.Now(), begun, []event.Sequence{result.ShippedTo + 1}
+	f.listed, f.verified, f.starts = time.Now(), begun, []journal.Sequence{result.ShippedTo + 1}
 	f.live = f.live || result.ShippedTo > 0
 	if claimed && (newest.Number != f.epoch.Number || newest.Token != f.epoch.Token) {
 		// Its writer begins behind what it knew to be complete.
@@ -333,8 +316,8 @@ func (f *follower) resync(ctx context.Context) error {
 
 // restore restores what a listing tells of, and refuses what is another store's, or
 // nothing though there were events.
-func (f *follower) restore(ctx context.Context, opt replay.Options) (*state.State, replay.Result, error) {
-	st, result, err := replay.Restore(ctx, opt)
+func (f *follower) restore(ctx context.Context, opt restore.Options) (*state.State, replay.Result, error) {
+	st, result, err := restore.Restore(ctx, opt)
 	if err == nil {
 		// Where no epoch tells whose it is, a snapshot does.
 		err = f.checkStore(result.StoreID)
@@ -434,7 +417,7 @@ func (w *writer) promote(ctx context.Context, f *follower) error {
 		return err
 	}
 	var err error
-	t.state, t.result, err = f.restore(ctx, replay.Options{
+	t.state, t.result, err = f.restore(ctx, restore.Options{
 		Base: f.base(t.remote), Dir: filepath.Join(w.opt.Dir, snapshotDir), Backend: w.opt.Backend, Remote: t.remote, Hooks: w.opt.Hooks.Replay,
 	})
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -61,7 +61,7 @@ func requireSound(t testing.TB, s *xdswal.Store) {
 	requireServed(t, s)
 	st := s.State()
 	folded := &state.State{}
-	err := s.Events(context.Background(), 1, 0, func(ev *event.Event) error {
+	err := s.Events(context.Background(), 1, 0, func(ev *journal.Event) error {
 		var err error
 		folded, err = folded.Apply(ev)
 		return err

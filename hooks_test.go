@@ -24,9 +24,6 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 )
@@ -80,41 +77,53 @@ func (d *diary) contents() string {
 
 func noteTo[T any](d *diary, name string) func(T) { return func(v T) { d.note(name, v) } }
 
+// end notes the end of some work. The three events of a telemetry span, start, stop
+// and exception, can be told apart.
+func (d *diary) end(name string, err error, v any) {
+	if err != nil {
+		d.note(name+" exception", v)
+		return
+	}
+	d.note(name+" stop", v)
+}
+
+func verb(s compactor.Snapshot) string {
+	if s.Backend {
+		return "ship"
+	}
+	return "write"
+}
+
 func (d *diary) hooks() xdswal.Hooks {
 	return xdswal.Hooks{
 		Journal: journal.Hooks{
-			Commit:         noteTo[journal.CommitInfo](d, "commit"),
-			SegmentCreated: noteTo[journal.SegmentInfo](d, "segment created"),
-			SegmentDropped: noteTo[journal.SegmentInfo](d, "segment dropped"),
+			Commit:         noteTo[journal.Commit](d, "commit"),
+			SegmentCreated: noteTo[journal.Segment](d, "segment created"),
+			SegmentDropped: noteTo[journal.Segment](d, "segment dropped"),
 		},
 		Compactor: compactor.Hooks{
-			CompactionStart:        noteTo[compactor.CompactionInfo](d, "compaction start"),
-			CompactionStop:         noteTo[compactor.CompactionInfo](d, "compaction stop"),
-			CompactionException:    noteTo[compactor.CompactionInfo](d, "compaction exception"),
-			SnapshotWriteStart:     noteTo[snapshot.Info](d, "write start"),
-			SnapshotWriteStop:      noteTo[snapshot.Info](d, "write stop"),
-			SnapshotWriteException: noteTo[snapshot.Info](d, "write exception"),
-			SnapshotDeleted:        noteTo[snapshot.Info](d, "snapshot deleted"),
-		},
-		Shipper: shipper.Hooks{
-			BatchWriteStart:        noteTo[shipper.BatchInfo](d, "batch start"),
-			BatchWriteStop:         noteTo[shipper.BatchInfo](d, "batch stop"),
-			BatchWriteException:    noteTo[shipper.BatchInfo](d, "batch exception"),
-			BatchDeleted:           noteTo[shipper.BatchInfo](d, "batch deleted"),
-			SnapshotWriteStart:     noteTo[snapshot.Info](d, "ship start"),
-			SnapshotWriteStop:      noteTo[snapshot.Info](d, "ship stop"),
-			SnapshotWriteException: noteTo[snapshot.Info](d, "ship exception"),
-			SnapshotDeleted:        noteTo[snapshot.Info](d, "shipped snapshot deleted"),
-			Claimed:                noteTo[catalog.Epoch](d, "claimed"),
-			Fenced:                 noteTo[error](d, "fenced"),
+			CompactionBegin:    noteTo[compactor.Compaction](d, "compaction start"),
+			CompactionEnd:      func(c compactor.Compaction) { d.end("compaction", c.Err, c) },
+			SnapshotWriteBegin: func(s compactor.Snapshot) { d.note(verb(s)+" start", s) },
+			SnapshotWriteEnd:   func(s compactor.Snapshot) { d.end(verb(s), s.Err, s) },
+			SnapshotDeleted: func(s compactor.Snapshot) {
+				name := "snapshot deleted"
+				if s.Backend {
+					name = "shipped snapshot deleted"
+				}
+				d.note(name, s)
+			},
+			BatchWriteBegin: noteTo[compactor.Batch](d, "batch start"),
+			BatchWriteEnd:   func(b compactor.Batch) { d.end("batch", b.Err, b) },
+			BatchDeleted:    noteTo[compactor.Batch](d, "batch deleted"),
+			Claimed:         noteTo[uint64](d, "claimed"),
+			Fenced:          noteTo[error](d, "fenced"),
 		},
 		Replay: replay.Hooks{
-			SnapshotReadStart:     noteTo[snapshot.Info](d, "read start"),
-			SnapshotReadStop:      noteTo[snapshot.Info](d, "read stop"),
-			SnapshotReadException: noteTo[snapshot.Info](d, "read exception"),
-			ReplayStart:           noteTo[replay.Result](d, "replay start"),
-			ReplayStop:            noteTo[replay.Result](d, "replay stop"),
-			ReplayException:       noteTo[replay.Result](d, "replay exception"),
+			SnapshotReadBegin: noteTo[compactor.Snapshot](d, "read start"),
+			SnapshotReadEnd:   func(s compactor.Snapshot) { d.end("read", s.Err, s) },
+			RestoreBegin:      func() { d.note("replay start", nil) },
+			RestoreEnd:        func(r replay.Result) { d.end("replay", r.Err, r) },
 		},
 		Degraded:   func(err error) { d.note("degraded", err) },
 		Recovered:  func() { d.note("recovered", nil) },

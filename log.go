@@ -10,21 +10,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
 // eventLog makes the caches' events durable and folds them. It is the journal
 // with the state beside it, or the state alone where nothing persists.
 type eventLog struct {
-	journal  atomic.Pointer[journal.Journal] // nil in memory and in a follower
+	journal  atomic.Pointer[wal.Journal] // nil in memory and in a follower
 	failOpen bool
 	hooks    *Hooks
 	logger   *slog.Logger
 	// grown is told of what was committed. It is set before the first append.
-	grown func(journal.CommitInfo)
+	grown func(journal.Commit)
 	// refusal is why no update is taken, nil if they are.
 	refusal atomic.Pointer[error]
 
@@ -39,7 +39,7 @@ type eventLog struct {
 	mu sync.Mutex
 	// unjournaled are the events that were applied though the journal could
 	// not take them, and that no snapshot was begun after.
-	unjournaled []*event.Event
+	unjournaled []*journal.Event
 	degraded    error
 	failures    uint64 // counts the batches that failed
 	closed      bool
@@ -51,7 +51,7 @@ var _ xdscache.Log = (*eventLog)(nil)
 func newEventLog(opt *Options) *eventLog {
 	l := &eventLog{
 		failOpen: opt.FailOpen, hooks: &opt.Hooks, logger: opt.Logger,
-		grown: func(journal.CommitInfo) {}, wake: make(chan struct{}, 1),
+		grown: func(journal.Commit) {}, wake: make(chan struct{}, 1),
 	}
 	l.state.Store(&state.State{})
 	return l
@@ -78,7 +78,7 @@ func (l *eventLog) Generation() uint64 {
 }
 
 // Queue hands an event to the journal.
-func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
+func (l *eventLog) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
 	if err := l.Refusal(); err != nil {
 		return nil, err
 	}
@@ -86,8 +86,8 @@ func (l *eventLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, e
 	if j == nil {
 		return l.keep(ev)
 	}
-	commit, err := j.Queue(journal.Generation(generation), ev)
-	if errors.Is(err, journal.ErrClosed) {
+	commit, err := j.Queue(wal.Generation(generation), ev)
+	if errors.Is(err, wal.ErrClosed) {
 		return nil, ErrClosed
 	}
 	return commit, err
@@ -103,7 +103,7 @@ func (l *eventLog) fence(err error) {
 }
 
 // keep applies an event in memory.
-func (l *eventLog) keep(ev *event.Event) (xdscache.Commit, error) {
+func (l *eventLog) keep(ev *journal.Event) (xdscache.Commit, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -111,7 +111,7 @@ func (l *eventLog) keep(ev *event.Event) (xdscache.Commit, error) {
 	}
 	st := l.State()
 	ev.Sequence, ev.Time = st.Sequence()+1, time.Now().Round(0)
-	l.apply([]*event.Event{ev})
+	l.apply([]*journal.Event{ev})
 	return kept, nil
 }
 
@@ -129,7 +129,7 @@ func (c commitDone) Err() error            { return nil }
 
 // apply folds events. They have consecutive sequences: whoever calls it gave
 // them.
-func (l *eventLog) apply(events []*event.Event) {
+func (l *eventLog) apply(events []*journal.Event) {
 	st := l.State()
 	for _, ev := range events {
 		next, err := st.Apply(ev)
@@ -143,8 +143,8 @@ func (l *eventLog) apply(events []*event.Event) {
 }
 
 // commitHook tells l.grown of commits, beside the user's hook.
-func (l *eventLog) commitHook(user func(journal.CommitInfo)) func(journal.CommitInfo) {
-	return func(info journal.CommitInfo) {
+func (l *eventLog) commitHook(user func(journal.Commit)) func(journal.Commit) {
+	return func(info journal.Commit) {
 		if info.Err == nil {
 			l.grown(info)
 			l.committed()
@@ -161,7 +161,7 @@ func (l *eventLog) committed() {
 	l.reporting.Lock()
 	defer l.reporting.Unlock()
 	l.mu.Lock()
-	was := errors.Is(l.degraded, journal.ErrFull) && len(l.unjournaled) == 0
+	was := errors.Is(l.degraded, wal.ErrFull) && len(l.unjournaled) == 0
 	if was {
 		l.degraded = nil
 	}
@@ -180,7 +180,7 @@ func (l *eventLog) recovered() {
 
 // failed is called by the journal's committer with events that it could not
 // make durable.
-func (l *eventLog) failed(events []*event.Event, cause error) error {
+func (l *eventLog) failed(events []*journal.Event, cause error) error {
 	l.reporting.Lock()
 	defer l.reporting.Unlock()
 	l.mu.Lock()
@@ -217,7 +217,7 @@ const (
 
 // recoverLoop brings the journal back after a failure, for as long as ctx
 // lasts. The snapshot function writes one and returns its sequence.
-func (l *eventLog) recoverLoop(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) {
+func (l *eventLog) recoverLoop(ctx context.Context, snapshot func(context.Context) (journal.Sequence, error)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -239,24 +239,24 @@ func (l *eventLog) recoverLoop(ctx context.Context, snapshot func(context.Contex
 
 // recover makes durable by a snapshot what the journal missed, and then lets
 // the journal go on behind it.
-func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
+func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (journal.Sequence, error)) error {
 	l.mu.Lock()
 	failures, cause := l.failures, l.degraded
 	l.mu.Unlock()
 	if cause == nil {
 		return nil
 	}
-	var covered event.Sequence
+	var covered journal.Sequence
 	var err error
 	if l.takeUnjournaled() {
 		covered, err = snapshot(ctx)
-	} else if errors.Is(cause, journal.ErrFull) {
+	} else if errors.Is(cause, wal.ErrFull) {
 		err = l.makeRoom(ctx, snapshot)
 	}
 	if err != nil {
 		return err
 	}
-	if err := l.journal.Load().Recover(ctx, func() []*event.Event { return l.after(covered) }); err != nil {
+	if err := l.journal.Load().Recover(ctx, func() []*journal.Event { return l.after(covered) }); err != nil {
 		return err
 	}
 	l.reporting.Lock()
@@ -275,7 +275,7 @@ func (l *eventLog) recover(ctx context.Context, snapshot func(context.Context) (
 }
 
 // makeRoom has the journal drop what a snapshot covers.
-func (l *eventLog) makeRoom(ctx context.Context, snapshot func(context.Context) (event.Sequence, error)) error {
+func (l *eventLog) makeRoom(ctx context.Context, snapshot func(context.Context) (journal.Sequence, error)) error {
 	j := l.journal.Load()
 	before, err := j.Stats()
 	if err != nil {
@@ -286,7 +286,7 @@ func (l *eventLog) makeRoom(ctx context.Context, snapshot func(context.Context) 
 	}
 	after, err := j.Stats()
 	if err == nil && after.Bytes >= before.Bytes {
-		return journal.ErrFull
+		return wal.ErrFull
 	}
 	return err
 }
@@ -303,7 +303,7 @@ func (l *eventLog) takeUnjournaled() bool {
 
 // after returns the unjournaled events after a sequence. The journal's
 // committer waits meanwhile, so none is added.
-func (l *eventLog) after(seq event.Sequence) []*event.Event {
+func (l *eventLog) after(seq journal.Sequence) []*journal.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, ev := range l.unjournaled {
@@ -336,18 +336,18 @@ func (l *eventLog) close() {
 
 // replayJournal is the journal as a restore sees it.
 type replayJournal struct {
-	*journal.Journal
+	*wal.Journal
 }
 
 // Bounds returns the oldest and the newest sequence.
-func (j replayJournal) Bounds() (first, last event.Sequence, err error) {
+func (j replayJournal) Bounds() (first, last journal.Sequence, err error) {
 	s, err := j.Stats()
 	return s.First, s.Last, err
 }
 
 // compactedJournal is the journal as the compactor sees it.
 type compactedJournal struct {
-	*journal.Journal
+	*wal.Journal
 	max int64
 }
 

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // Names in a data directory. docs/format/directory.md describes it.
@@ -39,11 +39,11 @@ type metadata struct {
 	Epoch uint64 `json:"epoch"`
 	// Token, Parent, ParentToken and From are of the epoch's claim; see
 	// catalog.Epoch. Claimed is set once the backend knows of it.
-	Token       string         `json:"token"`
-	Parent      uint64         `json:"parent,omitempty"`
-	ParentToken string         `json:"parent_token,omitempty"`
-	From        event.Sequence `json:"from,omitempty"`
-	Claimed     bool           `json:"claimed,omitempty"`
+	Token       string           `json:"token"`
+	Parent      uint64           `json:"parent,omitempty"`
+	ParentToken string           `json:"parent_token,omitempty"`
+	From        journal.Sequence `json:"from,omitempty"`
+	Claimed     bool             `json:"claimed,omitempty"`
 	// Inherited is set if the directory was made with a backend, and so the
 	// parent is none of its own epochs: until the claim is made, what it holds is
 	// nobody's.
@@ -51,7 +51,7 @@ type metadata struct {
 	// Sequence is the newest event that was durable when the store was last
 	// opened or closed. A restore that does not reach it has lost events, even
 	// if no file is left that tells of them.
-	Sequence event.Sequence `json:"sequence"`
+	Sequence journal.Sequence `json:"sequence"`
 }
 
 // readMetadata returns false if the directory has none yet.
@@ -110,7 +110,7 @@ func newDirectory(r *catalog.Remote, restored catalog.Epoch) metadata {
 // next returns the metadata of the next opening, whose state has a sequence. An
 // epoch that is not known to be claimed is still the one to claim, and with the
 // same token: it may have been, without an answer.
-func (m metadata) next(seq event.Sequence) metadata {
+func (m metadata) next(seq journal.Sequence) metadata {
 	if m.Claimed {
 		m.Parent, m.ParentToken = m.Epoch, m.Token
 		m.Epoch++

@@ -18,11 +18,10 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/backendtest"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // seedEnv names the one history that TestModel is to run. The seed settles the
@@ -97,10 +96,10 @@ type process struct {
 	link *link
 	// until is where the writer that superseded it went on: beyond that it may
 	// acknowledge updates, as long as it does not know, and ship none.
-	until event.Sequence
+	until journal.Sequence
 }
 
-func (p *process) shipped() event.Sequence { return p.Status().Shipper.Shipped }
+func (p *process) shipped() journal.Sequence { return p.Status().Shipper.Shipped }
 
 // model is a backend with processes that come and go, and the oracle.
 type model struct {
@@ -120,7 +119,7 @@ type model struct {
 	// gone on from: that of event n is the nth.
 	acked [][32]byte
 	// shipped is the newest event that a writer has reported as shipped.
-	shipped event.Sequence
+	shipped journal.Sequence
 	// told is set if an epoch may tell of events, shipped or not.
 	told    bool
 	history []string
@@ -128,14 +127,14 @@ type model struct {
 	mu sync.Mutex
 	// batched are the events that were reported as shipped in a batch, and
 	// snapshots the names of those that were.
-	batched   map[event.Sequence]bool
+	batched   map[journal.Sequence]bool
 	snapshots map[string]bool
 }
 
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), memory: backendtest.NewMemory(), calm: seed%3 == 0,
-		batched: map[event.Sequence]bool{}, snapshots: map[string]bool{},
+		batched: map[journal.Sequence]bool{}, snapshots: map[string]bool{},
 	}
 	m.keep = 2 + m.rng.IntN(10)
 	t.Cleanup(func() {
@@ -205,7 +204,7 @@ func (m *model) check() {
 // observe takes note of what the writer reports as shipped.
 func (m *model) observe() { m.shipped = max(m.shipped, m.writer.shipped()) }
 
-func (m *model) newest() event.Sequence { return event.Sequence(len(m.acked) - 1) }
+func (m *model) newest() journal.Sequence { return journal.Sequence(len(m.acked) - 1) }
 
 // requireAcked checks that a process is at a state that was acknowledged, and at
 // none before what was reported as shipped.
@@ -238,11 +237,14 @@ func (m *model) options(p *process) xdswal.Options {
 	opt := in(p.dir, fast(p.link))
 	opt.ShipInterval = time.Duration(1+m.rng.IntN(40)) * time.Millisecond
 	opt.SegmentBytes, opt.KeepSnapshots, opt.KeepFor = small, m.keep, -1
-	opt.Hooks.Shipper = shipper.Hooks{BatchWriteStop: m.batchShipped, SnapshotWriteStop: m.snapshotShipped}
+	opt.Hooks.Compactor = compactor.Hooks{BatchWriteEnd: m.batchShipped, SnapshotWriteEnd: m.snapshotShipped}
 	return opt
 }
 
-func (m *model) batchShipped(info shipper.BatchInfo) {
+func (m *model) batchShipped(info compactor.Batch) {
+	if info.Err != nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for seq := info.First; seq <= info.Last; seq++ {
@@ -250,7 +252,10 @@ func (m *model) batchShipped(info shipper.BatchInfo) {
 	}
 }
 
-func (m *model) snapshotShipped(info snapshot.Info) {
+func (m *model) snapshotShipped(info compactor.Snapshot) {
+	if !info.Backend || info.Err != nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.snapshots[info.Name] = true
@@ -500,14 +505,14 @@ func (m *model) finish() {
 func (m *model) requireMoments() {
 	remote, err := catalog.List(m.t.Context(), m.memory)
 	require.NoError(m.t, err)
-	for seq := event.Sequence(1); seq <= m.newest(); seq++ {
-		st, _, err := replay.Restore(m.t.Context(), replay.Options{Backend: m.memory, Target: replay.Target{Sequence: seq}})
+	for seq := journal.Sequence(1); seq <= m.newest(); seq++ {
+		st, _, err := restore.Restore(m.t.Context(), restore.Options{Backend: m.memory, Target: restore.Target{Sequence: seq}})
 		if err == nil {
 			require.Equal(m.t, seq, st.Sequence())
 			require.Equal(m.t, m.acked[seq], st.Digest(), "event %d", seq)
 			continue
 		}
-		require.True(m.t, errors.Is(err, replay.ErrGap) || errors.Is(err, replay.ErrTarget), "%v", err)
+		require.True(m.t, errors.Is(err, restore.ErrGap) || errors.Is(err, restore.ErrTarget), "%v", err)
 		require.False(m.t, m.kept(remote, seq), "%v, of\n%v\n%v", err, remote.Snapshots, remote.Batches)
 	}
 }
@@ -517,7 +522,7 @@ func (m *model) requireMoments() {
 // unreported may lie before what the writer keeps, which did not know of it. And a
 // machine may be lost whose snapshot was shipped before the batches that lead to
 // it; in a calm history none is.
-func (m *model) kept(remote *catalog.Remote, seq event.Sequence) bool {
+func (m *model) kept(remote *catalog.Remote, seq journal.Sequence) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range remote.Snapshots { // newest first

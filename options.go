@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/compact"
+	"github.com/xdswal/xdswal/internal/ship"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/xdscache"
@@ -106,19 +107,19 @@ func (o *Options) setDefaults() error {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	o.CommitTimeout = cmp.Or(o.CommitTimeout, xdscache.DefaultCommitTimeout)
-	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, journal.DefaultMaxBytes)
+	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, wal.DefaultMaxBytes)
 	// A tail takes up to some three times its bytes in the segments' pages, and
 	// the tail before it is kept too: compact well before the journal is full.
-	o.CompactTailBytes = min(cmp.Or(o.CompactTailBytes, compactor.DefaultTailBytes), o.MaxJournalBytes/8)
-	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, compactor.DefaultKeepSnapshots))
-	o.KeepFor = cmp.Or(o.KeepFor, compactor.DefaultKeepFor)
+	o.CompactTailBytes = min(cmp.Or(o.CompactTailBytes, compact.DefaultTailBytes), o.MaxJournalBytes/8)
+	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, compact.DefaultKeepSnapshots))
+	o.KeepFor = cmp.Or(o.KeepFor, compact.DefaultKeepFor)
 	o.RestoreTimeout = cmp.Or(o.RestoreTimeout, DefaultRestoreTimeout)
 	o.BackendTimeout = cmp.Or(o.BackendTimeout, DefaultBackendTimeout)
 	o.FollowInterval = cmp.Or(o.FollowInterval, DefaultFollowInterval)
 	if l, ok := o.Backend.(backends.Local); ok && l.IsLocal() && o.ShipInterval == 0 {
 		o.ShipInterval = -1
 	}
-	o.ShipInterval = cmp.Or(o.ShipInterval, shipper.DefaultInterval)
+	o.ShipInterval = cmp.Or(o.ShipInterval, ship.DefaultInterval)
 	switch {
 	case o.MemoryOnly && o.Follow:
 		return errors.New("open store: Follow and MemoryOnly contradict each other: a follower keeps nothing until it is promoted; unset MemoryOnly")
@@ -135,10 +136,10 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-func (o *Options) journal(l *eventLog) journal.Options {
+func (o *Options) journal(l *eventLog) wal.Options {
 	hooks := o.Hooks.Journal
 	hooks.Commit = l.commitHook(hooks.Commit)
-	return journal.Options{
+	return wal.Options{
 		Sync:         o.Sync,
 		SegmentBytes: o.SegmentBytes,
 		MaxBytes:     o.MaxJournalBytes,
@@ -148,7 +149,7 @@ func (o *Options) journal(l *eventLog) journal.Options {
 	}
 }
 
-func (o *Options) compactor(m metadata, restored replay.Result) compactor.Options {
+func (o *Options) compactor(m metadata, restored replay.Result) compact.Options {
 	dir := filepath.Join(o.Dir, snapshotDir)
 	var damaged []string
 	for _, s := range restored.Skipped {
@@ -156,7 +157,7 @@ func (o *Options) compactor(m metadata, restored replay.Result) compactor.Option
 			damaged = append(damaged, s.Name)
 		}
 	}
-	return compactor.Options{
+	return compact.Options{
 		Damaged:       damaged,
 		Dir:           dir,
 		StoreID:       m.StoreID,
@@ -171,8 +172,8 @@ func (o *Options) compactor(m metadata, restored replay.Result) compactor.Option
 	}
 }
 
-func (o *Options) shipper(j shipper.Journal) shipper.Options {
-	return shipper.Options{
+func (o *Options) shipper(j ship.Journal) ship.Options {
+	return ship.Options{
 		Backend:       o.Backend,
 		Journal:       j,
 		Snapshots:     func() ([]catalog.Entry, error) { return nil, nil },
@@ -180,29 +181,7 @@ func (o *Options) shipper(j shipper.Journal) shipper.Options {
 		KeepSnapshots: o.KeepSnapshots,
 		KeepFor:       o.KeepFor,
 		NoPrune:       o.NoPrune,
-		Hooks:         o.Hooks.Shipper,
+		Hooks:         o.Hooks.Compactor,
 		Logger:        o.Logger,
 	}
-}
-
-// Hooks are callbacks about a store's work; each may be nil. They are called
-// by the goroutines that do the work, so they must be safe for concurrent use
-// and return quickly. Package telemetry has adapters for Prometheus and slog.
-type Hooks struct {
-	// Journal reports commits and segments.
-	Journal journal.Hooks
-	// Compactor reports compactions and the writing of local snapshots.
-	Compactor compactor.Hooks
-	// Shipper reports what is shipped to the backend, and who writes there.
-	Shipper shipper.Hooks
-	// Replay reports restores and the reading of snapshots.
-	Replay replay.Hooks
-	// Degraded reports that the journal cannot take updates, and why;
-	// Recovered that it can again.
-	Degraded  func(error)
-	Recovered func()
-	// CacheError reports an update that failed in a method without an error
-	// to return: ClearSnapshot of a snapshot cache, SetResources of a linear
-	// one. The node is empty for a linear cache.
-	CacheError func(cache, node string, err error)
 }

@@ -230,7 +230,7 @@ func TestFencedHookCloses(t *testing.T) {
 	var s *xdswal.Store
 	closed := make(chan error, 1)
 	opt := fast(b)
-	opt.Hooks.Shipper.Fenced = func(error) { closed <- s.Close(context.Background()) }
+	opt.Hooks.Compactor.Fenced = func(error) { closed <- s.Close(context.Background()) }
 	s = openStore(t, opt)
 	write(t, s, "a", 1)
 	requireShipped(t, s)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/s3"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
@@ -277,7 +277,10 @@ func TestS3DamagedSnapshot(t *testing.T) {
 
 	var skipped []string
 	opt := in(t.TempDir(), fast(b))
-	opt.Hooks.Replay.SnapshotReadException = func(info snapshot.Info) {
+	opt.Hooks.Replay.SnapshotReadEnd = func(info compactor.Snapshot) {
+		if info.Err == nil {
+			return
+		}
 		skipped = append(skipped, info.Name)
 		require.ErrorIs(t, info.Err, backends.ErrDamaged)
 	}

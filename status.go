@@ -4,9 +4,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
 )
 
@@ -19,7 +17,7 @@ type Status struct {
 	StoreID string
 	Epoch   uint64
 	// Sequence and Time are those of the newest acknowledged update.
-	Sequence event.Sequence
+	Sequence journal.Sequence
 	Time     time.Time
 	// Nodes, Resources and Bytes count what the caches hold; Bytes is the sum
 	// of the resources' wire sizes.
@@ -33,16 +31,16 @@ type Status struct {
 	// shipped any more; nil if they are durable.
 	Degraded error
 	// Journal is what the journal holds.
-	Journal journal.Stats
+	Journal journal.Status
 	// Compactor is what the compactor has done.
 	Compactor compactor.Status
 	// Backend is where the store ships to, or what it follows; empty for
 	// nothing.
 	Backend string
 	// Shipper is what was shipped there, nil for a store that ships nothing.
-	Shipper *shipper.Status
+	Shipper *compactor.ShipperStatus
 	// Follower is how far a follower has come, nil for a writer.
-	Follower *FollowerStatus
+	Follower *replay.FollowerStatus
 	// Restored is what Open restored.
 	Restored replay.Result
 }

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/shipper"
 	"github.com/xdswal/xdswal/internal/bounded"
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/ship"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // takeover is the way from what a data directory and a backend hold to a store
@@ -82,7 +83,7 @@ func (t *takeover) reach(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err == nil && t.weak:
-		shipper.WarnWeak(t.opt.Logger, t.opt.Backend)
+		ship.WarnWeak(t.opt.Logger, t.opt.Backend)
 		return nil
 	case err == nil:
 		return nil
@@ -113,7 +114,7 @@ func (t *takeover) list(ctx context.Context) error {
 	})
 	defer waiting.Stop()
 	a, err := bounded.Call(ctx, b, func(ctx context.Context) (a answer, err error) {
-		if a.weak, err = shipper.Weak(ctx, b); err == nil {
+		if a.weak, err = ship.Weak(ctx, b); err == nil {
 			a.remote, err = catalog.List(ctx, b)
 		}
 		return a, err
@@ -178,14 +179,14 @@ func empty(path string) bool {
 }
 
 // restore restores what is local, and what the backend has beyond it.
-func (t *takeover) restore(ctx context.Context, j replay.Journal) error {
+func (t *takeover) restore(ctx context.Context, j restore.Journal) error {
 	remote := t.remote
 	if remote != nil && !t.fresh && !t.meta.Claimed && t.meta.Parent != 0 {
 		// The epoch that the directory goes on in begins there, though the
 		// backend does not know yet.
 		remote = remote.Until(t.meta.From)
 	}
-	st, result, err := replay.Restore(ctx, replay.Options{
+	st, result, err := restore.Restore(ctx, restore.Options{
 		Dir:      filepath.Join(t.opt.Dir, snapshotDir),
 		Journal:  j,
 		Backend:  t.opt.Backend,
@@ -286,7 +287,7 @@ func claim(ctx context.Context, r *catalog.Remote, b backends.Backend, e catalog
 
 // goOn restores what the backend holds beyond the state.
 func (t *takeover) goOn(ctx context.Context) error {
-	st, result, err := replay.Restore(ctx, replay.Options{
+	st, result, err := restore.Restore(ctx, restore.Options{
 		Base:    t.state,
 		Dir:     filepath.Join(t.opt.Dir, snapshotDir),
 		Backend: t.opt.Backend,

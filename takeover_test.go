@@ -18,8 +18,8 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // fast ships at once, so that tests wait for nothing but the work.
@@ -546,7 +546,7 @@ func TestBackendAddedLate(t *testing.T) {
 		_, err := s.Compact(t.Context())
 		require.NoError(t, err)
 	}
-	require.Greater(t, s.Status().Journal.First, event.Sequence(1))
+	require.Greater(t, s.Status().Journal.First, journal.Sequence(1))
 	closeStore(t, s)
 
 	b := newOutage(backendtest.NewMemory())
@@ -593,7 +593,7 @@ func TestEpochRecord(t *testing.T) {
 	require.Equal(t, host, e.Host)
 	require.Equal(t, s.Status().StoreID, e.StoreID)
 	require.WithinDuration(t, time.Now(), e.Claimed, time.Minute)
-	require.Equal(t, event.Sequence(0), e.Sequence)
+	require.Equal(t, journal.Sequence(0), e.Sequence)
 }
 
 // A machine that dies right after it has fenced a writer takes nothing with it of

@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
+	"github.com/xdswal/xdswal/internal/state"
 )
 
 // WriteDirectory makes a data directory that holds a state, for [Open] to start
@@ -72,7 +72,7 @@ func checkVacant(path string) error {
 func writeState(ctx context.Context, d Directory, st *state.State) error {
 	name := snapshot.Name{Epoch: d.Epoch, Sequence: st.Sequence()}
 	return durable.WriteFile(filepath.Join(d.SnapshotDir(), name.String()), func(w io.Writer) error {
-		_, err := compactor.Encode(ctx, w, st, snapshot.Header{
+		_, err := compact.Encode(ctx, w, st, snapshot.Header{
 			Sequence: st.Sequence(), Time: st.Time(), Epoch: d.Epoch, Created: time.Now().Round(0), StoreID: d.StoreID,
 		})
 		return err

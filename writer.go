@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/ship"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // writer is what makes a store durable: its directory, the journal, and what
@@ -21,9 +22,9 @@ type writer struct {
 	opt      *Options
 	log      *eventLog
 	lock     *durable.LockFile
-	journal  *journal.Journal
-	compact  *compactor.Compactor // nil where there are no snapshots
-	ship     *shipper.Shipper     // nil without a backend
+	journal  *wal.Journal
+	compact  *compact.Compactor // nil where there are no snapshots
+	ship     *ship.Shipper      // nil without a backend
 	restored replay.Result
 
 	stop context.CancelFunc // of recovery
@@ -54,7 +55,7 @@ func (w *writer) open(ctx context.Context) error {
 	if err := t.survey(ctx, last, known); err != nil {
 		return err
 	}
-	var local replay.Journal
+	var local restore.Journal
 	if !empty(filepath.Join(w.opt.Dir, journalDir)) {
 		if err := w.openJournal(&state.State{}); err != nil {
 			return err
@@ -93,7 +94,7 @@ func (w *writer) lockDirectory() (metadata, bool, error) {
 func (w *writer) openJournal(st *state.State) (err error) {
 	opt := w.opt.journal(w.log)
 	opt.First, opt.NotBefore = st.Sequence()+1, st.Time()
-	w.journal, err = journal.Open(filepath.Join(w.opt.Dir, journalDir), opt)
+	w.journal, err = wal.Open(filepath.Join(w.opt.Dir, journalDir), opt)
 	return err
 }
 
@@ -140,9 +141,9 @@ func (w *writer) newCompactor() (err error) {
 	opt := w.opt.compactor(w.meta, w.restored)
 	if w.opt.Backend != nil {
 		opt.Written = func() { w.ship.SnapshotWritten() }
-		opt.Shipped = func() event.Sequence { return w.ship.Shipped() }
+		opt.Shipped = func() journal.Sequence { return w.ship.Shipped() }
 	}
-	w.compact, err = compactor.New(w.log.State, compactedJournal{w.journal, w.opt.MaxJournalBytes}, opt)
+	w.compact, err = compact.New(w.log.State, compactedJournal{w.journal, w.opt.MaxJournalBytes}, opt)
 	return err
 }
 
@@ -162,13 +163,13 @@ func (w *writer) newShipper(t *takeover) (err error) {
 		opt.Snapshots = w.compact.Snapshots
 	}
 	opt.Claimed, opt.Fenced = w.claimed, w.fenced
-	w.ship, err = shipper.New(opt)
+	w.ship, err = ship.New(opt)
 	return err
 }
 
 // start starts what runs beside the updates.
 func (w *writer) start(t *takeover) {
-	snapshot := func(context.Context) (event.Sequence, error) { return 0, errors.New("snapshots are disabled") }
+	snapshot := func(context.Context) (journal.Sequence, error) { return 0, errors.New("snapshots are disabled") }
 	if w.compact != nil {
 		snapshot = w.compact.Compact
 		w.compact.Start()
@@ -191,7 +192,7 @@ func (w *writer) start(t *takeover) {
 }
 
 // grown tells compactor and shipper of a commit.
-func (w *writer) grown(info journal.CommitInfo) {
+func (w *writer) grown(info journal.Commit) {
 	if w.compact != nil {
 		w.compact.Committed(info.Events, info.Bytes)
 	}

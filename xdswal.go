@@ -24,11 +24,12 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
-	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -46,10 +47,10 @@ var (
 	// journal.
 	ErrGap = event.ErrGap
 	// ErrJournalFull: the journal has reached its bound.
-	ErrJournalFull = journal.ErrFull
+	ErrJournalFull = wal.ErrFull
 	// ErrJournalPoisoned: an I/O error has made the journal refuse updates
 	// until it has recovered, which the store tries by itself.
-	ErrJournalPoisoned = journal.ErrPoisoned
+	ErrJournalPoisoned = wal.ErrPoisoned
 	// ErrDisabled: the store's options leave out what was asked for.
 	ErrDisabled = errors.New("disabled by the store's options")
 	// ErrCommitTimeout: the commit of an update took too long.
@@ -176,7 +177,7 @@ func (s *Store) State() *state.State { return s.log.State() }
 
 // Compact writes a snapshot now, unless nothing changed since the last one, and
 // returns its sequence. Shipping it goes on beside.
-func (s *Store) Compact(ctx context.Context) (event.Sequence, error) {
+func (s *Store) Compact(ctx context.Context) (journal.Sequence, error) {
 	w := s.writer.Load()
 	if w == nil || w.compact == nil {
 		return 0, fmt.Errorf("compact: %w: the store keeps no snapshots: see MemoryOnly, Follow and DisableSnapshots", ErrDisabled)

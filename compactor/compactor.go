@@ -1,410 +1,135 @@
-// Package compactor folds the journal into snapshots: it decides when, writes
-// them durably into the data directory, keeps and deletes older ones, and lets
-// go of the journal that they cover. Package shipper brings them to a backend.
+// Package compactor defines what a control plane reads of a store's snapshots and
+// of what the store ships to its backend: the status and the hooks.
+//
+// The compactor writes a snapshot of the state into the data directory each
+// interval, and earlier when the events since the last snapshot take much space.
+// The shipper brings each snapshot, and the events between snapshots in batches,
+// to the backend. Their settings are fields of the store's options.
+//
+// This package has no I/O. The compactor itself is internal/compact, the shipper
+// internal/ship.
 package compactor
 
 import (
-	"cmp"
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"log/slog"
-	"path/filepath"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
-// Defaults of Options.
-const (
-	DefaultInterval      = 10 * time.Minute
-	DefaultTailBytes     = 256 << 20
-	DefaultTailRecords   = 1_000_000
-	DefaultKeepSnapshots = 3
-	DefaultKeepFor       = time.Hour
-)
-
-var errClosed = errors.New("compact: the compactor is closed")
-
-// Journal is what the compactor needs of the journal.
-type Journal interface {
-	// TruncateBefore drops what is not needed to read events from seq on.
-	TruncateBefore(ctx context.Context, seq event.Sequence) error
-	// Pressure reports that the journal is more than half full.
-	Pressure() bool
-}
-
-// Options are the settings of a compactor.
-type Options struct {
-	// Dir is the directory of the local snapshots; it must exist.
-	Dir string
-	// StoreID and Epoch are written into each snapshot.
-	StoreID string
-	Epoch   uint64
-	// Damaged names snapshots in Dir that could not be read. They are neither
-	// counted nor relied on, and are deleted once a newer one has
-	// been written.
-	Damaged []string
-	// Interval is the time between snapshots, also across restarts; default
-	// 10 minutes. A negative one leaves it to the tail and to demand.
-	Interval time.Duration
-	// TailBytes and TailRecords start a compaction earlier, when the events
-	// since the last snapshot exceed them; default 256 MiB and 1,000,000. A
-	// negative one sets no limit.
-	TailBytes   int64
-	TailRecords int64
-	// KeepSnapshots is how many snapshots are kept; default 3, at least 2, so
-	// that there is one to fall back to.
-	KeepSnapshots int
-	// KeepFor keeps all snapshots of that age or younger besides; default an
-	// hour. A negative one keeps none besides.
-	KeepFor time.Duration
-	// Written is called after a snapshot was written, nil for nobody.
-	Written func()
-	// Shipped returns the event up to which a backend has what the journal
-	// holds: what it has not got yet is kept, as long as there is room. Nil
-	// where there is no backend.
-	Shipped func() event.Sequence
-	// Hooks and Logger report the work. Logger must not be nil.
-	Hooks  Hooks
-	Logger *slog.Logger
-}
-
-func (o *Options) setDefaults() {
-	o.Interval = cmp.Or(o.Interval, DefaultInterval)
-	o.TailBytes = cmp.Or(o.TailBytes, DefaultTailBytes)
-	o.TailRecords = cmp.Or(o.TailRecords, DefaultTailRecords)
-	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, DefaultKeepSnapshots))
-	o.KeepFor = cmp.Or(o.KeepFor, DefaultKeepFor)
-}
-
-// Status tells what a compactor has done.
+// Status is the state of a compactor.
 type Status struct {
-	// Sequence and Time are those of the newest snapshot in the data
-	// directory; Time is when it was written. Zero if there is none.
-	Sequence event.Sequence
+	// Sequence and Time are those of the newest snapshot in the data directory;
+	// Time is when it was written. They are zero if there is none.
+	Sequence journal.Sequence
 	Time     time.Time
-	// Err is why the last snapshot could not be written, nil once that
-	// succeeded.
+	// Err is the error of the last attempt to write a snapshot, or nil.
 	Err error
 }
 
-// Compactor writes snapshots of a state that others advance. Its methods are
-// safe for concurrent use.
-type Compactor struct {
-	opt     Options
-	state   func() *state.State
-	journal Journal
-
-	tailBytes   atomic.Int64
-	tailRecords atomic.Int64
-	wake        chan struct{} // the tail is long
-
-	// busy is full during a compaction, a pruning and a truncation; who fills
-	// it may change closed and journal.
-	busy   chan struct{}
-	closed bool
-
-	statusMu sync.Mutex
-	status   Status
-
-	stop context.CancelFunc
-	done sync.WaitGroup
+// ShipperStatus is the state of a shipper.
+type ShipperStatus struct {
+	// Epoch is the epoch in which the store publishes. Claimed reports whether the
+	// backend has recorded it.
+	Epoch   uint64
+	Claimed bool
+	// Weak reports that the backend does not create objects conditionally: of two
+	// writers that take over in the same instant both succeed, and one of them
+	// learns of the other when it ships next.
+	Weak bool
+	// Shipped is the newest event that can be restored from the backend, Snapshot
+	// the sequence of the newest snapshot there.
+	Shipped  journal.Sequence
+	Snapshot journal.Sequence
+	// SnapshotTime is when this process shipped that snapshot, or zero.
+	SnapshotTime time.Time
+	// BehindSince is when the oldest event that is not shipped was committed, or
+	// zero if all events are shipped.
+	BehindSince time.Time
+	// Err is the error of the last attempt to ship, or nil.
+	Err error
+	// Fenced is the error that names the writer that has taken over, or nil.
+	Fenced error
 }
 
-// New returns a compactor of the state that the function returns. It takes up
-// what snapshots the directory holds; Start makes it work.
-func New(current func() *state.State, j Journal, opt Options) (*Compactor, error) {
-	opt.setDefaults()
-	c := &Compactor{
-		opt: opt, state: current, journal: j,
-		wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
-	}
-	if err := durable.RemoveTemp(opt.Dir); err != nil {
-		return nil, fmt.Errorf("clean snapshot directory: %w", err)
-	}
-	local, _, err := c.local()
-	if err != nil {
-		return nil, err
-	}
-	if len(local) > 0 {
-		c.status.Sequence, c.status.Time = local[0].Sequence, local[0].Written
-	}
-	if seq := current().Sequence(); seq > c.status.Sequence {
-		// The last process left a tail. Its bytes are not known.
-		c.tailRecords.Store(int64(seq - c.status.Sequence))
-	}
-	return c, nil
+// Hooks are callbacks about snapshots and shipping; each may be nil. The goroutine
+// that does the work calls them: one writes snapshots, one ships them, and one
+// ships batches.
+//
+// The End hook of a pair is called once for each call of its Begin hook. Its Err
+// is nil if the work succeeded.
+type Hooks struct {
+	// A compaction writes a snapshot, unless nothing has changed.
+	CompactionBegin func(Compaction)
+	CompactionEnd   func(Compaction)
+	// A snapshot is written to the data directory, or shipped to the backend.
+	SnapshotWriteBegin func(Snapshot)
+	SnapshotWriteEnd   func(Snapshot)
+	// SnapshotDeleted is called with each snapshot that retention deleted.
+	SnapshotDeleted func(Snapshot)
+	// A batch of events is shipped to the backend.
+	BatchWriteBegin func(Batch)
+	BatchWriteEnd   func(Batch)
+	// BatchDeleted is called with each batch that retention deleted.
+	BatchDeleted func(Batch)
+	// Claimed is called with the store's epoch once the backend has recorded it.
+	Claimed func(epoch uint64)
+	// Fenced is called once, when another writer has taken over the backend.
+	Fenced func(error)
 }
 
-// local returns the snapshots in the directory that can be relied on, newest
-// first, and those that are known to be damaged.
-func (c *Compactor) local() (good, damaged []catalog.Entry, err error) {
-	all, err := catalog.Local(c.opt.Dir)
-	for _, s := range all {
-		if slices.Contains(c.opt.Damaged, s.String()) {
-			damaged = append(damaged, s)
-		} else {
-			good = append(good, s)
-		}
-	}
-	return good, damaged, err
+// Reason is why a compaction was started.
+type Reason string
+
+// The reasons of compactions.
+const (
+	ReasonInterval Reason = "interval" // the interval has passed
+	ReasonTail     Reason = "tail"     // the events since the last snapshot take too much space
+	ReasonDemand   Reason = "demand"   // a caller asked for it
+	ReasonClose    Reason = "close"    // the store is being closed
+)
+
+// Compaction is one compaction.
+type Compaction struct {
+	Reason Reason
+	// Sequence is that of the state to be written.
+	Sequence journal.Sequence
+	// Unchanged reports that the newest snapshot has that sequence already.
+	Unchanged bool
+	// Duration and Err are set when the compaction has ended.
+	Duration time.Duration
+	Err      error
 }
 
-// Snapshots returns the local snapshots that can be relied on, newest first.
-func (c *Compactor) Snapshots() ([]catalog.Entry, error) {
-	good, _, err := c.local()
-	return good, err
+// Snapshot is one snapshot in one place.
+type Snapshot struct {
+	// Location is the directory or the backend, Name the snapshot's name. Backend
+	// reports whether Location is a backend.
+	Location string
+	Backend  bool
+	Name     string
+	Sequence journal.Sequence
+	// Nodes, Resources and ResourceBytes count the contents; they are 0 where the
+	// contents were not read.
+	Nodes         int
+	Resources     int
+	ResourceBytes int64
+	// Bytes is the size of the file.
+	Bytes int64
+	// Duration and Err are set when the work has ended.
+	Duration time.Duration
+	Err      error
 }
 
-// Start begins to compact by interval and by tail. It takes up what the last
-// process left to compact and to prune. It is called once, before Stop.
-func (c *Compactor) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	c.stop = cancel
-	tail := c.tailRecords.Load()
-	if c.long(tail, 0) || (tail > 0 && c.journal != nil && c.journal.Pressure()) {
-		signal(c.wake)
-	}
-	c.done.Add(1)
-	go func() {
-		defer c.done.Done()
-		c.run(ctx)
-	}()
-}
-
-// Stop ends what Start began and waits for it.
-func (c *Compactor) Stop() {
-	if c.stop != nil {
-		c.stop()
-	}
-	c.done.Wait()
-}
-
-func (c *Compactor) run(ctx context.Context) {
-	c.settle(ctx)
-	var tick <-chan time.Time
-	if c.opt.Interval > 0 {
-		tick = time.After(c.firstInterval())
-	}
-	for {
-		reason := ReasonInterval
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick:
-			tick = time.After(c.opt.Interval)
-		case <-c.wake:
-			reason = ReasonTail
-		}
-		if ctx.Err() != nil {
-			return // another case was ready too
-		}
-		// Reported by hooks and status; the next occasion tries again.
-		_, _ = c.compact(ctx, reason)
-	}
-}
-
-// firstInterval is the time until the first snapshot by interval is due. A
-// process that restarts more often than that must come to write one too.
-func (c *Compactor) firstInterval() time.Duration {
-	newest := c.Status().Time
-	if newest.IsZero() {
-		return c.opt.Interval
-	}
-	return min(c.opt.Interval, max(0, c.opt.Interval-time.Since(newest)))
-}
-
-func signal(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
-}
-
-// Committed tells the compactor how much the tail has grown.
-func (c *Compactor) Committed(records int, bytes int64) {
-	if c.long(c.tailRecords.Add(int64(records)), c.tailBytes.Add(bytes)) {
-		signal(c.wake)
-	}
-}
-
-// long reports whether a tail is so long that it is to be compacted.
-func (c *Compactor) long(records, bytes int64) bool {
-	return (c.opt.TailRecords > 0 && records >= c.opt.TailRecords) || (c.opt.TailBytes > 0 && bytes >= c.opt.TailBytes)
-}
-
-// Compact writes a snapshot of the current state into the data directory,
-// unless the newest one is of that state, and returns its sequence.
-func (c *Compactor) Compact(ctx context.Context) (event.Sequence, error) {
-	return c.compact(ctx, ReasonDemand)
-}
-
-// Close writes a last snapshot, unless nothing changed. It is called after
-// Stop, when the state does not change any more; the journal may be closed
-// already. Compact fails from then on.
-func (c *Compactor) Close(ctx context.Context) error {
-	_, err := c.compact(ctx, ReasonClose)
-	return err
-}
-
-func (c *Compactor) compact(ctx context.Context, reason Reason) (event.Sequence, error) {
-	if err := c.begin(ctx); err != nil {
-		return 0, fmt.Errorf("compact: wait for the compaction under way: %w", err)
-	}
-	defer c.end()
-	if reason == ReasonClose {
-		// The next process truncates the journal.
-		c.closed, c.journal = true, nil
-	} else if c.closed {
-		return 0, errClosed
-	}
-	start := time.Now()
-	// What comes after the state is taken counts as tail of the next one.
-	c.tailRecords.Store(0)
-	c.tailBytes.Store(0)
-	st := c.state()
-	info := CompactionInfo{Reason: reason, Sequence: st.Sequence(), Unchanged: st.Sequence() == c.Status().Sequence}
-	call(c.opt.Hooks.CompactionStart, info)
-	if !info.Unchanged {
-		info.Err = c.write(ctx, st)
-	}
-	info.Duration = time.Since(start)
-	c.setStatus(func(s *Status) { s.Err = info.Err })
-	if info.Err != nil {
-		call(c.opt.Hooks.CompactionException, info)
-		if ctx.Err() != nil {
-			return 0, info.Err // given up, as by Stop
-		}
-		c.opt.Logger.Error("snapshot was not written; updates go on, and it is tried again", "sequence", uint64(info.Sequence), "error", info.Err)
-		return 0, info.Err
-	}
-	if !info.Unchanged {
-		if c.opt.Written != nil {
-			c.opt.Written()
-		}
-		c.prune(ctx)
-	} else if c.journal != nil && c.journal.Pressure() {
-		c.relieve(ctx)
-	}
-	call(c.opt.Hooks.CompactionStop, info)
-	return info.Sequence, nil
-}
-
-func (c *Compactor) begin(ctx context.Context) error {
-	select {
-	case c.busy <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case c.busy <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (c *Compactor) end() { <-c.busy }
-
-// write writes the snapshot of a state into the data directory. A crash
-// leaves the directory without it, or with it whole.
-func (c *Compactor) write(ctx context.Context, st *state.State) error {
-	name := snapshot.Name{Epoch: c.opt.Epoch, Sequence: st.Sequence()}
-	info := snapshot.Info{
-		Location: c.opt.Dir, Name: name.String(), Sequence: st.Sequence(),
-		Nodes: st.NumNodes(), Resources: st.NumResources(), ResourceBytes: st.Bytes(),
-	}
-	start := time.Now()
-	call(c.opt.Hooks.SnapshotWriteStart, info)
-	created := start.Round(0)
-	info.Err = durable.WriteFile(filepath.Join(c.opt.Dir, name.String()), func(w io.Writer) error {
-		var err error
-		info.Bytes, err = Encode(ctx, w, st, snapshot.Header{
-			Sequence: st.Sequence(), Time: st.Time(), Epoch: c.opt.Epoch, Created: created, StoreID: c.opt.StoreID,
-		})
-		return err
-	})
-	info.Duration = time.Since(start)
-	if info.Err != nil {
-		info.Err = fmt.Errorf("write snapshot %s to %s: %w", name, c.opt.Dir, info.Err)
-		call(c.opt.Hooks.SnapshotWriteException, info)
-		return info.Err
-	}
-	c.setStatus(func(s *Status) { s.Sequence, s.Time = st.Sequence(), created })
-	call(c.opt.Hooks.SnapshotWriteStop, info)
-	return nil
-}
-
-// Encode writes a snapshot of a state and returns its size in bytes. It ends
-// with the context's cause soon after the context is done.
-func Encode(ctx context.Context, w io.Writer, st *state.State, h snapshot.Header) (int64, error) {
-	sw, err := snapshot.NewWriter(contextWriter{ctx, w}, h)
-	if err != nil {
-		return 0, err
-	}
-	// The digest takes about a third of the time that encoding takes.
-	digest := make(chan [32]byte, 1)
-	go func() { digest <- st.Digest() }()
-	if err := encode(sw, st); err != nil {
-		sw.Abort()
-		return sw.Written(), err
-	}
-	_, err = sw.Close(<-digest)
-	return sw.Written(), err
-}
-
-// contextWriter fails once the context is done. It is asked for every frame,
-// however large a node is.
-type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (w contextWriter) Write(p []byte) (int, error) {
-	if w.ctx.Err() != nil {
-		return 0, context.Cause(w.ctx)
-	}
-	return w.w.Write(p)
-}
-
-func encode(w *snapshot.Writer, st *state.State) error {
-	for n := range st.All() {
-		if err := w.Node(n.Cache(), n.Name(), n.Sequence(), n.Time()); err != nil {
-			return err
-		}
-		for i := range n.Types() {
-			t := &n.Types()[i]
-			if err := w.Type(t.URL(), t.Version()); err != nil {
-				return err
-			}
-			for r := range t.All() {
-				if err := w.Resource(r); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// Status returns what the compactor has done.
-func (c *Compactor) Status() Status {
-	c.statusMu.Lock()
-	defer c.statusMu.Unlock()
-	return c.status
-}
-
-func (c *Compactor) setStatus(change func(*Status)) {
-	c.statusMu.Lock()
-	defer c.statusMu.Unlock()
-	change(&c.status)
+// Batch is one shipped object of consecutive events.
+type Batch struct {
+	// Location is the backend, Name the batch's name.
+	Location string
+	Name     string
+	// First and Last are its first and last event; Last is 0 where it is not known.
+	First, Last journal.Sequence
+	// Bytes is the size of the object.
+	Bytes int64
+	// Duration and Err are set when the work has ended.
+	Duration time.Duration
+	Err      error
 }

@@ -15,10 +15,11 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/internal/s3test"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/xdswal/xdswal/internal/s3test"
 )
 
 const (

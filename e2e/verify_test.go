@@ -8,9 +8,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
 )
 
 // verifyDir proves a data directory that no process has open, by the library
@@ -19,10 +19,10 @@ func verifyDir(t *testing.T, dir string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{ReadOnly: true})
+	j, err := wal.Open(filepath.Join(dir, "journal"), wal.Options{ReadOnly: true})
 	require.NoError(t, err)
 	defer j.Close()
-	report, err := replay.Verify(ctx, replay.Options{Dir: filepath.Join(dir, "snapshots"), Journal: verifiedJournal{j}})
+	report, err := restore.Verify(ctx, restore.Options{Dir: filepath.Join(dir, "snapshots"), Journal: verifiedJournal{j}})
 	require.NoError(t, err)
 	require.Empty(t, report.Problems)
 	t.Logf("verified %d events (%d to %d) and %d snapshots, %d of them folded again; restores to %d; %v",
@@ -33,10 +33,10 @@ func verifyDir(t *testing.T, dir string) {
 	require.NoError(t, err, "xdswal verify: %s", out)
 }
 
-// verifiedJournal is a journal as replay.Verify reads it.
-type verifiedJournal struct{ *journal.Journal }
+// verifiedJournal is a journal as restore.Verify reads it.
+type verifiedJournal struct{ *wal.Journal }
 
-func (j verifiedJournal) Bounds() (first, last event.Sequence, err error) {
+func (j verifiedJournal) Bounds() (first, last journal.Sequence, err error) {
 	s, err := j.Stats()
 	return s.First, s.Last, err
 }

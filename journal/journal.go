@@ -1,427 +1,55 @@
-// Package journal is xdswal's write-ahead log: a chain of bbolt files with
-// group commit.
+// Package journal defines what a control plane sets and reads of the journal, the
+// write-ahead log of a store: the sync policy, events, the status and the hooks.
 //
-// # Files
+// Every update of a store's caches is one [Event]. Events have consecutive
+// sequences from 1, in the order in which they became durable. [SyncPolicy] is
+// when an update that has returned is on stable storage. After a crash the journal
+// contains the events 1 to N for some N, never an event without those before it.
 //
-// A journal is a directory of segments, each a bbolt file named after the
-// first sequence that it may hold, for example
-// 00000000000000000001.journal. The last segment is the active one, to which
-// events are appended; the ones before it are sealed and never change. A
-// segment has two buckets: "meta" with the format, and "records" with one
-// record an event, keyed by its sequence as 8 bytes, big-endian. See
-// docs/format/journal.md.
-//
-// # Commit
-//
-// Appends gather in a batch. One goroutine, the committer, takes the batch
-// when the one before it is durable, gives its events their sequences, writes
-// them in one bbolt transaction, and acknowledges them all. So the cost of an
-// fsync is shared by whoever waits for it, and nothing waits on a timer.
-//
-// # Crash
-//
-// After a crash of the process every acknowledged event is there, under every
-// [SyncPolicy]. After a crash of the machine that holds with [SyncAlways];
-// with [SyncEvery] what was acknowledged in the last interval may be missing,
-// with [SyncNever] what the system had not written back. What is there is
-// always events 1 to N for some N: never one without those before it.
+// This package has no I/O and imports no other package of this module. The journal
+// itself is internal/wal, and the encoding of an event internal/event.
 package journal
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"sync"
-	"time"
+import "time"
 
-	bolt "go.etcd.io/bbolt"
-
-	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/journal/event"
-)
-
-// Defaults of Options.
-const (
-	DefaultSegmentBytes   = 32 << 20
-	DefaultMaxBytes       = 4 << 30
-	DefaultMaxRecordBytes = 256 << 20
-)
-
-// SyncPolicy says when an acknowledged event is on stable storage. The zero
-// value is [SyncAlways].
-type SyncPolicy struct {
-	every time.Duration
-}
-
-// SyncAlways acknowledges an event when it is on stable storage.
-var SyncAlways = SyncPolicy{}
-
-// SyncNever leaves it to the system when acknowledged events reach stable
-// storage. Events survive a crash of the process all the same.
-var SyncNever = SyncPolicy{every: -1}
-
-// SyncEvery acknowledges an event when it survives a crash of the process,
-// and brings it to stable storage at most d later. A d of zero or less is
-// [SyncAlways].
-func SyncEvery(d time.Duration) SyncPolicy { return SyncPolicy{every: max(0, d)} }
-
-// String returns "always", "never" or the interval.
-func (p SyncPolicy) String() string {
-	switch {
-	case p.every == 0:
-		return "always"
-	case p.every < 0:
-		return "never"
-	default:
-		return p.every.String()
-	}
-}
-
-// ParseSyncPolicy parses what String returns.
-func ParseSyncPolicy(s string) (SyncPolicy, error) {
-	switch s {
-	case "always":
-		return SyncAlways, nil
-	case "never":
-		return SyncNever, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return SyncPolicy{}, fmt.Errorf("parse sync policy %q: use always, never, or a duration such as 100ms", s)
-	}
-	return SyncEvery(d), nil
-}
-
-// Options are the settings of a journal. The zero value is useful.
-type Options struct {
-	// Sync is when acknowledged events are on stable storage; default
-	// SyncAlways.
-	Sync SyncPolicy
-	// SegmentBytes is the size in bytes at which a segment is sealed, and
-	// that is allocated for a new one beforehand; default 32 MiB, at least
-	// 64 KiB. A segment exceeds it where one batch does.
-	SegmentBytes int64
-	// MaxBytes bounds the size of all segments in bytes; default 4 GiB. An
-	// append that would exceed it fails with ErrFull. At least twice
-	// SegmentBytes.
-	MaxBytes int64
-	// MaxRecordBytes bounds one record; default 256 MiB. A larger event is
-	// refused with ErrTooLarge.
-	MaxRecordBytes int
-	// First is the sequence of the first event of a journal that is created,
-	// default 1: the one after the snapshot that it continues.
-	First event.Sequence
-	// NotBefore is the earliest time that an event may get: the time of the
-	// snapshot that the journal continues.
-	NotBefore time.Time
-	// ReadOnly opens an existing journal for Range and Stats alone. It takes
-	// no lock, changes nothing, and may be done while a process appends; then
-	// the active segment gives ErrLocked.
-	ReadOnly bool
-
-	// Committed is called by the committer after a batch is durable and
-	// before its appends return, with the batch's events in the order of
-	// their sequences. It must not block for long: every append waits.
-	Committed func([]*event.Event)
-	// Failed is called by the committer when a batch could not be made
-	// durable, with events that have the sequences they would have got. If it
-	// returns nil, another has taken them on and their appends succeed; the
-	// journal then refuses all that follows, by way of Failed, until Recover.
-	// Otherwise their appends return its error. Default: they return the
-	// cause.
-	Failed func([]*event.Event, error) error
-
-	// Hooks reports commits.
-	Hooks Hooks
-}
-
-// Hooks are callbacks about a journal's work; each may be nil. They are called
-// by the committer, so they must return quickly.
-type Hooks struct {
-	// Commit reports a batch that was made durable or could not be.
-	Commit func(CommitInfo)
-	// SegmentCreated reports a new active segment.
-	SegmentCreated func(SegmentInfo)
-	// SegmentDropped reports a segment that was deleted as covered by a
-	// snapshot.
-	SegmentDropped func(SegmentInfo)
-}
-
-// CommitInfo tells of one batch.
-type CommitInfo struct {
-	// First and Last are the sequences of the batch.
-	First, Last event.Sequence
-	// Events and Bytes count the batch's records.
-	Events int
-	Bytes  int64
-	// Duration is the time from taking the batch to its being durable.
-	Duration time.Duration
-	// Err is why the batch failed, nil if it is durable.
-	Err error
-}
-
-// SegmentInfo tells of one segment.
-type SegmentInfo struct {
-	Path  string
-	First event.Sequence
-}
-
-// Stats is what a journal holds.
-type Stats struct {
-	// First is the oldest event that Range can yield, Last the newest; the
-	// journal is empty if Last is First-1.
-	First, Last event.Sequence
+// Status is what a journal contains.
+type Status struct {
+	// First is the oldest event that can be read, Last the newest; the journal is
+	// empty if Last is First-1.
+	First, Last Sequence
 	Segments    int
-	// Bytes is what counts against MaxBytes.
+	// Bytes is the size that counts against the bound of the journal.
 	Bytes int64
-	// Poisoned is why appends fail, nil if they do not.
+	// Poisoned is the error that appends return after an I/O error, or nil.
 	Poisoned error
 }
 
-// Journal is an open journal. Its methods are safe for concurrent use.
-type Journal struct {
-	dir  string
-	opt  Options
-	lock *durable.LockFile
-
-	queue queue
-
-	// commitMu is held while a batch is committed or the journal recovered.
-	// It comes before mu.
-	commitMu  sync.Mutex
-	takenOver bool // events were taken on by Failed
-	// background counts spares being made and segments being closed.
-	background sync.WaitGroup
-
-	// mu guards the chain of segments against Range and TruncateBefore;
-	// only the committer and Recover change the active one.
-	mu        sync.RWMutex
-	sealed    []segment
-	active    *active
-	spare     *spare
-	preparing bool    // a spare is being made
-	staged    *staged // nil with SyncAlways
-	last      event.Sequence
-	lastTime  time.Time
-	poison    error
-
-	done chan struct{} // closed when the committer has ended
+// Hooks are callbacks about a journal's work; each may be nil. The goroutine that
+// commits calls them, so they must return quickly.
+type Hooks struct {
+	// Commit is called with each group of events that became durable or failed.
+	Commit func(Commit)
+	// SegmentCreated is called with each new segment, and SegmentDropped with each
+	// one that was deleted because a snapshot covers it.
+	SegmentCreated func(Segment)
+	SegmentDropped func(Segment)
 }
 
-// Open opens the journal in dir, which is created if need be, and starts its
-// committer. If another process has it open, the error is [ErrLocked], at
-// once. Open checks the active segment whole; a damaged one is [ErrCorrupt],
-// one of a newer format [ErrVersion].
-func Open(dir string, opt Options) (*Journal, error) {
-	opt.setDefaults()
-	j := &Journal{dir: dir, opt: opt, done: make(chan struct{})}
-	j.queue.init()
-	if opt.ReadOnly {
-		close(j.done)
-		if _, err := listSegments(dir); err != nil {
-			return nil, err
-		}
-		return j, nil
-	}
-	if err := durable.MkdirAll(dir); err != nil {
-		return nil, &Error{Op: "create journal", Path: dir, Err: err}
-	}
-	lock, err := durable.Lock(filepath.Join(dir, "LOCK"))
-	if err != nil {
-		return nil, &Error{Op: "open journal", Path: dir, Err: err}
-	}
-	j.lock = lock
-	if err := j.openForAppend(); err != nil {
-		return nil, errors.Join(err, j.release())
-	}
-	go j.commit()
-	return j, nil
+// Commit is the outcome of one group of events that one sync made durable.
+type Commit struct {
+	// First and Last are the sequences of the group.
+	First, Last Sequence
+	// Events and Bytes are the number and the size of the group's records.
+	Events int
+	Bytes  int64
+	// Duration is the time from the group's first write to its being durable.
+	Duration time.Duration
+	// Err is the error of the commit, or nil if the group is durable.
+	Err error
 }
 
-func (o *Options) setDefaults() {
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = DefaultSegmentBytes
-	}
-	o.SegmentBytes = max(o.SegmentBytes, 64<<10)
-	if o.MaxBytes == 0 {
-		o.MaxBytes = DefaultMaxBytes
-	}
-	// One segment is always the active one, which truncation cannot drop.
-	o.MaxBytes = max(o.MaxBytes, 2*o.SegmentBytes)
-	if o.MaxRecordBytes == 0 {
-		o.MaxRecordBytes = DefaultMaxRecordBytes
-	}
-	o.MaxRecordBytes = min(o.MaxRecordBytes, bolt.MaxValueSize)
-	o.First = max(o.First, 1)
-}
-
-// openForAppend loads the chain, opens its last segment, or creates the first
-// one, and replays what was staged.
-func (j *Journal) openForAppend() error {
-	if err := durable.RemoveTemp(j.dir); err != nil {
-		return &Error{Op: "open journal", Path: j.dir, Err: err}
-	}
-	var err error
-	// All of them stand among the sealed until one is opened for appending.
-	if j.sealed, err = listSegments(j.dir); err != nil {
-		return err
-	}
-	j.lastTime = j.opt.NotBefore
-	if len(j.sealed) == 0 {
-		j.last = j.opt.First - 1
-		a, err := j.newActive(j.opt.First, nil)
-		if err != nil {
-			return err
-		}
-		j.setActive(a)
-	} else if err := j.openActive(); err != nil {
-		return err
-	}
-	if j.opt.Sync == SyncAlways {
-		return j.drainStaged()
-	}
-	return j.openStaged()
-}
-
-// Close stops taking appends, commits those that are queued, and closes the
-// journal. Appends that come too late get [ErrClosed]. A second Close returns
-// nil.
-func (j *Journal) Close() error {
-	if !j.queue.close() {
-		<-j.done
-		return nil
-	}
-	<-j.done
-	if j.opt.ReadOnly {
-		return nil
-	}
-	return j.release()
-}
-
-// release closes files and gives the lock back.
-func (j *Journal) release() error {
-	j.commitMu.Lock() // no Recover is under way, none will come
-	defer j.commitMu.Unlock()
-	j.background.Wait()
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var errs []error
-	if j.staged != nil {
-		if len(j.staged.records) > 0 {
-			errs = append(errs, fmt.Errorf("staged events are not on stable storage: %w", j.poison))
-		}
-		errs = append(errs, j.staged.close())
-	}
-	if j.spare != nil {
-		j.spare.discard()
-		j.spare = nil
-	}
-	if j.active != nil {
-		errs = append(errs, j.active.db.Close())
-		j.sealed = append(j.sealed, j.active.seal())
-		j.active = nil
-	}
-	errs = append(errs, j.lock.Unlock())
-	if err := errors.Join(errs...); err != nil {
-		return &Error{Op: "close journal", Path: j.dir, Err: err}
-	}
-	return nil
-}
-
-// Stats returns what the journal holds. It is cheap, except on a journal that
-// is open for reading, whose last segment it reads.
-func (j *Journal) Stats() (Stats, error) {
-	if j.opt.ReadOnly {
-		return j.statsReadOnly()
-	}
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	s := Stats{First: j.first(), Last: j.last, Segments: len(j.sealed), Bytes: j.sizeLocked(), Poisoned: j.poison}
-	if j.active != nil {
-		s.Segments++
-	}
-	return s, nil
-}
-
-func (j *Journal) statsReadOnly() (Stats, error) {
-	chain, err := listSegments(j.dir)
-	if err != nil || len(chain) == 0 {
-		return Stats{First: 1}, err
-	}
-	s := Stats{First: chain[0].first, Segments: len(chain)}
-	for i := range chain {
-		s.Bytes += chain[i].bytes
-	}
-	s.Last, err = lastOf(chain[len(chain)-1], j.stagedPath())
-	return s, err
-}
-
-func (j *Journal) first() event.Sequence {
-	switch {
-	case len(j.sealed) > 0:
-		return j.sealed[0].first
-	case j.active != nil:
-		return j.active.first
-	default:
-		return j.last + 1
-	}
-}
-
-// TruncateBefore deletes the sealed segments that hold no event of seq or
-// later. The caller sees to it that a durable snapshot covers them. A crash
-// within leaves a shorter chain, never one with a hole.
-func (j *Journal) TruncateBefore(ctx context.Context, seq event.Sequence) error {
-	fail := func(err error) error {
-		return &Error{Op: "truncate journal", Path: j.dir, Err: err}
-	}
-	if j.opt.ReadOnly {
-		return fail(ErrReadOnly)
-	}
-	var errs []error
-	dropped, err := j.drop(ctx, seq)
-	if err != nil {
-		errs = append(errs, fail(err))
-	}
-	if len(dropped) > 0 {
-		if err := durable.SyncDir(j.dir); err != nil {
-			errs = append(errs, fail(err))
-		}
-	}
-	for _, s := range dropped {
-		if j.opt.Hooks.SegmentDropped != nil {
-			j.opt.Hooks.SegmentDropped(SegmentInfo{Path: s.path, First: s.first})
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// drop deletes segments and returns those that it has deleted.
-func (j *Journal) drop(ctx context.Context, seq event.Sequence) ([]segment, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.active == nil {
-		return nil, ErrClosed
-	}
-	var dropped []segment
-	for len(j.sealed) > 0 {
-		if err := ctx.Err(); err != nil {
-			return dropped, err
-		}
-		next := j.active.first
-		if len(j.sealed) > 1 {
-			next = j.sealed[1].first
-		}
-		if next > seq {
-			break
-		}
-		// Oldest first: what a crash leaves has no hole.
-		if err := os.Remove(j.sealed[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return dropped, err
-		}
-		dropped = append(dropped, j.sealed[0])
-		j.sealed = j.sealed[1:]
-	}
-	return dropped, nil
+// Segment is one file of the journal.
+type Segment struct {
+	Path  string
+	First Sequence
 }

@@ -1,487 +1,100 @@
-// Package replay restores a state: the newest valid snapshot, then the journal
-// from there, or what of it was shipped to a backend.
+// Package replay defines what a control plane reads of a restore: its result, the
+// restored [State], and the hooks.
 //
-// It never returns less than is known to have been acknowledged. A snapshot
-// that is damaged is passed over for an older one only where the journal still
-// has every event since that one; where it has not, the result is [ErrGap].
+// A restore reads the newest usable snapshot, and applies the events after it, from
+// the journal or from the backend. It never returns less than is known to have been
+// durable: a damaged snapshot is skipped for an older one only where all events
+// since that one can be read.
+//
+// This package has no I/O. The restore itself is internal/restore, the follower,
+// which restores again and again, internal/follow, and the fold internal/state.
 package replay
 
 import (
-	"bufio"
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
 	"time"
 
-	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/journal"
 )
 
-var (
-	// ErrGap is the identity of the error about events that neither a
-	// snapshot nor the journal has.
-	ErrGap = event.ErrGap
-	// ErrTarget is the identity of the error about a point in time that
-	// cannot be restored: it is older than what is kept, or yet to come.
-	ErrTarget = errors.New("not within what is kept")
-)
-
-// Journal is what a restore needs of the journal.
-type Journal interface {
-	// Bounds returns the sequences of the oldest and the newest event that
-	// the journal holds; last is first-1 if it holds none.
-	Bounds() (first, last event.Sequence, err error)
-	// Range calls fn for the events from one sequence to another, in order;
-	// to = 0 stands for the newest.
-	Range(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error
-}
-
-// Target is a moment to restore. The zero value is the newest one.
-type Target struct {
-	// Sequence asks for the state after that event.
-	Sequence event.Sequence
-	// Time asks for the state after the last event that was committed by
-	// then. It is heeded if Sequence is 0.
-	Time time.Time
-}
-
-func (t Target) newest() bool { return t.Sequence == 0 && t.Time.IsZero() }
-
-// String names the moment.
-func (t Target) String() string {
-	switch {
-	case t.Sequence != 0:
-		return fmt.Sprintf("sequence %d", uint64(t.Sequence))
-	case !t.Time.IsZero():
-		return "time " + t.Time.Format(time.RFC3339Nano)
-	default:
-		return "the newest state"
-	}
-}
-
-// Options say what to restore from.
-type Options struct {
-	// Dir is the directory of local snapshots, empty for none.
-	Dir string
-	// Journal is the journal, nil for none.
-	Journal Journal
-	// Backend holds what was shipped; nil for none. It is asked only if what is
-	// local does not suffice.
-	Backend backends.Backend
-	// Remote is what Backend is known to hold. The newest state is then at least
-	// that which it tells of. Nil lists the backend when it is asked.
-	Remote *catalog.Remote
-	// Patience makes do without the backend where what is local reaches all
-	// that is known, and bounds the wait for it. With 0 what the backend holds
-	// has to be read: it may be more.
-	Patience time.Duration
-	// Base is a state to go on from, nil for the empty one.
-	Base *state.State
-	// Known is an event that is known to have been durable: a newest state
-	// that does not reach it is incomplete.
-	Known event.Sequence
-	// Target is the moment to restore.
-	Target Target
-	// Hooks reports the work.
-	Hooks Hooks
-}
-
-// Hooks are callbacks about a restore; each may be nil.
-type Hooks struct {
-	// SnapshotReadStart, -Stop and -Exception report the reading of one
-	// snapshot.
-	SnapshotReadStart     func(snapshot.Info)
-	SnapshotReadStop      func(snapshot.Info)
-	SnapshotReadException func(snapshot.Info)
-	// ReplayStart, -Stop and -Exception report the whole restore.
-	ReplayStart     func(Result)
-	ReplayStop      func(Result)
-	ReplayException func(Result)
-	// Progress reports how much of a snapshot, and then of the batches behind
-	// it, was read from a backend, some twenty times a second.
-	Progress func(Progress)
-}
-
-// Progress tells how far a download has come.
-type Progress struct {
-	// Location is the backend, Name the snapshot, or empty for batches.
-	Location string
-	Name     string
-	// Read and Total are in bytes.
-	Read, Total int64
-}
-
-// Result tells how a state was restored.
+// Result is the outcome of a restore.
 type Result struct {
-	// Source is where the snapshot came from: a directory, a backend, or
-	// empty if there was none.
+	// Source is the directory or the backend that the snapshot was read from; it is
+	// empty if there was no snapshot.
 	Source string
-	// Snapshot is its name, SnapshotSequence its sequence; empty and 0 if
-	// there was none.
+	// Snapshot is the snapshot's name, SnapshotSequence its sequence; they are zero
+	// if there was none.
 	Snapshot         string
-	SnapshotSequence event.Sequence
-	// StoreID and Epoch are what the snapshot says of its writer.
+	SnapshotSequence journal.Sequence
+	// StoreID and Epoch are those of the snapshot's writer.
 	StoreID string
 	Epoch   uint64
 	// Sequence is that of the restored state, Time the time of its last event.
-	Sequence event.Sequence
+	Sequence journal.Sequence
 	Time     time.Time
-	// Events is how many events were applied to it, and Shipped how many of
-	// those came from a backend, in Batches batches.
+	// Events is the number of events applied to the snapshot, and Shipped the number
+	// of those that came from a backend, in Batches batches.
 	Events  int
 	Shipped int
 	Batches int
-	// ShippedTo is the newest event that the backend was seen to hold in a
-	// batch, 0 if none was read.
-	ShippedTo event.Sequence
-	// Nodes, Resources and Bytes count what the state holds; Bytes is the sum
-	// of the resources' wire sizes.
+	// ShippedTo is the newest event that was read from a batch, or 0.
+	ShippedTo journal.Sequence
+	// Nodes, Resources and Bytes count the contents of the state; Bytes is the sum
+	// of the sizes of the resources' values.
 	Nodes     int
 	Resources int
 	Bytes     int64
-	// Duration is how long the restore took.
+	// Duration is the time that the restore took.
 	Duration time.Duration
-	// Skipped are snapshots, newest first, and batches that were passed over.
+	// Skipped are the damaged snapshots, newest first, and batches.
 	Skipped []Skipped
-	// Err is why the restore failed, nil if it did not.
+	// Err is the error of the restore, or nil.
 	Err error
 }
 
-// Skipped is a snapshot or a batch that could not be used.
+// Skipped is a snapshot or a batch that a restore could not use.
 type Skipped struct {
 	Location string
 	Name     string
 	Reason   error
 }
 
-// Restore restores the state that opt asks for. If it fails, the state is what
-// could be restored until then, which may be of use to look at and must not be
-// served.
-func Restore(ctx context.Context, opt Options) (*state.State, Result, error) {
-	r := &restore{opt: opt, state: opt.Base}
-	if r.state == nil {
-		r.state = &state.State{}
-	}
-	start := time.Now()
-	call(opt.Hooks.ReplayStart, Result{})
-	err := r.run(ctx)
-	r.result.Sequence, r.result.Time = r.state.Sequence(), r.state.Time()
-	r.result.Nodes, r.result.Resources, r.result.Bytes = r.state.NumNodes(), r.state.NumResources(), r.state.Bytes()
-	r.result.Duration = time.Since(start)
-	if err != nil {
-		r.result.Err = fmt.Errorf("restore %s: %w", opt.Target, err)
-		call(opt.Hooks.ReplayException, r.result)
-		return r.state, r.result, r.result.Err
-	}
-	call(opt.Hooks.ReplayStop, r.result)
-	return r.state, r.result, nil
+// Hooks are callbacks about a restore; each may be nil.
+type Hooks struct {
+	// SnapshotReadBegin and SnapshotReadEnd are called before and after a snapshot is
+	// read. Err of the second is nil if it could be read.
+	SnapshotReadBegin func(compactor.Snapshot)
+	SnapshotReadEnd   func(compactor.Snapshot)
+	// RestoreBegin and RestoreEnd are called before and after the whole restore. Err
+	// of the result is nil if it succeeded.
+	RestoreBegin func()
+	RestoreEnd   func(Result)
+	// Progress is called about 20 times a second while a snapshot, and then the
+	// batches after it, are read from a backend.
+	Progress func(Progress)
 }
 
-func call[T any](fn func(T), v T) {
-	if fn != nil {
-		fn(v)
-	}
+// Progress is how much of a download has been read.
+type Progress struct {
+	// Location is the backend, Name the snapshot; it is empty for batches.
+	Location string
+	Name     string
+	// Read and Total are in bytes.
+	Read, Total int64
 }
 
-type restore struct {
-	opt    Options
-	state  *state.State
-	result Result
-	// first and last bound the journal.
-	first, last event.Sequence
-	// known is the newest event that there is a trace of.
-	known event.Sequence
-	// passed is set when events were seen that are later than a target time.
-	passed bool
-	// remote is what the backend holds, once it was listed.
-	remote *catalog.Remote
+// FollowerStatus is the state of a follower.
+type FollowerStatus struct {
+	// Epoch is that of the followed writer.
+	Epoch uint64
+	// CurrentAt is a time at which the follower served everything that had been
+	// shipped by then. Where the writer ships only snapshots, it is when the backend
+	// was last listed; a follower that expects batches lists it once a minute.
+	CurrentAt time.Time
+	// Err is the error of the last attempt to read the backend, or nil. It is
+	// ErrForeign where another store ships there now, of which nothing is served.
+	Err error
 }
 
-func (r *restore) run(ctx context.Context) error {
-	r.first, r.last = 1, 0
-	if r.opt.Journal != nil {
-		first, last, err := r.opt.Journal.Bounds()
-		if err != nil {
-			return err
-		}
-		r.first, r.last = first, last
-	}
-	// A journal that begins later was once written up to there.
-	r.known = max(r.last, r.first-1, r.opt.Known)
-	if r.remote = r.opt.Remote; r.remote != nil {
-		r.known = max(r.known, r.remote.Trace())
-	}
-	if err := r.checkTarget(); err != nil {
-		return err
-	}
-	if err := r.fromDirectory(ctx); err != nil {
-		return err
-	}
-	asking, cancel := context.WithCancel(ctx)
-	if r.opt.Patience > 0 && r.arrived() && !r.nothing() {
-		asking, cancel = context.WithTimeout(ctx, r.opt.Patience)
-	}
-	defer cancel()
-	unreachable := r.fromBackend(asking)
-	switch {
-	case errors.Is(unreachable, event.ErrVersion), ctx.Err() != nil:
-		// A newer xdswal's data is no reason to do with less.
-		return unreachable
-	case r.nothing() && unreachable != nil:
-		// Nothing is here, and whether something is there is not known.
-		return unreachable
-	case !r.arrived():
-		return errors.Join(r.gap(), unreachable, r.skipped())
-	case unreachable != nil && r.opt.Patience == 0:
-		// How far the newest batch goes is known only to who reads it.
-		return unreachable
-	}
-	return nil
-}
-
-// fromDirectory restores what is local.
-func (r *restore) fromDirectory(ctx context.Context) error {
-	if r.opt.Dir != "" {
-		// If this fails, what is there is not known, and what else there is
-		// may be less.
-		if err := r.from(ctx, localPlace(r.opt.Dir)); err != nil {
-			return err
-		}
-	}
-	return r.tail(ctx)
-}
-
-// nothing reports whether there is no trace of any event.
-func (r *restore) nothing() bool { return r.known == 0 && r.state.Sequence() == 0 }
-
-// checkTarget refuses a time that is yet to come. Which sequences are is known
-// only when the snapshots are.
-func (r *restore) checkTarget() error {
-	if r.opt.Target.Time.IsZero() || r.opt.Target.Sequence != 0 {
-		return nil
-	}
-	if r.opt.Target.Time.After(time.Now().Add(time.Minute)) {
-		return fmt.Errorf("%w: %s is in the future", ErrTarget, r.opt.Target)
-	}
-	return nil
-}
-
-// from takes the newest usable snapshot of a place as the base, if that brings
-// the restore further.
-func (r *restore) from(ctx context.Context, p place) error {
-	candidates, err := p.list(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	if len(candidates) > 0 {
-		r.known = max(r.known, candidates[0].name.Sequence)
-	}
-	for _, c := range candidates {
-		if c.name.Sequence <= r.state.Sequence() || (r.opt.Target.Sequence != 0 && c.name.Sequence > r.opt.Target.Sequence) {
-			continue
-		}
-		err := r.read(ctx, p, c)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err == nil:
-			return nil
-		case errors.Is(err, errLater):
-			continue
-		case errors.Is(err, event.ErrVersion), p.remote && !damaged(err):
-			// One that could not be fetched may well be whole.
-			return err
-		}
-		r.result.Skipped = append(r.result.Skipped, Skipped{Location: p.location, Name: c.name.String(), Reason: err})
-	}
-	return nil
-}
-
-// damaged reports whether something was read, and is not what was written.
-func damaged(err error) bool {
-	return errors.Is(err, event.ErrCorrupt) || errors.Is(err, backends.ErrDamaged)
-}
-
-// errLater says that a snapshot is later than the target.
-var errLater = errors.New("later than the target")
-
-// read makes a snapshot the base.
-func (r *restore) read(ctx context.Context, p place, c candidate) error {
-	info := snapshot.Info{Location: p.location, Name: c.name.String(), Sequence: c.name.Sequence, Bytes: c.size}
-	call(r.opt.Hooks.SnapshotReadStart, info)
-	start := time.Now()
-	st, contents, err := p.read(ctx, c, func(h snapshot.Header) error {
-		if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && h.Time.After(t.Time) {
-			return errLater
-		}
-		if h.Sequence != c.name.Sequence {
-			return fmt.Errorf("%w: header has sequence %d, the name %d", event.ErrCorrupt, h.Sequence, c.name.Sequence)
-		}
-		return nil
-	})
-	info.Duration = time.Since(start)
-	if errors.Is(err, errLater) {
-		// It was read as far as it was of use: nothing is wrong with it.
-		call(r.opt.Hooks.SnapshotReadStop, info)
-		return errLater
-	}
-	if err != nil {
-		info.Err = fmt.Errorf("read snapshot %s in %s: %w", c.name, p.location, err)
-		call(r.opt.Hooks.SnapshotReadException, info)
-		return info.Err
-	}
-	r.state = st
-	r.result.Events, r.result.Shipped, r.result.Batches = 0, 0, 0
-	r.result.Source, r.result.Snapshot, r.result.SnapshotSequence = p.location, c.name.String(), c.name.Sequence
-	r.result.StoreID, r.result.Epoch = contents.Header.StoreID, contents.Header.Epoch
-	info.Nodes, info.Resources, info.ResourceBytes, info.Bytes = st.NumNodes(), st.NumResources(), st.Bytes(), contents.Size
-	call(r.opt.Hooks.SnapshotReadStop, info)
-	return nil
-}
-
-// continues reports whether the journal goes on where the state ends.
-func (r *restore) continues() bool {
-	return r.first <= r.state.Sequence()+1 && r.last > r.state.Sequence()
-}
-
-// goal is the event that a restore has to reach. For a target time it need not
-// come so far if the journal tells that the events after it are later.
-func (r *restore) goal() event.Sequence {
-	if r.opt.Target.Sequence != 0 {
-		return r.opt.Target.Sequence
-	}
-	return r.known
-}
-
-// arrived reports whether the state is the one that was asked for.
-func (r *restore) arrived() bool { return r.passed || r.state.Sequence() >= r.goal() }
-
-// gap says which events are missing after the state that was reached.
-func (r *restore) gap() error {
-	have, target := r.state.Sequence(), r.opt.Target
-	if target.Sequence > r.known {
-		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, target, r.known)
-	}
-	base := "no snapshot can be used"
-	switch {
-	case r.result.Snapshot != "":
-		base = fmt.Sprintf("the newest usable snapshot is of event %d", r.result.SnapshotSequence)
-	case !target.newest():
-		base = "no snapshot so old can be used"
-	}
-	from, to := have+1, r.goal()
-	has := "the journal holds no events"
-	if r.last >= r.first {
-		has = fmt.Sprintf("the journal holds events %d to %d", r.first, r.last)
-		if r.first > from {
-			to = min(to, r.first-1)
-		}
-	}
-	identity := ErrGap
-	if !target.newest() && len(r.result.Skipped) == 0 {
-		identity = fmt.Errorf("%w: %w", ErrTarget, ErrGap)
-	}
-	return fmt.Errorf("%w: %d to %d: %s and %s: restore from a backend or a copy of the directory that has them, or a snapshot of event %d or later",
-		identity, from, to, base, has, to)
-}
-
-// skipped returns why snapshots were passed over.
-func (r *restore) skipped() error {
-	var reasons []error
-	for _, s := range r.result.Skipped {
-		reasons = append(reasons, s.Reason)
-	}
-	return errors.Join(reasons...)
-}
-
-// tail applies the journal to the base, if it goes on where that ends.
-func (r *restore) tail(ctx context.Context) error {
-	if !r.continues() {
-		return nil
-	}
-	next, to := r.state.Sequence()+1, min(r.opt.Target.Sequence, r.last)
-	if to != 0 && to < next {
-		return nil
-	}
-	err := r.opt.Journal.Range(ctx, next, to, r.apply)
-	if errors.Is(err, errLater) {
-		return nil
-	}
-	return err
-}
-
-// apply applies the next event, unless it is later than the target time.
-func (r *restore) apply(ev *event.Event) error {
-	if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && ev.Time.After(t.Time) {
-		r.passed = true
-		return errLater
-	}
-	st, err := r.state.Apply(ev)
-	if err != nil {
-		return err
-	}
-	r.state = st
-	r.result.Events++
-	return nil
-}
-
-// place is where snapshots are.
-type place struct {
-	location string
-	remote   bool
-	list     func(context.Context) ([]candidate, error)
-	read     func(context.Context, candidate, func(snapshot.Header) error) (*state.State, snapshot.Contents, error)
-}
-
-type candidate struct {
-	name snapshot.Name
-	key  string
-	size int64
-}
-
-func localPlace(dir string) place {
-	return place{
-		location: dir,
-		list: func(context.Context) ([]candidate, error) {
-			local, err := catalog.Local(dir)
-			out := make([]candidate, len(local))
-			for i, l := range local {
-				out[i] = candidate{name: l.Name, key: l.Path, size: l.Size}
-			}
-			return out, err
-		},
-		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-			f, err := os.Open(c.key)
-			if err != nil {
-				return nil, snapshot.Contents{}, err
-			}
-			defer f.Close()
-			return Decode(ctx, f, check)
-		},
-	}
-}
-
-// Decode reads a snapshot into a state. The check, if it is not nil, may refuse
-// it by its header.
-func Decode(ctx context.Context, r io.Reader, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-	var b *state.Builder
-	contents, err := snapshot.Read(ctx, bufio.NewReaderSize(r, 1<<18), func(h snapshot.Header) (snapshot.Sink, error) {
-		b = state.NewBuilder(h.Sequence, h.Time)
-		if check == nil {
-			return b, nil
-		}
-		return b, check(h)
-	})
-	if err != nil {
-		return nil, contents, err
-	}
-	return b.Build(), contents, nil
-}
+// Lag returns the time since CurrentAt.
+func (s FollowerStatus) Lag() time.Duration { return time.Since(s.CurrentAt) }

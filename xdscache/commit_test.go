@@ -13,7 +13,7 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -147,7 +147,7 @@ type staleOnce struct {
 	before sync.Once
 }
 
-func (l *staleOnce) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
+func (l *staleOnce) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
 	l.before.Do(func() { l.fail(errDisk) })
 	return l.fakeLog.Queue(generation, ev)
 }

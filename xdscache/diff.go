@@ -8,8 +8,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // differ compares what a caller set with what a node holds.
@@ -28,8 +28,8 @@ type desired struct {
 
 // snapshot returns the event that makes base hold what want gives for each of
 // the types, which are sorted, nil if it does already.
-func (d differ) snapshot(base *state.Node, urls []string, want func(url string) desired) (*event.Event, error) {
-	ev := &event.Event{Kind: event.Update, Cache: d.cache, Node: d.node}
+func (d differ) snapshot(base *state.Node, urls []string, want func(url string) desired) (*journal.Event, error) {
+	ev := &journal.Event{Kind: journal.Update, Cache: d.cache, Node: d.node}
 	if base != nil {
 		for i := range base.Types() {
 			// Types that the caller's snapshot cannot hold are gone from it.
@@ -58,11 +58,11 @@ func (d differ) snapshot(base *state.Node, urls []string, want func(url string) 
 	return ev, nil
 }
 
-func (d differ) typeChange(have *state.Type, url string, want desired) (event.TypeChange, bool, error) {
-	tc := event.TypeChange{TypeURL: url, Version: want.version}
+func (d differ) typeChange(have *state.Type, url string, want desired) (journal.TypeChange, bool, error) {
+	tc := journal.TypeChange{TypeURL: url, Version: want.version}
 	kept := 0
 	for name, item := range want.items {
-		var old *event.Resource
+		var old *journal.Resource
 		if have != nil {
 			old = have.Get(name)
 		}
@@ -77,7 +77,7 @@ func (d differ) typeChange(have *state.Type, url string, want desired) (event.Ty
 			tc.Upserts = append(tc.Upserts, r)
 		}
 	}
-	slices.SortFunc(tc.Upserts, func(a, b *event.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	if have == nil {
 		return tc, want.version != "" || len(tc.Upserts) > 0, nil
 	}
@@ -92,7 +92,7 @@ func (d differ) typeChange(have *state.Type, url string, want desired) (event.Ty
 }
 
 // changed returns the resource that replaces old, nil if old is the same.
-func (d differ) changed(old *event.Resource, url, name string, item types.ResourceWithTTL, versions map[string]string) (*event.Resource, error) {
+func (d differ) changed(old *journal.Resource, url, name string, item types.ResourceWithTTL, versions map[string]string) (*journal.Resource, error) {
 	if old != nil && !d.compareContent && !isNil(item.Resource) && isSource(old, address(item.Resource)) &&
 		sameTTL(old, item) && (versions == nil || versions[name] == old.Version) {
 		return nil, nil
@@ -113,7 +113,7 @@ func (d differ) changed(old *event.Resource, url, name string, item types.Resour
 	return r, nil
 }
 
-func sameTTL(r *event.Resource, item types.ResourceWithTTL) bool {
+func sameTTL(r *journal.Resource, item types.ResourceWithTTL) bool {
 	if r.TTL == nil || item.TTL == nil {
 		return r.TTL == item.TTL
 	}
@@ -181,8 +181,8 @@ func newChanges(upserts map[string][]types.ResourceWithTTL, deletes []ResourceNa
 
 // changes returns the event that makes changes to base, nil if base has them
 // already.
-func (d differ) changes(base *state.Node, c *changes, version string) (*event.Event, error) {
-	ev := &event.Event{Kind: event.Update, Cache: d.cache, Node: d.node}
+func (d differ) changes(base *state.Node, c *changes, version string) (*journal.Event, error) {
+	ev := &journal.Event{Kind: journal.Update, Cache: d.cache, Node: d.node}
 	for _, url := range c.urls {
 		var have *state.Type
 		if base != nil {
@@ -203,9 +203,9 @@ func (d differ) changes(base *state.Node, c *changes, version string) (*event.Ev
 	return ev, nil
 }
 
-func (d differ) typeUpdate(have *state.Type, url string, c *changes) (event.TypeChange, error) {
-	tc := event.TypeChange{TypeURL: url}
-	get := func(name string) *event.Resource {
+func (d differ) typeUpdate(have *state.Type, url string, c *changes) (journal.TypeChange, error) {
+	tc := journal.TypeChange{TypeURL: url}
+	get := func(name string) *journal.Resource {
 		if have == nil {
 			return nil
 		}
@@ -220,7 +220,7 @@ func (d differ) typeUpdate(have *state.Type, url string, c *changes) (event.Type
 			tc.Upserts = append(tc.Upserts, r)
 		}
 	}
-	slices.SortFunc(tc.Upserts, func(a, b *event.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	for _, name := range c.deletes[url] {
 		if get(name) != nil {
 			tc.Deletes = append(tc.Deletes, name)

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -462,9 +462,9 @@ func TestUpdateResourcesCost(t *testing.T) {
 		b := state.NewBuilder(1, time.Now())
 		require.NoError(t, b.Node(xdscache.SnapshotCacheName(""), "n", 1, time.Now()))
 		require.NoError(t, b.Type(resourcev3.ClusterType, "1"))
-		resources := make([]*event.Resource, size)
+		resources := make([]*journal.Resource, size)
 		for i := range resources {
-			resources[i] = &event.Resource{Name: fmt.Sprintf("service-%06d", i), TypeURL: resourcev3.ClusterType}
+			resources[i] = &journal.Resource{Name: fmt.Sprintf("service-%06d", i), TypeURL: resourcev3.ClusterType}
 		}
 		require.NoError(t, b.Resources(resources))
 		l := newLog(t)
@@ -671,7 +671,7 @@ func TestEventsAreSorted(t *testing.T) {
 			requireSorted(t, names)
 		}
 	}
-	require.Equal(t, event.Update, events[0].Kind)
+	require.Equal(t, journal.Update, events[0].Kind)
 	requireServed(t, l, c)
 }
 

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // lateTimeout bounds how long the served cache may take to tell watches of an
@@ -35,15 +35,15 @@ type entity struct {
 	// after the other.
 	publishing sync.Mutex
 	// published is the sequence up to which the served cache has the node.
-	published event.Sequence
+	published journal.Sequence
 }
 
 // step is what an update of an entity comes to.
 type step struct {
 	// ev makes the node what the update wants, nil if it is that already, by
 	// the event with sequence seq, which is 0 for a node that is not there.
-	ev  *event.Event
-	seq event.Sequence
+	ev  *journal.Event
+	seq journal.Sequence
 	// commit is that of ev, nil without.
 	commit Commit
 	// own is set if the update queued ev, and not one before it.
@@ -52,7 +52,7 @@ type step struct {
 
 // sequence returns the sequence at which the node is as wanted. It may be
 // called when the step is durable.
-func (s step) sequence() event.Sequence {
+func (s step) sequence() journal.Sequence {
 	if s.ev != nil {
 		return s.ev.Sequence
 	}
@@ -79,7 +79,7 @@ func (e *entity) pending(generation uint64) bool {
 //
 // It heeds ctx at first, and then for publishing: what is queued cannot be
 // taken back, and the caller has to know what became of it.
-func (e *entity) update(ctx context.Context, timeout time.Duration, compute func(*state.Node) (*event.Event, error), publish func(context.Context, event.Sequence) error, release func()) (event.Sequence, error) {
+func (e *entity) update(ctx context.Context, timeout time.Duration, compute func(*state.Node) (*journal.Event, error), publish func(context.Context, journal.Sequence) error, release func()) (journal.Sequence, error) {
 	if ctx.Err() != nil {
 		release()
 		return 0, context.Cause(ctx)
@@ -113,7 +113,7 @@ func (e *entity) update(ctx context.Context, timeout time.Duration, compute func
 
 // publishLate publishes a step although ctx is done: it is durable, and watches
 // with room for the answer must not miss it.
-func publishLate(ctx context.Context, s step, publish func(context.Context, event.Sequence) error) error {
+func publishLate(ctx context.Context, s step, publish func(context.Context, journal.Sequence) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTimeout)
 	defer cancel()
 	return publish(ctx, s.sequence())
@@ -136,7 +136,7 @@ func (s step) wait(timeout time.Duration) bool {
 
 // queue computes and queues an event. If nothing changes, the step is the one
 // that the node still waits for, or that it has come to.
-func (e *entity) queue(compute func(*state.Node) (*event.Event, error)) (step, error) {
+func (e *entity) queue(compute func(*state.Node) (*journal.Event, error)) (step, error) {
 	if err := e.log.Refusal(); err != nil {
 		return step{}, err
 	}
@@ -174,8 +174,8 @@ func (e *entity) queue(compute func(*state.Node) (*event.Event, error)) (step, e
 	}
 }
 
-func (e *entity) after(base *state.Node, ev *event.Event) *state.Node {
-	if ev.Kind == event.Clear {
+func (e *entity) after(base *state.Node, ev *journal.Event) *state.Node {
+	if ev.Kind == journal.Clear {
 		return nil
 	}
 	if base == nil {

@@ -24,8 +24,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -40,7 +41,7 @@ type fakeLog struct {
 	mu         sync.Mutex
 	state      *state.State
 	generation uint64
-	events     []*event.Event // committed
+	events     []*journal.Event // committed
 	queue      []*fakeCommit
 	held       bool
 	refuse     error
@@ -58,7 +59,7 @@ func newLog(t testing.TB) *fakeLog {
 }
 
 type fakeCommit struct {
-	ev   *event.Event
+	ev   *journal.Event
 	done chan struct{}
 	err  error
 }
@@ -87,7 +88,7 @@ func (l *fakeLog) Generation() uint64 {
 	return l.generation
 }
 
-func (l *fakeLog) Queue(generation uint64, ev *event.Event) (xdscache.Commit, error) {
+func (l *fakeLog) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
 	if _, err := event.Marshal(ev); err != nil {
 		return nil, err
 	}
@@ -177,14 +178,14 @@ func (l *fakeLog) drain() {
 	}
 }
 
-func (l *fakeLog) committed() []*event.Event {
+func (l *fakeLog) committed() []*journal.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.events)
 }
 
 // appended returns the events that fn appends.
-func (l *fakeLog) appended(fn func()) []*event.Event {
+func (l *fakeLog) appended(fn func()) []*journal.Event {
 	before := len(l.committed())
 	fn()
 	return l.committed()[before:]
@@ -346,7 +347,7 @@ func names(t testing.TB, resp cachev3.Response) []string {
 }
 
 // describe tells what an event does.
-func describe(ev *event.Event) string {
+func describe(ev *journal.Event) string {
 	out := ev.Kind.String()
 	for _, tc := range ev.Types {
 		out += fmt.Sprintf(" %s@%s", tc.TypeURL[len(resourcev3.APITypePrefix):], tc.Version)

@@ -8,8 +8,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // LinearCache is a [cachev3.LinearCache] whose updates are durable before an
@@ -94,7 +94,7 @@ func (c *LinearCache) Update(ctx context.Context, toUpdate map[string]types.Reso
 		upserts: map[string]map[string]types.ResourceWithTTL{c.typeURL: upserts},
 		deletes: map[string][]string{c.typeURL: toDelete},
 	}
-	return c.update(ctx, "update resources", func(d differ, base *state.Node) (*event.Event, error) {
+	return c.update(ctx, "update resources", func(d differ, base *state.Node) (*journal.Event, error) {
 		return d.changes(base, change, "")
 	})
 }
@@ -110,7 +110,7 @@ func (c *LinearCache) SetResources(resources map[string]types.Resource) {
 // Replace replaces all resources.
 func (c *LinearCache) Replace(ctx context.Context, resources map[string]types.Resource) error {
 	want := desired{items: withoutTTL(resources)}
-	return c.update(ctx, "set resources", func(d differ, base *state.Node) (*event.Event, error) {
+	return c.update(ctx, "set resources", func(d differ, base *state.Node) (*journal.Event, error) {
 		return d.snapshot(base, []string{c.typeURL}, func(string) desired { return want })
 	})
 }
@@ -123,9 +123,9 @@ func withoutTTL(in map[string]types.Resource) map[string]types.ResourceWithTTL {
 	return out
 }
 
-func (c *LinearCache) update(ctx context.Context, what string, compute func(differ, *state.Node) (*event.Event, error)) error {
+func (c *LinearCache) update(ctx context.Context, what string, compute func(differ, *state.Node) (*journal.Event, error)) error {
 	d := differ{compareContent: c.opt.compareContent, cache: c.entity.cache}
-	_, err := c.entity.update(ctx, c.opt.commitTimeout, func(base *state.Node) (*event.Event, error) {
+	_, err := c.entity.update(ctx, c.opt.commitTimeout, func(base *state.Node) (*journal.Event, error) {
 		ev, err := compute(d, base)
 		if ev != nil && len(ev.Types) == 0 {
 			ev = nil // a linear cache without resources needs no node
@@ -140,7 +140,7 @@ func (c *LinearCache) update(ctx context.Context, what string, compute func(diff
 
 // publish brings the served cache to the durable state, which is that of seq or
 // later. Updates that were committed together are published together.
-func (c *LinearCache) publish(_ context.Context, seq event.Sequence) error {
+func (c *LinearCache) publish(_ context.Context, seq journal.Sequence) error {
 	c.entity.publishing.Lock()
 	defer c.entity.publishing.Unlock()
 	if seq <= c.entity.published {
@@ -219,4 +219,4 @@ func (c *LinearCache) Fetch(ctx context.Context, request *cachev3.Request) (cach
 	return c.served.Fetch(ctx, request)
 }
 
-func same(old, now *event.Resource) bool { return old != nil && old.Same(now) }
+func same(old, now *journal.Resource) bool { return old != nil && old.Same(now) }

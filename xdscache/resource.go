@@ -16,14 +16,14 @@ import (
 	"google.golang.org/protobuf/runtime/protoiface"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // Resource is a resource as go-control-plane serves it: a message that
 // marshals by copying the bytes it holds, and that decodes them when somebody
 // looks inside. It is proto.Equal to the message that was set. Decoded serves
 // who wants that message itself.
-type Resource event.Resource
+type Resource journal.Resource
 
 var (
 	_ types.ResourceWithName = (*Resource)(nil)
@@ -31,7 +31,7 @@ var (
 )
 
 // served returns r as go-control-plane takes it, at no cost.
-func served(r *event.Resource) *Resource { return (*Resource)(r) }
+func served(r *journal.Resource) *Resource { return (*Resource)(r) }
 
 // GetName returns the resource's name.
 func (r *Resource) GetName() string { return r.Name }
@@ -148,7 +148,7 @@ func (m *message) refuse() {
 }
 
 // newResource marshals a message that is to be served under a name.
-func newResource(typeURL, name string, res types.ResourceWithTTL) (*event.Resource, error) {
+func newResource(typeURL, name string, res types.ResourceWithTTL) (*journal.Resource, error) {
 	if isNil(res.Resource) {
 		return nil, fmt.Errorf("resource %q of type %s is nil", name, typeURL)
 	}
@@ -156,13 +156,13 @@ func newResource(typeURL, name string, res types.ResourceWithTTL) (*event.Resour
 		return nil, fmt.Errorf("resource %q of type %s has a negative TTL: leave it out for none", name, typeURL)
 	}
 	if r, ok := res.Resource.(*Resource); ok {
-		return &event.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
+		return &journal.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
 	}
 	value, err := cachev3.MarshalResource(res.Resource)
 	if err != nil {
 		return nil, fmt.Errorf("marshal resource %q of type %s: %w", name, typeURL, err)
 	}
-	return &event.Resource{
+	return &journal.Resource{
 		Name:    name,
 		TypeURL: ownTypeURL(typeURL, res.Resource),
 		Version: cachev3.HashResource(value),

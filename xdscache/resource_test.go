@@ -25,7 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -236,7 +236,7 @@ func TestServedResourceIsSetAgain(t *testing.T) {
 	events := l.appended(func() { set(t, c, "m", clusters(t, "1", r)) })
 	require.Len(t, events, 1)
 	got := *events[0].Types[0].Upserts[0]
-	require.True(t, got.Same((*event.Resource)(r)))
+	require.True(t, got.Same((*journal.Resource)(r)))
 	require.Empty(t, l.appended(func() { set(t, c, "m", clusters(t, "1", r)) }))
 	requireServed(t, l, c)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // SnapshotCache is a [cachev3.SnapshotCache] whose updates are durable before
@@ -90,7 +90,7 @@ func (c *SnapshotCache) SetSnapshot(ctx context.Context, node string, snapshot c
 }
 
 // Set is SetSnapshot and returns the sequence at which the node became as set.
-func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) (event.Sequence, error) {
+func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) (journal.Sequence, error) {
 	if isNilSnapshot(snapshot) {
 		return 0, fmt.Errorf("set snapshot of node %q: the snapshot is nil", node)
 	}
@@ -104,14 +104,14 @@ var errSuperseded = errors.New("superseded")
 
 // set sets a snapshot. If instead is not nil and the node is another by now, the
 // error is errSuperseded.
-func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot, instead *state.Node) (event.Sequence, error) {
+func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot, instead *state.Node) (journal.Sequence, error) {
 	want, err := wantSnapshot(snapshot)
 	if err != nil {
 		return 0, fmt.Errorf("set snapshot of node %q: %w", node, err)
 	}
 	urls := c.types()
 	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
-	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*event.Event, error) {
+	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*journal.Event, error) {
 		if instead != nil && (base == nil || base.Sequence() != instead.Sequence()) {
 			return nil, errSuperseded
 		}
@@ -132,7 +132,7 @@ type ResourceName struct {
 // is not there is made.
 //
 // With neither upserts nor deletes only a node that is not there is made.
-func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (event.Sequence, error) {
+func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
 	changes, err := newChanges(upserts, deletes)
@@ -140,7 +140,7 @@ func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upsert
 		return 0, fmt.Errorf("update resources of node %q: %w", node, err)
 	}
 	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
-	return c.update(ctx, "update resources of", node, nil, func(base *state.Node) (*event.Event, error) {
+	return c.update(ctx, "update resources of", node, nil, func(base *state.Node) (*journal.Event, error) {
 		return d.changes(base, changes, version)
 	})
 }
@@ -152,14 +152,14 @@ func (c *SnapshotCache) Clear(ctx context.Context, node string) error {
 }
 
 // Delete is Clear and returns a sequence at which the node is gone.
-func (c *SnapshotCache) Delete(ctx context.Context, node string) (event.Sequence, error) {
+func (c *SnapshotCache) Delete(ctx context.Context, node string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
-	return c.update(ctx, "clear", node, nil, func(base *state.Node) (*event.Event, error) {
+	return c.update(ctx, "clear", node, nil, func(base *state.Node) (*journal.Event, error) {
 		if base == nil {
 			return nil, nil
 		}
-		return &event.Event{Kind: event.Clear, Cache: c.name, Node: node}, nil
+		return &journal.Event{Kind: journal.Clear, Cache: c.name, Node: node}, nil
 	})
 }
 
@@ -171,9 +171,9 @@ func (c *SnapshotCache) ClearSnapshot(node string) {
 	}
 }
 
-func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*event.Event, error)) (event.Sequence, error) {
+func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*journal.Event, error)) (journal.Sequence, error) {
 	e := c.acquire(node)
-	seq, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, seq event.Sequence) error {
+	seq, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, seq journal.Sequence) error {
 		return c.publish(ctx, e, seq, given)
 	}, func() { c.release(e) })
 	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() {
@@ -190,7 +190,7 @@ func (c *SnapshotCache) update(ctx context.Context, what, node string, given cac
 
 // publish brings the served cache to the durable state of a node, which is that
 // of seq or later. Updates that were committed together are published together.
-func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq event.Sequence, given cachev3.ResourceSnapshot) error {
+func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
 	e.publishing.Lock()
 	defer e.publishing.Unlock()
 	c.mu.RLock()

@@ -5,7 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // address returns where a message is, nil if it is not behind a pointer.
@@ -18,6 +18,6 @@ func address(m proto.Message) *byte {
 }
 
 // isSource reports whether r was marshaled from the message at p.
-func isSource(r *event.Resource, p *byte) bool {
+func isSource(r *journal.Resource, p *byte) bool {
 	return addressesTell && p != nil && r.Source.Value() == p
 }

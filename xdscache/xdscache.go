@@ -28,8 +28,8 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // ErrCommitTimeout is the identity of the error about an update whose commit
@@ -49,12 +49,12 @@ type Log interface {
 	// Refusal is why no update is taken, nil if they are. One that changes
 	// nothing is refused too: the state is not what the caller is to rely on.
 	Refusal() error
-	// Generation grows when an event fails; see journal.Generation.
+	// Generation grows when an event fails; see wal.Generation.
 	Generation() uint64
 	// Queue queues an event that was computed in a generation, and refuses
 	// it if that has passed. Events of one node become durable in the order
 	// in which they are queued. Before Done is closed, State has the event.
-	Queue(generation uint64, ev *event.Event) (Commit, error)
+	Queue(generation uint64, ev *journal.Event) (Commit, error)
 }
 
 // Commit is an event on its way to being durable.

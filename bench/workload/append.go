@@ -17,8 +17,9 @@ import (
 
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
 )
 
 // Names of candidates.
@@ -69,24 +70,24 @@ type appender struct {
 }
 
 // changed is the resource that every event carries.
-var changed = func() *event.Resource {
+var changed = func() *journal.Resource {
 	m := corpus.Endpoints(42, 1)
 	value, err := cachev3.MarshalResource(m)
 	if err != nil {
 		panic(err) // the corpus is valid
 	}
-	return &event.Resource{
+	return &journal.Resource{
 		Name: cachev3.GetResourceName(m), TypeURL: resourcev3.EndpointType, Version: cachev3.HashResource(value), Value: value,
 	}
 }()
 
 // event returns the i-th event of a writer; its version says so.
-func (a appender) event(writer, i int) *event.Event {
-	return &event.Event{
-		Kind: event.Update, Cache: "snapshot/", Node: a.nodes[writer],
-		Types: []event.TypeChange{{
+func (a appender) event(writer, i int) *journal.Event {
+	return &journal.Event{
+		Kind: journal.Update, Cache: "snapshot/", Node: a.nodes[writer],
+		Types: []journal.TypeChange{{
 			TypeURL: resourcev3.EndpointType, Version: strconv.Itoa(writer) + "." + strconv.Itoa(i),
-			Upserts: []*event.Resource{changed},
+			Upserts: []*journal.Resource{changed},
 		}},
 	}
 }
@@ -123,7 +124,7 @@ func (a appender) raw(ctx context.Context, r *harness.Round, dir string) error {
 
 func (a appender) journal(ctx context.Context, r *harness.Round, dir string) error {
 	commits := 0
-	j, err := journal.Open(dir, journal.Options{Hooks: journal.Hooks{Commit: func(journal.CommitInfo) { commits++ }}})
+	j, err := wal.Open(dir, wal.Options{Hooks: journal.Hooks{Commit: func(journal.Commit) { commits++ }}})
 	if err != nil {
 		return err
 	}
@@ -142,12 +143,12 @@ func (a appender) journal(ctx context.Context, r *harness.Round, dir string) err
 // checkJournal opens a journal again: it must hold every append of every
 // writer, in the writer's order, and nothing else.
 func checkJournal(ctx context.Context, dir string, d driven) error {
-	j, err := journal.Open(dir, journal.Options{ReadOnly: true})
+	j, err := wal.Open(dir, wal.Options{ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	seen := make([]int, len(d.counts))
-	err = j.Range(ctx, 1, 0, func(ev *event.Event) error {
+	err = j.Range(ctx, 1, 0, func(ev *journal.Event) error {
 		w, i, _ := strings.Cut(ev.Types[0].Version, ".")
 		writer, err := strconv.Atoi(w)
 		if err != nil || i != strconv.Itoa(seen[writer]) {

@@ -14,7 +14,6 @@ import (
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -89,7 +88,7 @@ func newBeside(ctx context.Context, f *fixture, shape corpus.Shape, dir string) 
 
 func (b *beside) open(ctx context.Context) error {
 	store, err := xdswal.Open(ctx, xdswal.Options{Dir: b.dir, KeepFor: -1, Hooks: xdswal.Hooks{
-		Compactor: compactor.Hooks{SnapshotWriteStop: func(info snapshot.Info) { b.wrote = append(b.wrote, info.Duration) }},
+		Compactor: compactor.Hooks{SnapshotWriteEnd: func(info compactor.Snapshot) { b.wrote = append(b.wrote, info.Duration) }},
 	}})
 	if err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // eagerRestore is how a control plane restores that keeps go-control-plane's
@@ -33,7 +33,7 @@ func eagerRestore(ctx context.Context, path string, cache cachev3.SnapshotCache,
 		group, _ := errgroup.WithContext(ctx)
 		group.SetLimit(workers)
 		sink.wait = group.Wait
-		sink.decode = func(in []*event.Resource, out []types.Resource) error {
+		sink.decode = func(in []*journal.Resource, out []types.Resource) error {
 			group.Go(func() error { return decodeAll(in, out) })
 			return nil
 		}
@@ -58,7 +58,7 @@ func eagerRestore(ctx context.Context, path string, cache cachev3.SnapshotCache,
 // eagerSink gathers decoded nodes.
 type eagerSink struct {
 	nodes  []*eagerNode
-	decode func(in []*event.Resource, out []types.Resource) error
+	decode func(in []*journal.Resource, out []types.Resource) error
 	wait   func() error // nil if decode has decoded when it returns
 }
 
@@ -73,7 +73,7 @@ type eagerType struct {
 }
 
 // Node begins a node.
-func (s *eagerSink) Node(_, name string, _ event.Sequence, _ time.Time) error {
+func (s *eagerSink) Node(_, name string, _ journal.Sequence, _ time.Time) error {
 	s.nodes = append(s.nodes, &eagerNode{name: name})
 	return nil
 }
@@ -86,7 +86,7 @@ func (s *eagerSink) Type(url, version string) error {
 }
 
 // Resources adds resources to the type begun last.
-func (s *eagerSink) Resources(in []*event.Resource) error {
+func (s *eagerSink) Resources(in []*journal.Resource) error {
 	n := s.nodes[len(s.nodes)-1]
 	t := n.types[len(n.types)-1]
 	out := make([]types.Resource, len(in))
@@ -108,7 +108,7 @@ func (n *eagerNode) snapshot() *cachev3.Snapshot {
 	return out
 }
 
-func decodeAll(in []*event.Resource, out []types.Resource) error {
+func decodeAll(in []*journal.Resource, out []types.Resource) error {
 	var url string
 	var mt protoreflect.MessageType
 	for i, r := range in {
@@ -165,7 +165,7 @@ type contentCheck struct {
 }
 
 // Node begins a node.
-func (c *contentCheck) Node(_, name string, _ event.Sequence, _ time.Time) error {
+func (c *contentCheck) Node(_, name string, _ journal.Sequence, _ time.Time) error {
 	var err error
 	c.node, err = c.cache.GetSnapshot(name)
 	return err
@@ -181,7 +181,7 @@ func (c *contentCheck) Type(url, version string) error {
 }
 
 // Resources compares resources.
-func (c *contentCheck) Resources(want []*event.Resource) error {
+func (c *contentCheck) Resources(want []*journal.Resource) error {
 	have := c.node.GetResourcesAndTTL(c.url)
 	for _, r := range want {
 		b, err := cachev3.MarshalResource(have[r.Name].Resource)

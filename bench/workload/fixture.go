@@ -17,6 +17,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/bench/corpus"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -119,7 +120,7 @@ func openToPrepare(ctx context.Context, dir string) (*xdswal.Store, error) {
 
 // halfFill appends small events until the active segment is about half full.
 func halfFill(ctx context.Context, cache *xdscache.SnapshotCache, shape corpus.Shape) error {
-	events := int(journal.DefaultSegmentBytes / 2 / 600)
+	events := int(wal.DefaultSegmentBytes / 2 / 600)
 	return parallel(ctx, events, func(i int) error {
 		node := i % shape.Nodes
 		number := endpointNumber(i / shape.Nodes % max(1, shape.PerNode/20))

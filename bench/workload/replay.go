@@ -16,8 +16,8 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
 )
 
 const (
@@ -141,7 +141,7 @@ func (t *tail) cursor(_ context.Context, r *harness.Round) error {
 	start := time.Now()
 	n := 0
 	for _, path := range t.files {
-		read, err := t.walk(path, event.Sequence(n))
+		read, err := t.walk(path, journal.Sequence(n))
 		if err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
@@ -155,7 +155,7 @@ func (t *tail) cursor(_ context.Context, r *harness.Round) error {
 }
 
 // walk decodes the records of one file, which come after last.
-func (t *tail) walk(path string, last event.Sequence) (n int, err error) {
+func (t *tail) walk(path string, last journal.Sequence) (n int, err error) {
 	db, err := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
 		return 0, err
@@ -167,8 +167,8 @@ func (t *tail) walk(path string, last event.Sequence) (n int, err error) {
 			if err != nil {
 				return err
 			}
-			if n++; ev.Sequence != last+event.Sequence(n) {
-				return fmt.Errorf("event %d comes after %d", ev.Sequence, last+event.Sequence(n)-1)
+			if n++; ev.Sequence != last+journal.Sequence(n) {
+				return fmt.Errorf("event %d comes after %d", ev.Sequence, last+journal.Sequence(n)-1)
 			}
 			return nil
 		})

@@ -11,8 +11,7 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 	"github.com/xdswal/xdswal/bench/gateway"
 	"github.com/xdswal/xdswal/bench/harness"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/compactor"
 )
 
 // withGateway returns an Open that has a server for as long as the workload
@@ -71,13 +70,21 @@ func copyFile(to, from string) error {
 // and tells when that starts and stops.
 func shipFrom(ctx context.Context, dir string, b *s3.Backend, start, stop func()) error {
 	shipped := make(chan error, 1)
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Shipper: shipper.Hooks{
-		SnapshotWriteStart: func(snapshot.Info) { start() },
-		SnapshotWriteStop: func(snapshot.Info) {
-			stop()
-			shipped <- nil
+	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
+		SnapshotWriteBegin: func(info compactor.Snapshot) {
+			if info.Backend {
+				start()
+			}
 		},
-		SnapshotWriteException: func(info snapshot.Info) { shipped <- info.Err },
+		SnapshotWriteEnd: func(info compactor.Snapshot) {
+			if !info.Backend {
+				return
+			}
+			if info.Err == nil {
+				stop()
+			}
+			shipped <- info.Err
+		},
 	}}})
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/gateway"
 	"github.com/xdswal/xdswal/bench/harness"
-	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -185,8 +185,11 @@ func (s *shipping) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.store, err = xdswal.Open(ctx, xdswal.Options{Dir: s.dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Shipper: shipper.Hooks{
-		BatchWriteStop: func(shipper.BatchInfo) {
+	s.store, err = xdswal.Open(ctx, xdswal.Options{Dir: s.dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
+		BatchWriteEnd: func(info compactor.Batch) {
+			if info.Err != nil {
+				return
+			}
 			s.batches.Add(1)
 			select {
 			case s.shipped <- struct{}{}:

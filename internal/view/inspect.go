@@ -3,16 +3,16 @@ package view
 import (
 	"time"
 
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/snapshot"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // Incomplete tells that what is shown is not all there is.
 type Incomplete struct {
 	// From is the first event that could not be read; 0 where it is not known.
-	From event.Sequence `json:"from,omitempty"`
+	From journal.Sequence `json:"from,omitempty"`
 	// Reason is "locked" or "damaged".
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
@@ -44,8 +44,8 @@ type HeldBackend struct {
 	Host      string     `json:"host,omitempty"`
 	ClaimedAt *time.Time `json:"claimed_at,omitempty"`
 	// Shipped is the newest event there, Snapshot that of the newest snapshot.
-	Shipped  event.Sequence `json:"shipped"`
-	Snapshot event.Sequence `json:"snapshot"`
+	Shipped  journal.Sequence `json:"shipped"`
+	Snapshot journal.Sequence `json:"snapshot"`
 	// Snapshots and Batches count what counts, Superseded what does not.
 	Snapshots  int `json:"snapshots"`
 	Batches    int `json:"batches"`
@@ -53,7 +53,7 @@ type HeldBackend struct {
 }
 
 // NewHeldBackend shows what a backend holds, whose batches end with an event.
-func NewHeldBackend(location string, r *catalog.Remote, last event.Sequence) *HeldBackend {
+func NewHeldBackend(location string, r *catalog.Remote, last journal.Sequence) *HeldBackend {
 	newest, _ := r.Newest()
 	out := &HeldBackend{
 		Location: location, Epoch: newest.Number, Host: newest.Host, ClaimedAt: when(newest.Claimed),
@@ -68,10 +68,10 @@ func NewHeldBackend(location string, r *catalog.Remote, last event.Sequence) *He
 
 // SnapshotFile is a snapshot in a directory or a backend.
 type SnapshotFile struct {
-	Location string         `json:"location"`
-	Name     string         `json:"name"`
-	Seq      event.Sequence `json:"seq"`
-	Epoch    uint64         `json:"epoch"`
+	Location string           `json:"location"`
+	Name     string           `json:"name"`
+	Seq      journal.Sequence `json:"seq"`
+	Epoch    uint64           `json:"epoch"`
 	// Time is that of the newest event in it, Created when it was written.
 	Time    *time.Time `json:"time,omitempty"`
 	Created *time.Time `json:"created,omitempty"`
@@ -85,15 +85,15 @@ type SnapshotFile struct {
 
 // Missing are events of which it is known that they are nowhere to be read.
 type Missing struct {
-	From event.Sequence `json:"from"`
-	To   event.Sequence `json:"to"`
+	From journal.Sequence `json:"from"`
+	To   journal.Sequence `json:"to"`
 }
 
 // Report is what a verification found.
 type Report struct {
-	OK      bool            `json:"ok"`
-	Seq     event.Sequence  `json:"seq"`
-	Journal VerifiedJournal `json:"journal"`
+	OK      bool             `json:"ok"`
+	Seq     journal.Sequence `json:"seq"`
+	Journal VerifiedJournal  `json:"journal"`
 	// Shipped is nil without a backend.
 	Shipped   *VerifiedBatches   `json:"shipped,omitempty"`
 	Snapshots []VerifiedSnapshot `json:"snapshots"`
@@ -107,9 +107,9 @@ type Report struct {
 
 // VerifiedJournal is what was verified of a journal.
 type VerifiedJournal struct {
-	First  event.Sequence `json:"first"`
-	Last   event.Sequence `json:"last"`
-	Events int            `json:"events"`
+	First  journal.Sequence `json:"first"`
+	Last   journal.Sequence `json:"last"`
+	Events int              `json:"events"`
 }
 
 // VerifiedBatches is what was verified of the batches in a backend.
@@ -127,7 +127,7 @@ type VerifiedSnapshot struct {
 }
 
 // NewReport shows what a verification found.
-func NewReport(r replay.Report) Report {
+func NewReport(r restore.Report) Report {
 	out := Report{
 		OK: len(r.Problems) == 0, Seq: r.Sequence, Folded: r.Folded, Seconds: r.Duration.Seconds(),
 		Journal:   VerifiedJournal{First: r.First, Last: r.Last, Events: r.Events},

@@ -8,21 +8,21 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // Node is a node of a cache.
 type Node struct {
-	Cache     string          `json:"cache"`
-	Node      string          `json:"node"`
-	Seq       event.Sequence  `json:"seq"`
-	Time      time.Time       `json:"time"`
-	Resources int             `json:"resources"`
-	Bytes     int64           `json:"bytes"`
-	Types     map[string]Type `json:"types"`
+	Cache     string           `json:"cache"`
+	Node      string           `json:"node"`
+	Seq       journal.Sequence `json:"seq"`
+	Time      time.Time        `json:"time"`
+	Resources int              `json:"resources"`
+	Bytes     int64            `json:"bytes"`
+	Types     map[string]Type  `json:"types"`
 }
 
 // Type is one type of a node.
@@ -46,12 +46,12 @@ func NewNode(n *state.Node) Node {
 
 // Event is a journaled update.
 type Event struct {
-	Seq   event.Sequence `json:"seq"`
-	Time  time.Time      `json:"time"`
-	Kind  string         `json:"kind"`
-	Cache string         `json:"cache"`
-	Node  string         `json:"node"`
-	Types []TypeChange   `json:"types,omitempty"`
+	Seq   journal.Sequence `json:"seq"`
+	Time  time.Time        `json:"time"`
+	Kind  string           `json:"kind"`
+	Cache string           `json:"cache"`
+	Node  string           `json:"node"`
+	Types []TypeChange     `json:"types,omitempty"`
 }
 
 // TypeChange is what an event does to one type.
@@ -75,7 +75,7 @@ type Resource struct {
 }
 
 // NewEvent shows an event.
-func NewEvent(ev *event.Event) Event {
+func NewEvent(ev *journal.Event) Event {
 	out := Event{Seq: ev.Sequence, Time: ev.Time.UTC(), Kind: ev.Kind.String(), Cache: ev.Cache, Node: ev.Node}
 	for _, tc := range ev.Types {
 		t := TypeChange{TypeURL: tc.TypeURL, Version: tc.Version, Deleted: tc.Deletes}
@@ -88,7 +88,7 @@ func NewEvent(ev *event.Event) Event {
 }
 
 // NewResource shows a resource.
-func NewResource(r *event.Resource) Resource {
+func NewResource(r *journal.Resource) Resource {
 	out := Resource{Name: r.Name, Version: r.Version, Bytes: len(r.Value)}
 	if r.TTL != nil {
 		out.TTL = r.TTL.String()
@@ -98,37 +98,37 @@ func NewResource(r *event.Resource) Resource {
 
 // Status is a store's status.
 type Status struct {
-	Dir       string         `json:"dir,omitempty"`
-	StoreID   string         `json:"store_id,omitempty"`
-	Epoch     uint64         `json:"epoch"`
-	Seq       event.Sequence `json:"seq"`
-	Time      *time.Time     `json:"time,omitempty"`
-	Nodes     int            `json:"nodes"`
-	Resources int            `json:"resources"`
-	Bytes     int64          `json:"bytes"`
-	Caches    []string       `json:"caches"`
-	Degraded  string         `json:"degraded,omitempty"`
-	Journal   Journal        `json:"journal"`
-	Snapshot  Snapshot       `json:"snapshot"`
-	Backend   *Backend       `json:"backend,omitempty"`
-	Follower  *Follower      `json:"follower,omitempty"`
-	Restored  Restored       `json:"restored"`
+	Dir       string           `json:"dir,omitempty"`
+	StoreID   string           `json:"store_id,omitempty"`
+	Epoch     uint64           `json:"epoch"`
+	Seq       journal.Sequence `json:"seq"`
+	Time      *time.Time       `json:"time,omitempty"`
+	Nodes     int              `json:"nodes"`
+	Resources int              `json:"resources"`
+	Bytes     int64            `json:"bytes"`
+	Caches    []string         `json:"caches"`
+	Degraded  string           `json:"degraded,omitempty"`
+	Journal   Journal          `json:"journal"`
+	Snapshot  Snapshot         `json:"snapshot"`
+	Backend   *Backend         `json:"backend,omitempty"`
+	Follower  *Follower        `json:"follower,omitempty"`
+	Restored  Restored         `json:"restored"`
 }
 
 // Journal is what a journal holds.
 type Journal struct {
-	First    event.Sequence `json:"first"`
-	Last     event.Sequence `json:"last"`
-	Segments int            `json:"segments"`
-	Bytes    int64          `json:"bytes"`
-	Poisoned string         `json:"poisoned,omitempty"`
+	First    journal.Sequence `json:"first"`
+	Last     journal.Sequence `json:"last"`
+	Segments int              `json:"segments"`
+	Bytes    int64            `json:"bytes"`
+	Poisoned string           `json:"poisoned,omitempty"`
 }
 
 // Snapshot is the newest local snapshot.
 type Snapshot struct {
-	Seq   event.Sequence `json:"seq"`
-	Time  *time.Time     `json:"time,omitempty"`
-	Error string         `json:"error,omitempty"`
+	Seq   journal.Sequence `json:"seq"`
+	Time  *time.Time       `json:"time,omitempty"`
+	Error string           `json:"error,omitempty"`
 }
 
 // Backend is where a store ships to.
@@ -142,8 +142,8 @@ type Backend struct {
 	Weak bool `json:"weak,omitempty"`
 	// Shipped is the newest event that can be restored from the backend,
 	// Snapshot that of the newest snapshot there.
-	Shipped  event.Sequence `json:"shipped"`
-	Snapshot event.Sequence `json:"snapshot"`
+	Shipped  journal.Sequence `json:"shipped"`
+	Snapshot journal.Sequence `json:"snapshot"`
 	// BehindSeconds is how long there has been an event that is not shipped, 0
 	// if there is none.
 	BehindSeconds float64 `json:"behind_seconds"`
@@ -166,11 +166,11 @@ type Follower struct {
 
 // Restored is how a state was restored.
 type Restored struct {
-	Source      string         `json:"source,omitempty"`
-	Snapshot    string         `json:"snapshot,omitempty"`
-	SnapshotSeq event.Sequence `json:"snapshot_seq"`
-	Seq         event.Sequence `json:"seq"`
-	Time        *time.Time     `json:"time,omitempty"`
+	Source      string           `json:"source,omitempty"`
+	Snapshot    string           `json:"snapshot,omitempty"`
+	SnapshotSeq journal.Sequence `json:"snapshot_seq"`
+	Seq         journal.Sequence `json:"seq"`
+	Time        *time.Time       `json:"time,omitempty"`
 	// Events is how many events were applied to the snapshot, Shipped how many
 	// of them came from a backend, in Batches batches.
 	Events    int       `json:"events"`
@@ -214,7 +214,7 @@ func NewStatus(s xdswal.Status) Status {
 	return out
 }
 
-func newBackend(location string, s shipper.Status) *Backend {
+func newBackend(location string, s compactor.ShipperStatus) *Backend {
 	out := &Backend{
 		Location: location, Epoch: s.Epoch, Claimed: s.Claimed, Weak: s.Weak, Shipped: s.Shipped, Snapshot: s.Snapshot,
 		Error: text(s.Err), Fenced: text(s.Fenced),
@@ -225,7 +225,7 @@ func newBackend(location string, s shipper.Status) *Backend {
 	return out
 }
 
-func newFollower(location string, s xdswal.FollowerStatus) *Follower {
+func newFollower(location string, s replay.FollowerStatus) *Follower {
 	return &Follower{Location: location, Epoch: s.Epoch, LagSeconds: s.Lag().Seconds(), CurrentAt: when(s.CurrentAt), Error: text(s.Err)}
 }
 

@@ -25,8 +25,6 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 	prometheushooks "github.com/xdswal/xdswal/telemetry/prometheus"
@@ -89,27 +87,31 @@ func nonzero(all map[string]float64) map[string]float64 {
 func fullStatus() xdswal.Status {
 	return xdswal.Status{
 		Dir: "/data", Epoch: 3, Sequence: 42, Nodes: 2, Resources: 5, Bytes: 600, Degraded: errTest,
-		Journal:   journal.Stats{First: 11, Last: 42, Segments: 2, Bytes: 4096},
+		Journal:   journal.Status{First: 11, Last: 42, Segments: 2, Bytes: 4096},
 		Compactor: compactor.Status{Sequence: 40, Time: time.Now().Add(-time.Hour)},
 		Backend:   "s3://bucket/prefix",
-		Shipper:   &shipper.Status{Epoch: 3, Claimed: true, Shipped: 30, BehindSince: time.Now().Add(-time.Minute), Fenced: errTest},
+		Shipper:   &compactor.ShipperStatus{Epoch: 3, Claimed: true, Shipped: 30, BehindSince: time.Now().Add(-time.Minute), Fenced: errTest},
 		// No store has this beside the shipper.
-		Follower: &xdswal.FollowerStatus{Epoch: 3, CurrentAt: time.Now().Add(-2 * time.Minute)},
+		Follower: &replay.FollowerStatus{Epoch: 3, CurrentAt: time.Now().Add(-2 * time.Minute)},
 	}
 }
 
 func TestHooks(t *testing.T) {
-	here := snapshot.Info{Location: "/data/snapshots", Name: "n", Sequence: 7, Bytes: 100, Duration: 2 * time.Second}
-	there := snapshot.Info{Location: "s3://bucket/prefix", Name: "n", Sequence: 6, Bytes: 90, Duration: 3 * time.Second}
+	here := compactor.Snapshot{Location: "/data/snapshots", Name: "n", Sequence: 7, Bytes: 100, Duration: 2 * time.Second}
+	there := compactor.Snapshot{Location: "s3://bucket/prefix", Backend: true, Name: "n", Sequence: 6, Bytes: 90, Duration: 3 * time.Second}
+	failure := func(s compactor.Snapshot) compactor.Snapshot {
+		s.Err = errTest
+		return s
+	}
 	tests := []struct {
 		name string
 		work func(xdswal.Hooks)
 		want map[string]float64
 	}{
 		{"commits", func(h xdswal.Hooks) {
-			h.Journal.Commit(journal.CommitInfo{Events: 3, Bytes: 30, Duration: time.Second})
-			h.Journal.Commit(journal.CommitInfo{Events: 4, Bytes: 40, Duration: time.Second / 2})
-			h.Journal.Commit(journal.CommitInfo{Events: 5, Bytes: 50, Duration: time.Second, Err: errTest})
+			h.Journal.Commit(journal.Commit{Events: 3, Bytes: 30, Duration: time.Second})
+			h.Journal.Commit(journal.Commit{Events: 4, Bytes: 40, Duration: time.Second / 2})
+			h.Journal.Commit(journal.Commit{Events: 5, Bytes: 50, Duration: time.Second, Err: errTest})
 		}, map[string]float64{
 			"xdswal_journal_commit_duration_seconds count": 2,
 			"xdswal_journal_commit_duration_seconds sum":   1.5,
@@ -118,26 +120,26 @@ func TestHooks(t *testing.T) {
 			"xdswal_journal_commit_failures_total":         1,
 		}},
 		{"segments", func(h xdswal.Hooks) {
-			h.Journal.SegmentCreated(journal.SegmentInfo{})
-			h.Journal.SegmentCreated(journal.SegmentInfo{})
-			h.Journal.SegmentDropped(journal.SegmentInfo{})
+			h.Journal.SegmentCreated(journal.Segment{})
+			h.Journal.SegmentCreated(journal.Segment{})
+			h.Journal.SegmentDropped(journal.Segment{})
 		}, map[string]float64{
 			"xdswal_journal_segments_created_total": 2,
 			"xdswal_journal_segments_dropped_total": 1,
 		}},
 		{"compactions", func(h xdswal.Hooks) {
-			h.Compactor.CompactionStart(compactor.CompactionInfo{Reason: compactor.ReasonInterval})
-			h.Compactor.CompactionStop(compactor.CompactionInfo{Reason: compactor.ReasonInterval})
-			h.Compactor.CompactionStop(compactor.CompactionInfo{Reason: compactor.ReasonClose, Unchanged: true})
-			h.Compactor.CompactionException(compactor.CompactionInfo{Reason: compactor.ReasonTail, Err: errTest})
+			h.Compactor.CompactionBegin(compactor.Compaction{Reason: compactor.ReasonInterval})
+			h.Compactor.CompactionEnd(compactor.Compaction{Reason: compactor.ReasonInterval})
+			h.Compactor.CompactionEnd(compactor.Compaction{Reason: compactor.ReasonClose, Unchanged: true})
+			h.Compactor.CompactionEnd(compactor.Compaction{Reason: compactor.ReasonTail, Err: errTest})
 		}, map[string]float64{
 			"xdswal_compactions_total written interval": 1,
 			"xdswal_compactions_total unchanged close":  1,
 			"xdswal_compactions_total failed tail":      1,
 		}},
 		{"snapshot written here", func(h xdswal.Hooks) {
-			h.Compactor.SnapshotWriteStart(here)
-			h.Compactor.SnapshotWriteStop(here)
+			h.Compactor.SnapshotWriteBegin(here)
+			h.Compactor.SnapshotWriteEnd(here)
 			h.Compactor.SnapshotDeleted(here)
 		}, map[string]float64{
 			"xdswal_snapshot_write_started_total local":                  1,
@@ -150,11 +152,11 @@ func TestHooks(t *testing.T) {
 			"xdswal_snapshot_write_last_success_timestamp_seconds local": -1,
 		}},
 		{"snapshot shipped on the second attempt", func(h xdswal.Hooks) {
-			h.Shipper.SnapshotWriteStart(there)
-			h.Shipper.SnapshotWriteException(there)
-			h.Shipper.SnapshotWriteStart(there)
-			h.Shipper.SnapshotWriteStop(there)
-			h.Shipper.SnapshotDeleted(there)
+			h.Compactor.SnapshotWriteBegin(there)
+			h.Compactor.SnapshotWriteEnd(failure(there))
+			h.Compactor.SnapshotWriteBegin(there)
+			h.Compactor.SnapshotWriteEnd(there)
+			h.Compactor.SnapshotDeleted(there)
 		}, map[string]float64{
 			"xdswal_snapshot_write_started_total backend":                  2,
 			"xdswal_snapshot_write_failed_total backend":                   1,
@@ -167,9 +169,9 @@ func TestHooks(t *testing.T) {
 			"xdswal_snapshot_write_last_success_timestamp_seconds backend": -1,
 		}},
 		{"batch shipped on the second attempt", func(h xdswal.Hooks) {
-			h.Shipper.BatchWriteException(shipper.BatchInfo{Bytes: 50, Duration: time.Second, Err: errTest})
-			h.Shipper.BatchWriteStop(shipper.BatchInfo{Bytes: 50, Duration: 2 * time.Second})
-			h.Shipper.BatchDeleted(shipper.BatchInfo{Bytes: 50})
+			h.Compactor.BatchWriteEnd(compactor.Batch{Bytes: 50, Duration: time.Second, Err: errTest})
+			h.Compactor.BatchWriteEnd(compactor.Batch{Bytes: 50, Duration: 2 * time.Second})
+			h.Compactor.BatchDeleted(compactor.Batch{Bytes: 50})
 		}, map[string]float64{
 			"xdswal_batch_ship_failures_total":         1,
 			"xdswal_batches_shipped_total":             1,
@@ -179,11 +181,11 @@ func TestHooks(t *testing.T) {
 			"xdswal_batches_deleted_total":             1,
 		}},
 		{"restore that passes over a snapshot", func(h xdswal.Hooks) {
-			h.Replay.SnapshotReadStart(here)
-			h.Replay.SnapshotReadException(here)
-			h.Replay.SnapshotReadStart(there)
-			h.Replay.SnapshotReadStop(there)
-			h.Replay.ReplayStop(replay.Result{Duration: 4 * time.Second, Events: 9, Shipped: 5, Skipped: make([]replay.Skipped, 1)})
+			h.Replay.SnapshotReadBegin(here)
+			h.Replay.SnapshotReadEnd(failure(here))
+			h.Replay.SnapshotReadBegin(there)
+			h.Replay.SnapshotReadEnd(there)
+			h.Replay.RestoreEnd(replay.Result{Duration: 4 * time.Second, Events: 9, Shipped: 5, Skipped: make([]replay.Skipped, 1)})
 		}, map[string]float64{
 			"xdswal_snapshot_read_started_total local":            1,
 			"xdswal_snapshot_read_failed_total local":             1,
@@ -197,7 +199,7 @@ func TestHooks(t *testing.T) {
 			"xdswal_replay_skipped_snapshots":                     1,
 		}},
 		{"restore that fails", func(h xdswal.Hooks) {
-			h.Replay.ReplayException(replay.Result{Duration: time.Second, Err: errTest})
+			h.Replay.RestoreEnd(replay.Result{Duration: time.Second, Err: errTest})
 		}, map[string]float64{
 			"xdswal_replay_duration_seconds": 1,
 			"xdswal_replay_failures_total":   1,
@@ -226,24 +228,25 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// What a snapshot is read from is told by what the contract of
-// backends.Backend's String says: a backend is a URL.
+// The label location depends on what the snapshot says of its location, not on how
+// the location reads.
 func TestLocation(t *testing.T) {
-	tests := []struct{ location, want string }{
-		{"/var/lib/xdswal/snapshots", "local"},
-		{"data/snapshots", "local"},
-		{"./da:ta/snapshots", "local"},
-		{"/a b%zz/snapshots", "local"},
-		{`C:\xdswal\snapshots`, "local"},
-		{"", "local"},
-		{"file:///backup", "backend"},
-		{"s3://bucket/prefix?region=eu-west-1", "backend"},
-		{"memory:", "backend"},
+	tests := []struct {
+		location string
+		backend  bool
+		want     string
+	}{
+		{"/var/lib/xdswal/snapshots", false, "local"},
+		{`C:\xdswal\snapshots`, false, "local"},
+		{"memory:snapshots", false, "local"},
+		{"file:///backup", true, "backend"},
+		{"s3://bucket/prefix?region=eu-west-1", true, "backend"},
+		{"memory:", true, "backend"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.location, func(t *testing.T) {
 			m, reg := register(t)
-			m.Hooks().Replay.SnapshotReadStart(snapshot.Info{Location: tt.location})
+			m.Hooks().Replay.SnapshotReadBegin(compactor.Snapshot{Location: tt.location, Backend: tt.backend})
 			assert.Equal(t, map[string]float64{"xdswal_snapshot_read_started_total " + tt.want: 1}, nonzero(values(t, reg)))
 		})
 	}
@@ -290,7 +293,7 @@ func TestStateOfWhatIsThere(t *testing.T) {
 		{name: "all of it", change: func(*xdswal.Status) {}},
 		{
 			name:   "no journal",
-			change: func(s *xdswal.Status) { s.Journal = journal.Stats{} },
+			change: func(s *xdswal.Status) { s.Journal = journal.Status{} },
 			absent: []string{"xdswal_journal_bytes", "xdswal_journal_segments", "xdswal_journal_first_sequence", "xdswal_journal_last_sequence"},
 		},
 		{
@@ -311,7 +314,7 @@ func TestStateOfWhatIsThere(t *testing.T) {
 		{
 			name:   "the first snapshot is being written",
 			change: func(s *xdswal.Status) { s.Compactor = compactor.Status{} },
-			work:   func(h xdswal.Hooks) { h.Compactor.CompactionStart(compactor.CompactionInfo{}) },
+			work:   func(h xdswal.Hooks) { h.Compactor.CompactionBegin(compactor.Compaction{}) },
 			absent: []string{"xdswal_snapshot_age_seconds"},
 		},
 	}

@@ -1,15 +1,12 @@
 package prometheushooks
 
 import (
-	"net/url"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/shipper"
-	"github.com/xdswal/xdswal/compactor/snapshot"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 )
@@ -78,16 +75,25 @@ func (w *work) collectors() []prometheus.Collector {
 }
 
 func (w *work) hooks() xdswal.Hooks {
-	h := xdswal.Hooks{
-		Journal:    w.journal.hooks(),
-		Compactor:  w.compactor.hooks(&w.snapshots),
-		Shipper:    w.shipper.hooks(&w.snapshots),
-		Replay:     w.replay.hooks(),
+	return xdswal.Hooks{
+		Journal: w.journal.hooks(),
+		Compactor: compactor.Hooks{
+			CompactionBegin:    func(compactor.Compaction) { w.compacts.Store(true) },
+			CompactionEnd:      w.compactor.compacted,
+			SnapshotWriteBegin: w.snapshots.writes.begin,
+			SnapshotWriteEnd:   w.snapshots.written,
+			SnapshotDeleted:    func(s compactor.Snapshot) { w.snapshots.deleted.WithLabelValues(location(s)).Inc() },
+			BatchWriteEnd:      w.shipper.shipped,
+			BatchDeleted:       func(compactor.Batch) { w.shipper.deleted.Inc() },
+		},
+		Replay: replay.Hooks{
+			SnapshotReadBegin: w.replay.reads.begin,
+			SnapshotReadEnd:   w.replay.reads.end,
+			RestoreEnd:        w.replay.restored,
+		},
 		Degraded:   func(error) { w.degradations.Inc() },
 		CacheError: func(string, string, error) { w.cacheErrors.Inc() },
 	}
-	h.Compactor.CompactionStart = func(compactor.CompactionInfo) { w.compacts.Store(true) }
-	return h
 }
 
 // journalWork counts commits and segments.
@@ -115,12 +121,12 @@ func (w *journalWork) collectors() []prometheus.Collector {
 func (w *journalWork) hooks() journal.Hooks {
 	return journal.Hooks{
 		Commit:         w.commit,
-		SegmentCreated: func(journal.SegmentInfo) { w.segmentsCreated.Inc() },
-		SegmentDropped: func(journal.SegmentInfo) { w.segmentsDropped.Inc() },
+		SegmentCreated: func(journal.Segment) { w.segmentsCreated.Inc() },
+		SegmentDropped: func(journal.Segment) { w.segmentsDropped.Inc() },
 	}
 }
 
-func (w *journalWork) commit(info journal.CommitInfo) {
+func (w *journalWork) commit(info journal.Commit) {
 	if info.Err != nil {
 		w.failures.Inc()
 		return
@@ -150,18 +156,7 @@ func newCompactorWork() compactorWork {
 	return w
 }
 
-func (w *compactorWork) hooks(s *snapshotWork) compactor.Hooks {
-	return compactor.Hooks{
-		CompactionStop:         w.compacted,
-		CompactionException:    w.compacted,
-		SnapshotWriteStart:     func(snapshot.Info) { s.writes.start(local) },
-		SnapshotWriteStop:      func(info snapshot.Info) { s.written(local, info) },
-		SnapshotWriteException: func(snapshot.Info) { s.writes.exception(local) },
-		SnapshotDeleted:        func(snapshot.Info) { s.deleted.WithLabelValues(local).Inc() },
-	}
-}
-
-func (w *compactorWork) compacted(info compactor.CompactionInfo) {
+func (w *compactorWork) compacted(info compactor.Compaction) {
 	outcome := written
 	switch {
 	case info.Err != nil:
@@ -196,8 +191,12 @@ func (w *snapshotWork) collectors() []prometheus.Collector {
 	return append(w.writes.collectors(), w.deleted, w.bytes, w.lastTime, w.lastSequence)
 }
 
-func (w *snapshotWork) written(at string, info snapshot.Info) {
-	w.writes.stop(at, info)
+func (w *snapshotWork) written(info compactor.Snapshot) {
+	w.writes.end(info)
+	if info.Err != nil {
+		return
+	}
+	at := location(info)
 	w.bytes.WithLabelValues(at).Set(float64(info.Bytes))
 	w.lastTime.WithLabelValues(at).SetToCurrentTime()
 	w.lastSequence.WithLabelValues(at).Set(float64(info.Sequence))
@@ -223,19 +222,11 @@ func (w *shipperWork) collectors() []prometheus.Collector {
 	return []prometheus.Collector{w.seconds, w.batches, w.bytes, w.failures, w.deleted}
 }
 
-func (w *shipperWork) hooks(s *snapshotWork) shipper.Hooks {
-	return shipper.Hooks{
-		BatchWriteStop:         w.shipped,
-		BatchWriteException:    func(shipper.BatchInfo) { w.failures.Inc() },
-		BatchDeleted:           func(shipper.BatchInfo) { w.deleted.Inc() },
-		SnapshotWriteStart:     func(snapshot.Info) { s.writes.start(backend) },
-		SnapshotWriteStop:      func(info snapshot.Info) { s.written(backend, info) },
-		SnapshotWriteException: func(snapshot.Info) { s.writes.exception(backend) },
-		SnapshotDeleted:        func(snapshot.Info) { s.deleted.WithLabelValues(backend).Inc() },
+func (w *shipperWork) shipped(info compactor.Batch) {
+	if info.Err != nil {
+		w.failures.Inc()
+		return
 	}
-}
-
-func (w *shipperWork) shipped(info shipper.BatchInfo) {
 	w.seconds.Observe(info.Duration.Seconds())
 	w.batches.Inc()
 	w.bytes.Add(float64(info.Bytes))
@@ -266,24 +257,14 @@ func (w *replayWork) collectors() []prometheus.Collector {
 	return append(w.reads.collectors(), w.seconds, w.events, w.shipped, w.skipped, w.failures)
 }
 
-func (w *replayWork) hooks() replay.Hooks {
-	return replay.Hooks{
-		SnapshotReadStart:     func(info snapshot.Info) { w.reads.start(location(info)) },
-		SnapshotReadStop:      func(info snapshot.Info) { w.reads.stop(location(info), info) },
-		SnapshotReadException: func(info snapshot.Info) { w.reads.exception(location(info)) },
-		ReplayStop:            w.restored,
-		ReplayException: func(r replay.Result) {
-			w.restored(r)
-			w.failures.Inc()
-		},
-	}
-}
-
 func (w *replayWork) restored(r replay.Result) {
 	w.seconds.Set(r.Duration.Seconds())
 	w.events.Set(float64(r.Events))
 	w.shipped.Set(float64(r.Shipped))
 	w.skipped.Set(float64(len(r.Skipped)))
+	if r.Err != nil {
+		w.failures.Inc()
+	}
 }
 
 // transfers counts snapshots on their way to, or from, each location.
@@ -310,19 +291,21 @@ func (t *transfers) collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.started, t.succeeded, t.failed, t.seconds}
 }
 
-func (t *transfers) start(at string) { t.started.WithLabelValues(at).Inc() }
+func (t *transfers) begin(info compactor.Snapshot) { t.started.WithLabelValues(location(info)).Inc() }
 
-func (t *transfers) stop(at string, info snapshot.Info) {
+func (t *transfers) end(info compactor.Snapshot) {
+	at := location(info)
+	if info.Err != nil {
+		t.failed.WithLabelValues(at).Inc()
+		return
+	}
 	t.succeeded.WithLabelValues(at).Inc()
 	t.seconds.WithLabelValues(at).Observe(info.Duration.Seconds())
 }
 
-func (t *transfers) exception(at string) { t.failed.WithLabelValues(at).Inc() }
-
-// location returns where a snapshot is read from: a backend names itself by a
-// URL, a directory does not. A scheme of one letter is a Windows drive.
-func location(info snapshot.Info) string {
-	if u, err := url.Parse(info.Location); err == nil && len(u.Scheme) > 1 {
+// location returns the value of the label location.
+func location(info compactor.Snapshot) string {
+	if info.Backend {
 		return backend
 	}
 	return local

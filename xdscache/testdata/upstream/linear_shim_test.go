@@ -14,8 +14,8 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -109,7 +109,7 @@ func (l *memoryLog) Refusal() error { return nil }
 
 func (l *memoryLog) Generation() uint64 { return 0 }
 
-func (l *memoryLog) Queue(_ uint64, ev *event.Event) (xdscache.Commit, error) {
+func (l *memoryLog) Queue(_ uint64, ev *journal.Event) (xdscache.Commit, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ev.Sequence = l.state.Sequence() + 1

@@ -9,19 +9,20 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 
+	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
 // replySeq answers an update with the sequence at which it is durable.
-func replySeq(w http.ResponseWriter, seq event.Sequence, err error) error {
+func replySeq(w http.ResponseWriter, seq journal.Sequence, err error) error {
 	if err != nil {
 		return err
 	}
 	return reply(w, struct {
-		Seq event.Sequence `json:"seq"`
+		Seq journal.Sequence `json:"seq"`
 	}{seq})
 }
 
@@ -158,10 +159,10 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 	out := struct {
 		Events []view.Event `json:"events"`
 		// Next is the value of from that gives the next page.
-		Next event.Sequence `json:"next,omitempty"`
+		Next journal.Sequence `json:"next,omitempty"`
 	}{Events: []view.Event{}}
 	changes := 0
-	err = s.Store.Events(r.Context(), from, 0, func(ev *event.Event) error {
+	err = s.Store.Events(r.Context(), from, 0, func(ev *journal.Event) error {
 		for i := range ev.Types {
 			changes += len(ev.Types[i].Upserts) + len(ev.Types[i].Deletes)
 		}

@@ -10,8 +10,9 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
-	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/compactor/shipper"
+	"github.com/xdswal/xdswal/internal/compact"
+	"github.com/xdswal/xdswal/internal/ship"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -69,7 +70,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.XDSClientCA, "xds-tls-client-ca", "", "PEM file with the authorities whose clients are admitted; without one any client is")
 	f.StringVar(&c.AdminAddr, "admin-addr", "127.0.0.1:19000", "address of the admin HTTP interface; it has no authentication, so keep it on loopback")
 	f.StringVar(&c.Backend, "backend", "", "URL to ship the journal and its snapshots to, for example s3://bucket/prefix?endpoint=https://s3.example&region=eu-west-1&path_style=true, with credentials as the AWS SDK finds them, or file:///mnt/backup/xdswal; none by default")
-	f.DurationVar(&c.ShipInterval, "ship-interval", 0, "least time between two shipments of the journal's newest events: with the machine, what came since the last one is lost; 0 is "+shipper.DefaultInterval.String()+", or snapshots alone with a file:// backend, which may be on the same machine; a negative value ships snapshots alone")
+	f.DurationVar(&c.ShipInterval, "ship-interval", 0, "least time between two shipments of the journal's newest events: with the machine, what came since the last one is lost; 0 is "+ship.DefaultInterval.String()+", or snapshots alone with a file:// backend, which may be on the same machine; a negative value ships snapshots alone")
 	f.BoolVar(&c.RequireBackend, "require-backend", false, "refuse to start if the backend cannot be reached; else what is local is served, with a warning, and the backend is taken over as soon as it can be")
 	f.DurationVar(&c.BackendTimeout, "backend-timeout", xdswal.DefaultBackendTimeout, "how long the start waits for the backend when what is local will do")
 	f.StringVar(&c.Follow, "follow", "", "URL of another daemon's --backend: serve what that one ships, and take no updates until POST /v1/promote makes this one the writer, which needs --dir")
@@ -78,11 +79,11 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.ADS, "ads", false, "hold a response until its request names all resources of the node, and order responses by type, as go-control-plane's ADS mode does")
 	f.DurationVar(&c.Heartbeat, "heartbeat-interval", 0, "interval of heartbeats for resources with a TTL; 0 sends none")
 	f.StringVar(&c.Sync, "sync", journal.SyncAlways.String(), "when an acknowledged update is on stable storage: always, never, or at most a duration later")
-	f.DurationVar(&c.CompactInterval, "compact-interval", compactor.DefaultInterval, "time between snapshots")
-	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compactor.DefaultKeepSnapshots, "how many snapshots to keep, at least 2")
-	f.DurationVar(&c.KeepFor, "keep-for", compactor.DefaultKeepFor, "keep all snapshots of this age or younger besides; every moment within what is kept can be restored")
+	f.DurationVar(&c.CompactInterval, "compact-interval", compact.DefaultInterval, "time between snapshots")
+	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compact.DefaultKeepSnapshots, "how many snapshots to keep, at least 2")
+	f.DurationVar(&c.KeepFor, "keep-for", compact.DefaultKeepFor, "keep all snapshots of this age or younger besides; every moment within what is kept can be restored")
 	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials that may not")
-	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", journal.DefaultMaxBytes, "bound of the journal's size, at least two segments of "+strconv.Itoa(journal.DefaultSegmentBytes>>20)+" MiB")
+	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", wal.DefaultMaxBytes, "bound of the journal's size, at least two segments of "+strconv.Itoa(wal.DefaultSegmentBytes>>20)+" MiB")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "bound of one admin request's body and of one resource file")
 	f.DurationVar(&c.CommitTimeout, "commit-timeout", xdscache.DefaultCommitTimeout, "how long an update waits for its commit")
 	f.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "bound of the last snapshot and its shipping at SIGTERM")
@@ -93,7 +94,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 }
 
-const minJournalBytes = 2 * journal.DefaultSegmentBytes
+const minJournalBytes = 2 * wal.DefaultSegmentBytes
 
 // Validate refuses settings that are of no use, or contradict each other.
 func (c *Config) Validate() error {

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xdswal/xdswal/internal/resourcefile"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay/state"
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -44,7 +44,7 @@ func document(n *state.Node) (*resourcefile.Document, error) {
 }
 
 // changed returns what an event sets.
-func changed(ev *event.Event) (*resourcefile.Document, error) {
+func changed(ev *journal.Event) (*resourcefile.Document, error) {
 	d := &resourcefile.Document{}
 	for i := range ev.Types {
 		tc := &ev.Types[i]
@@ -70,7 +70,7 @@ func changed(ev *event.Event) (*resourcefile.Document, error) {
 }
 
 // body returns a resource in the JSON form of an Any.
-func body(r *event.Resource) (json.RawMessage, error) {
+func body(r *journal.Resource) (json.RawMessage, error) {
 	m, err := message(r)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func body(r *event.Resource) (json.RawMessage, error) {
 
 // message decodes a resource. One that this program does not know whole is an
 // error: JSON would show it without what is not known.
-func message(r *event.Resource) (proto.Message, error) {
+func message(r *journal.Resource) (proto.Message, error) {
 	if _, err := protoregistry.GlobalTypes.FindMessageByURL(r.TypeURL); err != nil {
 		return nil, fmt.Errorf("show resource %q: this xdswal does not know the type %s: use a newer one", r.Name, r.TypeURL)
 	}

@@ -9,9 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -100,12 +101,12 @@ func (s *source) noEvents() string {
 
 // query says which events to show.
 type query struct {
-	from, to event.Sequence
+	from, to journal.Sequence
 	given    bool // from is what the user said
-	keep     func(*event.Event) *event.Event
+	keep     func(*journal.Event) *journal.Event
 	limit    int
 	shown    int
-	next     event.Sequence // to go on from, if the limit was reached
+	next     journal.Sequence // to go on from, if the limit was reached
 }
 
 func (f *eventsFlags) query() (*query, error) {
@@ -147,11 +148,11 @@ func fullType(url string) string {
 }
 
 // keep returns what is to be shown of an event, nil for nothing.
-func (f *eventsFlags) keep(ev *event.Event) *event.Event {
+func (f *eventsFlags) keep(ev *journal.Event) *journal.Event {
 	if (!f.anyNode && ev.Node != f.node) || (f.cache != "" && ev.Cache != f.cache) {
 		return nil
 	}
-	if f.typeURL == "" || ev.Kind == event.Clear {
+	if f.typeURL == "" || ev.Kind == journal.Clear {
 		return ev
 	}
 	for i := range ev.Types {
@@ -181,9 +182,9 @@ func (q *query) begin(h *history) error {
 
 // run shows the events. It begins again where a snapshot has come to cover the
 // first ones, of which none was shown yet.
-func (q *query) run(ctx context.Context, h *history, show func(*event.Event) error) error {
+func (q *query) run(ctx context.Context, h *history, show func(*journal.Event) error) error {
 	for try := 1; ; try++ {
-		err := h.Range(ctx, q.from, func(ev *event.Event) error { return q.event(ev, show) })
+		err := h.Range(ctx, q.from, func(ev *journal.Event) error { return q.event(ev, show) })
 		switch {
 		case errors.Is(err, errEnough):
 			return nil
@@ -199,7 +200,7 @@ func (q *query) run(ctx context.Context, h *history, show func(*event.Event) err
 	}
 }
 
-func (q *query) event(ev *event.Event, show func(*event.Event) error) error {
+func (q *query) event(ev *journal.Event, show func(*journal.Event) error) error {
 	if q.to != 0 && ev.Sequence > q.to {
 		return errEnough
 	}
@@ -260,7 +261,7 @@ func newEventPrinter(p *printer, f *eventsFlags) *eventPrinter {
 	return &eventPrinter{p: p, json: f.json, bodies: f.bodies}
 }
 
-func (e *eventPrinter) event(ev *event.Event) error {
+func (e *eventPrinter) event(ev *journal.Event) error {
 	switch {
 	case e.json:
 		return e.p.line(e.view(ev))
@@ -292,7 +293,7 @@ func (e *eventPrinter) end() {
 	e.rows, e.headed = e.rows[:0], true
 }
 
-func (e *eventPrinter) view(ev *event.Event) view.Event {
+func (e *eventPrinter) view(ev *journal.Event) view.Event {
 	out := view.NewEvent(ev)
 	if !e.bodies {
 		return out
@@ -313,7 +314,7 @@ func (e *eventPrinter) view(ev *event.Event) view.Event {
 // shows.
 const shortVersion = 12
 
-func eventRows(ev *event.Event) [][]string {
+func eventRows(ev *journal.Event) [][]string {
 	head := []string{number(ev.Sequence), when(ev.Time), shown(ev.Cache), shown(ev.Node)}
 	row := func(cells ...string) []string { return append(append([]string{}, head...), cells...) }
 	if len(ev.Types) == 0 {
@@ -346,7 +347,7 @@ type versionAlone struct {
 }
 
 // versionsAlone returns these versions, in the order of the types.
-func versionsAlone(ev *event.Event) []versionAlone {
+func versionsAlone(ev *journal.Event) []versionAlone {
 	var out []versionAlone
 	for i := range ev.Types {
 		tc := &ev.Types[i]
@@ -366,7 +367,7 @@ func versionsAlone(ev *event.Event) []versionAlone {
 
 // yaml prints what an event sets as a YAML document, under comments that tell
 // the rest.
-func (e *eventPrinter) yaml(ev *event.Event) error {
+func (e *eventPrinter) yaml(ev *journal.Event) error {
 	out := e.p.out
 	fmt.Fprintf(out, "---\n# event %d of %s: %s of node %q in %s\n", uint64(ev.Sequence), when(ev.Time), ev.Kind, ev.Node, shown(ev.Cache))
 	for i := range ev.Types {

@@ -14,8 +14,8 @@ import (
 
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/replay/state"
 	"github.com/xdswal/xdswal/xdscache"
 )
 

@@ -29,7 +29,8 @@ import (
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -212,8 +213,8 @@ type world struct {
 	url          string
 	ship         time.Duration
 	// digests and times are those of the state after each event.
-	digests map[event.Sequence][32]byte
-	times   map[event.Sequence]time.Time
+	digests map[journal.Sequence][32]byte
+	times   map[journal.Sequence]time.Time
 }
 
 // segmented makes events of a world fill a segment each.
@@ -236,7 +237,7 @@ func makeWorld(t *testing.T, segments bool, ship time.Duration) *world {
 	w := &world{
 		ship: ship,
 		dir:  filepath.Join(t.TempDir(), "data"), backend: filepath.Join(t.TempDir(), "backend"),
-		digests: map[event.Sequence][32]byte{}, times: map[event.Sequence]time.Time{},
+		digests: map[journal.Sequence][32]byte{}, times: map[journal.Sequence]time.Time{},
 	}
 	w.url = "file://" + w.backend
 	s := w.open(t)
@@ -311,7 +312,7 @@ func (w *world) kill(t *testing.T, s *xdswal.Store) {
 	require.EqualValues(t, 6, w.newestSnapshot(t))
 }
 
-func (w *world) newestSnapshot(t *testing.T) event.Sequence {
+func (w *world) newestSnapshot(t *testing.T) journal.Sequence {
 	t.Helper()
 	names := w.snapshots(t)
 	_, digits, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(names[len(names)-1]), "snapshot-"), ".zst"), "-")
@@ -347,7 +348,7 @@ func secretResource() *tlsv3.Secret {
 }
 
 // segmentOf returns the segment that holds an event.
-func (w *world) segmentOf(t *testing.T, seq event.Sequence) string {
+func (w *world) segmentOf(t *testing.T, seq journal.Sequence) string {
 	t.Helper()
 	found := ""
 	for _, path := range w.segments(t) {

@@ -6,10 +6,11 @@ import (
 	"fmt"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/download"
+	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // history is the events of a source: those of its journal, and those that were
@@ -17,14 +18,14 @@ import (
 type history struct {
 	s *source
 	// last is the newest event that was read.
-	last event.Sequence
+	last journal.Sequence
 	// missing are events between others that are nowhere.
 	missing []view.Missing
 }
 
 // first returns the oldest event that there is, or that comes next.
-func (h *history) first() event.Sequence {
-	first := event.Sequence(0)
+func (h *history) first() journal.Sequence {
+	first := journal.Sequence(0)
 	if h.s.tail != nil {
 		first = h.s.tail.stats.First
 	}
@@ -48,9 +49,9 @@ func (h *history) look(ctx context.Context) (err error) {
 }
 
 // Range calls fn for the events from one sequence on, in order.
-func (h *history) Range(ctx context.Context, from event.Sequence, fn func(*event.Event) error) error {
+func (h *history) Range(ctx context.Context, from journal.Sequence, fn func(*journal.Event) error) error {
 	next := max(from, 1)
-	each := func(ev *event.Event) error {
+	each := func(ev *journal.Event) error {
 		if ev.Sequence > next {
 			h.missing = append(h.missing, view.Missing{From: next, To: ev.Sequence - 1})
 		}
@@ -80,7 +81,7 @@ var errPast = errors.New("past the end")
 
 // shipped calls fn for the events that were shipped, from one sequence to
 // another; to = 0 stands for the newest.
-func (h *history) shipped(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
+func (h *history) shipped(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error {
 	if h.s.remote == nil {
 		return nil
 	}
@@ -97,7 +98,7 @@ func (h *history) shipped(ctx context.Context, from, to event.Sequence, fn func(
 			return err
 		}
 		b := list[i]
-		err = h.s.remote.Decode(b, data, func(ev *event.Event) error {
+		err = h.s.remote.Decode(b, data, func(ev *journal.Event) error {
 			switch {
 			case to != 0 && ev.Sequence > to:
 				return errPast

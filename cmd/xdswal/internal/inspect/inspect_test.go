@@ -15,7 +15,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/internal/resourcefile"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 func TestStatus(t *testing.T) {
@@ -80,7 +80,7 @@ func TestSnapshots(t *testing.T) {
 	got := lines(t, ok(t, "snapshots", "--dir", w.dir, "--backend", w.url, "--json"))
 	require.Len(t, got, 4)
 	for i, want := range []struct {
-		seq      event.Sequence
+		seq      journal.Sequence
 		location string
 	}{{6, filepath.Join(w.dir, "snapshots")}, {6, w.url}, {3, filepath.Join(w.dir, "snapshots")}, {3, w.url}} {
 		require.EqualValues(t, want.seq, got[i]["seq"])
@@ -147,7 +147,7 @@ func TestEvents(t *testing.T) {
 			}
 			require.Equal(t, tc.want, got)
 			text := ok(t, args...)
-			require.Contains(t, text, w.times[event.Sequence(tc.want[0])].UTC().Format(time.RFC3339Nano))
+			require.Contains(t, text, w.times[journal.Sequence(tc.want[0])].UTC().Format(time.RFC3339Nano))
 		})
 	}
 }
@@ -368,7 +368,7 @@ func TestRestoreOfADamagedDirectory(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		damage func(*testing.T, *world)
-		left   event.Sequence
+		left   journal.Sequence
 	}{
 		{"segment in the middle", func(t *testing.T, w *world) { flipRecord(t, w.segmentOf(t, 7)) }, 6},
 		{"newest segment", func(t *testing.T, w *world) { require.NoError(t, os.Truncate(w.segmentOf(t, 100), 100)) }, 8},

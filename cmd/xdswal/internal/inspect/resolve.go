@@ -7,34 +7,35 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal/event"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 // parseTarget parses SEQ or TIME; nothing is the newest moment.
-func parseTarget(text string) (replay.Target, error) {
+func parseTarget(text string) (restore.Target, error) {
 	if text == "" {
-		return replay.Target{}, nil
+		return restore.Target{}, nil
 	}
 	if strings.Trim(text, "0123456789") == "" {
 		seq, err := event.ParseSequence(text)
 		if err != nil || seq == 0 {
-			return replay.Target{}, fmt.Errorf("--at is %q: the first event is 1, and a sequence has at most 20 digits", text)
+			return restore.Target{}, fmt.Errorf("--at is %q: the first event is 1, and a sequence has at most 20 digits", text)
 		}
-		return replay.Target{Sequence: seq}, nil
+		return restore.Target{Sequence: seq}, nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return replay.Target{}, fmt.Errorf("--at is %q: say a sequence such as 1234, or a time such as 2026-01-02T15:04:05Z", text)
+		return restore.Target{}, fmt.Errorf("--at is %q: say a sequence such as 1234, or a time such as 2026-01-02T15:04:05Z", text)
 	}
-	return replay.Target{Time: at}, nil
+	return restore.Target{Time: at}, nil
 }
 
 // moment is a state that was restored for a command.
 type moment struct {
-	target     replay.Target
+	target     restore.Target
 	state      *state.State
 	result     replay.Result
 	incomplete *view.Incomplete // nil if the state is all that was asked for
@@ -58,7 +59,7 @@ func (c *common) moment(ctx context.Context, p *printer, at string, partial bool
 
 // restore restores a moment. If it cannot be known to be all that was asked
 // for, that is an error, unless partial says that it will do; see the help.
-func (s *source) restore(ctx context.Context, t replay.Target, partial bool) (moment, error) {
+func (s *source) restore(ctx context.Context, t restore.Target, partial bool) (moment, error) {
 	newest := t.Sequence == 0 && t.Time.IsZero()
 	if s.tail != nil && unreadable(s.tail.err) && (partial || !newest) {
 		if err := s.tail.salvage(ctx); err != nil {
@@ -67,7 +68,7 @@ func (s *source) restore(ctx context.Context, t replay.Target, partial bool) (mo
 	}
 	var m moment
 	err := s.steadily(ctx, func() (err error) {
-		m.state, m.result, err = replay.Restore(ctx, s.options(t))
+		m.state, m.result, err = restore.Restore(ctx, s.options(t))
 		return err
 	})
 	if err != nil {
@@ -80,13 +81,13 @@ func (s *source) restore(ctx context.Context, t replay.Target, partial bool) (mo
 }
 
 // makeDo decides what becomes of a restore that failed.
-func (s *source) makeDo(ctx context.Context, m moment, t replay.Target, partial bool, err error) (moment, error) {
+func (s *source) makeDo(ctx context.Context, m moment, t restore.Target, partial bool, err error) (moment, error) {
 	m.incomplete = s.tail.incomplete(m.state.Sequence())
 	newest := t.Sequence == 0 && t.Time.IsZero()
 	switch {
 	case ctx.Err() != nil, t.Time.After(time.Now()):
 		return m, err
-	case errors.Is(err, replay.ErrTarget) && m.incomplete != nil:
+	case errors.Is(err, restore.ErrTarget) && m.incomplete != nil:
 		// It may be among what cannot be read.
 		return m, &incompleteError{fmt.Errorf("%w; %s", err, m.incomplete.Message)}
 	case !newest || !unreadable(err):
@@ -104,7 +105,7 @@ func (s *source) makeDo(ctx context.Context, m moment, t replay.Target, partial 
 
 // doubt tells what a restored moment may lack: events that cannot be read, and
 // that are not known to come after it.
-func (s *source) doubt(t replay.Target, r replay.Result) *view.Incomplete {
+func (s *source) doubt(t restore.Target, r replay.Result) *view.Incomplete {
 	switch {
 	case t.Sequence != 0:
 		return nil

@@ -38,7 +38,7 @@ and needs a backend prefix of its own. It must not exist, or be empty.
 ` + partialHelp + ` A damaged journal
 or snapshot is exit code 1, and --allow-partial restores what comes before.`,
 		Args: cobra.NoArgs,
-		RunE: run(func(ctx context.Context, p *printer) error { return restore(ctx, p, &f) }),
+		RunE: run(func(ctx context.Context, p *printer) error { return runRestore(ctx, p, &f) }),
 	}
 	f.dirFlag(cmd)
 	f.backendFlag(cmd)
@@ -49,7 +49,7 @@ or snapshot is exit code 1, and --allow-partial restores what comes before.`,
 	return cmd
 }
 
-func restore(ctx context.Context, p *printer, f *restoreFlags) error {
+func runRestore(ctx context.Context, p *printer, f *restoreFlags) error {
 	m, err := f.moment(ctx, p, f.at, f.partial)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/xdswal/xdswal"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -106,7 +106,7 @@ func TestBesideALiveStore(t *testing.T) {
 			w := newWorld(t, segmented)
 			tc.live(t, w)
 			first := hiddenFrom(t, w)
-			require.Greater(t, first, event.Sequence(6), "sealed segments can be read")
+			require.Greater(t, first, journal.Sequence(6), "sealed segments can be read")
 
 			o := run(t, "events", "--dir", w.dir, "--json")
 			require.NoError(t, o.err)
@@ -139,7 +139,7 @@ func TestBesideALiveStore(t *testing.T) {
 }
 
 // hiddenFrom returns the first event that cannot be read.
-func hiddenFrom(t *testing.T, w *world) event.Sequence {
+func hiddenFrom(t *testing.T, w *world) journal.Sequence {
 	t.Helper()
 	o := run(t, "status", "--dir", w.dir, "--json")
 	require.NoError(t, o.err)
@@ -148,10 +148,10 @@ func hiddenFrom(t *testing.T, w *world) event.Sequence {
 	from := s["incomplete"].(map[string]any)["from"].(float64)
 	require.Equal(t, "note: "+s["incomplete"].(map[string]any)["message"].(string)+"\n", o.notes)
 	require.EqualValues(t, from-1, s["seq"])
-	return event.Sequence(from)
+	return journal.Sequence(from)
 }
 
-func incompleteUnlessAllowed(t *testing.T, w *world, first event.Sequence) {
+func incompleteUnlessAllowed(t *testing.T, w *world, first journal.Sequence) {
 	t.Helper()
 	to, file := filepath.Join(t.TempDir(), "new"), filepath.Join(t.TempDir(), "file")
 	for _, args := range [][]string{

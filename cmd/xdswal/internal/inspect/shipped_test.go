@@ -13,7 +13,7 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/internal/resourcefile"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 )
 
 func sequences(docs []map[string]any) []int {
@@ -78,7 +78,7 @@ func TestEventsOfJournalAndBackend(t *testing.T) {
 	require.Equal(t, []int{4, 5, 6, 7, 8}, sequences(lines(t, ok(t, "events", "--dir", w.dir, "--backend", w.url, "--json", "--from", "4"))))
 }
 
-func (w *world) batch(t *testing.T, epoch int, first event.Sequence) string {
+func (w *world) batch(t *testing.T, epoch int, first journal.Sequence) string {
 	t.Helper()
 	path := filepath.Join(w.backend, "events", fmt.Sprintf("events-%010d-%s.zst", epoch, first))
 	require.FileExists(t, path)
@@ -139,7 +139,7 @@ func TestVerifyWhatWasShipped(t *testing.T) {
 
 func TestRestoreEachMomentThatWasShipped(t *testing.T) {
 	w := newShippedWorld(t, false)
-	for seq := event.Sequence(3); seq <= 8; seq++ {
+	for seq := journal.Sequence(3); seq <= 8; seq++ {
 		for _, at := range []string{fmt.Sprint(uint64(seq)), w.times[seq].Format(time.RFC3339Nano)} {
 			to := filepath.Join(t.TempDir(), "new")
 			got := document(t, ok(t, "restore", "--backend", w.url, "--at", at, "--to", to, "--json"))

@@ -12,10 +12,11 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
-	"github.com/xdswal/xdswal/compactor/catalog"
-	"github.com/xdswal/xdswal/compactor/snapshot"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
+	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/journal/event"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 )
 
@@ -92,7 +93,7 @@ func (s *source) local() bool { return s.dir != nil && s.stale == "" }
 // lost returns why what was restored is not all, though nothing that was read says
 // so: the epochs do, in a backend that has lost the rest. A daemon refuses to start
 // there too. What cannot be read beside one is not lost.
-func (s *source) lost(restored event.Sequence) error {
+func (s *source) lost(restored journal.Sequence) error {
 	if s.backend == nil || s.tail.incomplete(restored) != nil {
 		return nil
 	}
@@ -129,8 +130,8 @@ func (s *source) openDir(path string) error {
 }
 
 // options returns what a restore needs to know of the source.
-func (s *source) options(t replay.Target) replay.Options {
-	opt := replay.Options{Backend: s.backend, Remote: s.remote, Target: t, Hooks: replay.Hooks{Progress: s.report}}
+func (s *source) options(t restore.Target) restore.Options {
+	opt := restore.Options{Backend: s.backend, Remote: s.remote, Target: t, Hooks: replay.Hooks{Progress: s.report}}
 	if s.local() {
 		opt.Dir = s.dir.SnapshotDir()
 	}

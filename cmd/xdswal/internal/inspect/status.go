@@ -10,10 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xdswal/xdswal"
-	"github.com/xdswal/xdswal/compactor/catalog"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/restore"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/internal/view"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/replay/state"
 )
 
 func statusCommand() *cobra.Command {
@@ -67,7 +68,7 @@ func (s *source) status(ctx context.Context) (view.DirectoryStatus, error) {
 	var st *state.State
 	var result replay.Result
 	problem := s.steadily(ctx, func() (err error) {
-		st, result, err = replay.Restore(ctx, s.options(replay.Target{}))
+		st, result, err = restore.Restore(ctx, s.options(restore.Target{}))
 		return err
 	})
 	if problem == nil {

@@ -10,24 +10,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/view"
+	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/journal/event"
-	"github.com/xdswal/xdswal/replay"
 )
 
 // tail is a journal as far as it can be read: up to the segment that a daemon
 // has open, or, if it is told to make do, up to where it is damaged.
 type tail struct {
 	dir     string
-	journal *journal.Journal
-	stats   journal.Stats
+	journal *wal.Journal
+	stats   journal.Status
 	// locked is the first event of the segment that a process has open, 0 if
 	// none has.
-	locked event.Sequence
+	locked journal.Sequence
 	// damage is why events from damaged on cannot be read.
 	damage  error
-	damaged event.Sequence
+	damaged journal.Sequence
 	// err is why the bounds are not known.
 	err error
 	// newest is the time of the newest event that was read.
@@ -36,14 +37,14 @@ type tail struct {
 	moved bool
 }
 
-var _ replay.Journal = (*tail)(nil)
+var _ restore.Journal = (*tail)(nil)
 
 // openTail opens the journal in a directory, nil if there is none.
 func openTail(dir string) (*tail, error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	j, err := journal.Open(dir, journal.Options{ReadOnly: true})
+	j, err := wal.Open(dir, wal.Options{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +57,14 @@ func openTail(dir string) (*tail, error) {
 func (t *tail) look() {
 	t.stats, t.err = t.journal.Stats()
 	t.locked, t.moved = 0, false
-	if errors.Is(t.err, journal.ErrLocked) {
+	if errors.Is(t.err, wal.ErrLocked) {
 		t.err = t.hide(t.err)
 	}
 }
 
 // hide notes that events from a segment on are not to be read.
 func (t *tail) hide(err error) error {
-	var place *journal.Error
+	var place *wal.Error
 	if !errors.As(err, &place) {
 		return err
 	}
@@ -82,7 +83,7 @@ func (t *tail) open() bool { return t != nil && t.locked != 0 }
 
 // incomplete tells what cannot be read of the events after a sequence, nil if
 // all can.
-func (t *tail) incomplete(after event.Sequence) *view.Incomplete {
+func (t *tail) incomplete(after journal.Sequence) *view.Incomplete {
 	switch {
 	case t == nil:
 		return nil
@@ -101,7 +102,7 @@ func (t *tail) incomplete(after event.Sequence) *view.Incomplete {
 
 // Bounds returns the sequences of the oldest and the newest event that can be
 // read.
-func (t *tail) Bounds() (first, last event.Sequence, err error) {
+func (t *tail) Bounds() (first, last journal.Sequence, err error) {
 	return t.stats.First, t.stats.Last, t.err
 }
 
@@ -111,10 +112,10 @@ const (
 	chunkBytes  = 16 << 20
 )
 
-// Range calls fn for events as [journal.Journal.Range] does, up to what can be
+// Range calls fn for events as [wal.Journal.Range] does, up to what can be
 // read. While fn runs, no segment is held: a daemon that starts meanwhile would
 // wait for it in vain, and fn may wait for a reader at a terminal.
-func (t *tail) Range(ctx context.Context, from, to event.Sequence, fn func(*event.Event) error) error {
+func (t *tail) Range(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error {
 	next := max(from, 1)
 	for {
 		if end, bounded := t.end(); bounded && (to == 0 || to > end) {
@@ -124,7 +125,7 @@ func (t *tail) Range(ctx context.Context, from, to event.Sequence, fn func(*even
 			}
 		}
 		chunk, more, err := t.chunk(ctx, next, to)
-		if errors.Is(err, journal.ErrGap) && t.covered(next) {
+		if errors.Is(err, wal.ErrGap) && t.covered(next) {
 			// Who has seen none of them can begin later.
 			return err
 		}
@@ -136,7 +137,7 @@ func (t *tail) Range(ctx context.Context, from, to event.Sequence, fn func(*even
 			next = ev.Sequence + 1
 		}
 		switch {
-		case errors.Is(err, journal.ErrLocked):
+		case errors.Is(err, wal.ErrLocked):
 			// A daemon was started meanwhile, or has not yet closed a segment
 			// that it has just sealed.
 			if err := t.hide(err); err != nil {
@@ -150,7 +151,7 @@ func (t *tail) Range(ctx context.Context, from, to event.Sequence, fn func(*even
 }
 
 // end returns the newest event to read, unless there is no bound.
-func (t *tail) end() (last event.Sequence, bounded bool) {
+func (t *tail) end() (last journal.Sequence, bounded bool) {
 	switch {
 	case t.damage != nil:
 		return t.damaged - 1, true
@@ -162,15 +163,15 @@ func (t *tail) end() (last event.Sequence, bounded bool) {
 
 // covered reports whether an event has left the journal since its bounds were
 // found, because a snapshot covers it.
-func (t *tail) covered(seq event.Sequence) bool {
+func (t *tail) covered(seq journal.Sequence) bool {
 	now, err := t.journal.Stats()
-	return (err == nil || errors.Is(err, journal.ErrLocked)) && now.First > seq
+	return (err == nil || errors.Is(err, wal.ErrLocked)) && now.First > seq
 }
 
 // chunk reads events until there are many. It reports whether there are more.
-func (t *tail) chunk(ctx context.Context, from, to event.Sequence) (chunk []*event.Event, more bool, err error) {
+func (t *tail) chunk(ctx context.Context, from, to journal.Sequence) (chunk []*journal.Event, more bool, err error) {
 	var bytes int64
-	err = t.journal.Range(ctx, from, to, func(ev *event.Event) error {
+	err = t.journal.Range(ctx, from, to, func(ev *journal.Event) error {
 		if len(chunk) >= chunkEvents || bytes >= chunkBytes {
 			return errEnough
 		}
@@ -192,7 +193,7 @@ func (t *tail) chunk(ctx context.Context, from, to event.Sequence) (chunk []*eve
 // its beginning.
 func (t *tail) salvage(ctx context.Context) error {
 	next := t.stats.First
-	err := t.Range(ctx, next, 0, func(ev *event.Event) error {
+	err := t.Range(ctx, next, 0, func(ev *journal.Event) error {
 		next = ev.Sequence + 1
 		return nil
 	})

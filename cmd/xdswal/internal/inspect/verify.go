@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/view"
-	"github.com/xdswal/xdswal/replay"
 )
 
 func verifyCommand() *cobra.Command {
@@ -47,9 +47,9 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 		return err
 	}
 	s.warn(p)
-	var report replay.Report
+	var report restore.Report
 	err = s.steadily(ctx, func() (err error) {
-		report, err = replay.Verify(ctx, s.options(replay.Target{}))
+		report, err = restore.Verify(ctx, s.options(restore.Target{}))
 		return err
 	})
 	if err != nil && len(report.Problems) == 0 {
@@ -82,7 +82,7 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 }
 
 // missing returns what is wrong with a source in which all that was read is right.
-func (s *source) missing(r replay.Report) error {
+func (s *source) missing(r restore.Report) error {
 	if !s.local() && len(r.Snapshots) == 0 && r.Batches == 0 {
 		return fmt.Errorf("%s holds neither a snapshot nor an event that counts, so nothing can be restored from it: correct the URL, or let a store ship there first", s.backend)
 	}

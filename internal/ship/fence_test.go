@@ -1,0 +1,336 @@
+package ship_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/compact"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/format/batch"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
+	"github.com/xdswal/xdswal/internal/ship"
+	"github.com/xdswal/xdswal/journal"
+)
+
+// takeOver claims the next epoch for another writer, who has restored the
+// events up to one.
+func (s *store) takeOver(seq journal.Sequence) catalog.Epoch {
+	s.t.Helper()
+	e := catalog.Epoch{
+		Number: s.epoch.Number + 1, Parent: s.epoch.Number, ParentToken: s.epoch.Token, Sequence: seq,
+		StoreID: storeID, Token: "the other's", Host: "edge-2", Claimed: s.epoch.Claimed,
+	}
+	require.NoError(s.t, catalog.Claim(context.Background(), s.raw, e))
+	return e
+}
+
+// A writer that was superseded learns it at its next publish, whatever that is,
+// or at its next look, reports it once, and ships nothing more. What it put after
+// the newer claim is not reported as shipped, and does not count.
+func TestFenced(t *testing.T) {
+	for _, r := range []struct {
+		name   string
+		change func(*ship.Options)
+		act    func(*store)
+		puts   int // after the newer claim
+	}{
+		{"by a batch", fast, func(s *store) { s.append(3, 10) }, 1},
+		{"by a snapshot", func(o *ship.Options) { o.Interval = -1 }, func(s *store) { s.append(3, 10); s.snapshot() }, 1},
+		{"idle", func(o *ship.Options) { o.FenceInterval = 1 }, func(*store) {}, 0},
+		{"idle, without batches", func(o *ship.Options) { o.Interval, o.FenceInterval = -1, 1 }, func(*store) {}, 0},
+		{"closing", fast, func(s *store) {
+			s.ship.Stop()
+			s.append(3, 10)
+			require.NoError(s.t, s.ship.Close(context.Background()), "it was reported")
+		}, 1},
+		{"by an epoch that cannot be read", fast, func(s *store) { s.append(3, 10) }, 1},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			noLeak(t)
+			var told atomic.Int32
+			s := newStore(t, backendtest.NewMemory(), r.change, func(o *ship.Options) {
+				o.Fenced = func(err error) {
+					require.ErrorIs(t, err, catalog.ErrFenced)
+					told.Add(1)
+				}
+			})
+			s.append(5, 10)
+			s.snapshot()
+			s.ship.Start()
+			s.waitSnapshot(5)
+			if s.opt.Interval > 0 {
+				eventually(t, func() bool { return len(s.remoteBatches()) > 0 }, "the tail")
+			}
+			eventually(t, func() bool { return s.ship.Shipped() == 5 }, "events")
+			puts := s.backend.Calls(backendtest.OpPut)
+			if strings.Contains(r.name, "cannot be read") {
+				require.NoError(t, s.raw.Put(t.Context(), catalog.EpochKey(2), strings.NewReader("?")))
+			} else {
+				s.takeOver(5)
+			}
+			r.act(s)
+			s.waitFenced()
+			shipped := s.ship.Shipped()
+			require.EqualValues(t, 5, shipped)
+			s.append(3, 10)
+			s.snapshot()
+			s.ship.Stop()
+			require.NoError(t, s.ship.Close(t.Context()))
+			require.Equal(t, shipped, s.ship.Shipped())
+			require.EqualValues(t, 5, s.ship.Status().Snapshot)
+			require.Equal(t, puts+r.puts, s.backend.Calls(backendtest.OpPut))
+			require.Zero(t, s.backend.Calls(backendtest.OpDelete))
+			require.EqualValues(t, 1, told.Load())
+			s.seen.locked(func() { require.Len(t, s.seen.fenced, 1) })
+			if !strings.Contains(r.name, "cannot be read") {
+				require.ErrorContains(t, s.ship.Status().Fenced, "epoch 2 was claimed on edge-2")
+				require.EqualValues(t, 5, s.restored(), "the loser's uploads change nothing")
+			}
+			require.Equal(t, 1, strings.Count(s.log.String(), "another writer has taken over the backend"))
+		})
+	}
+}
+
+// Whatever the moment of the claim: what is put when it has been made is not
+// reported as shipped.
+func TestFencedAtAnyMoment(t *testing.T) {
+	for op, key := range map[backendtest.Op]string{backendtest.OpPut: "events/", backendtest.OpGet: catalog.EpochKey(2)} {
+		for how, fault := range map[string]backendtest.Fault{
+			"done": backendtest.None, "absent": backendtest.FailAbsent, "present": backendtest.FailPresent,
+		} {
+			t.Run(fmt.Sprint("before ", op, " ", how), func(t *testing.T) {
+				t.Parallel()
+				s := newStore(t, backendtest.NewMemory())
+				var once sync.Once
+				s.backend.Fault = func(o backendtest.Op, k string) backendtest.Fault {
+					result := backendtest.None
+					if o == op && strings.HasPrefix(k, key) && s.last() >= 4 {
+						once.Do(func() {
+							s.takeOver(3)
+							result = fault
+						})
+					}
+					return result
+				}
+				s.ship.Start()
+				s.append(3, 10)
+				s.waitShipped()
+				s.append(1, 10)
+				s.waitFenced()
+				s.ship.Stop()
+				require.EqualValues(t, 3, s.ship.Shipped())
+			})
+		}
+	}
+}
+
+// An object of our epoch that is not what we put is another writer's, who was let
+// in by a backend that does not create conditionally.
+func TestForeignBatch(t *testing.T) {
+	for name, content := range map[string]string{"other": "other events", "empty": "", "longer": strings.Repeat("x", 10_000)} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, backendtest.NewMemory())
+			key := catalog.Batch{Name: batch.Name{Epoch: 1, First: 1}}.Key()
+			require.NoError(t, s.raw.Put(t.Context(), key, strings.NewReader(content)))
+			s.ship.Start()
+			s.append(3, 10)
+			s.waitFenced()
+			require.ErrorContains(t, s.ship.Status().Fenced, "another writer publishes in epoch 1")
+			s.ship.Stop()
+			require.Zero(t, s.ship.Shipped())
+			r, err := s.raw.Get(t.Context(), key, 0, -1)
+			require.NoError(t, err)
+			got, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.Equal(t, content, string(got), "it is not touched")
+		})
+	}
+}
+
+// What is in the place of a snapshot and is not that snapshot is not taken for
+// it, and not touched.
+func TestForeignSnapshot(t *testing.T) {
+	for name, r := range map[string]struct {
+		change func(*snapshot.Header)
+		want   error
+	}{
+		"another store": {func(h *snapshot.Header) { h.StoreID = "another" }, catalog.ErrForeign},
+		"before it was set back": {func(h *snapshot.Header) {
+			h.Created = h.Created.Add(-1)
+		}, catalog.ErrForeign},
+		"damaged": {nil, event.ErrCorrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, backendtest.NewMemory(), func(o *ship.Options) { o.Interval = -1 })
+			s.append(5, 10)
+			s.snapshot()
+			local, err := catalog.Local(s.snapshotDir())
+			require.NoError(t, err)
+			theirs := []byte("?")
+			if r.change != nil {
+				h := snapshot.Header{Sequence: 5, Time: s.state(5).Time(), Epoch: 1, Created: local[0].Written, StoreID: storeID}
+				r.change(&h)
+				var buf bytes.Buffer
+				_, err = compact.Encode(t.Context(), &buf, s.state(5), h)
+				require.NoError(t, err)
+				theirs = buf.Bytes()
+			}
+			key := catalog.KeyPrefix + local[0].String()
+			require.NoError(t, s.raw.Put(t.Context(), key, bytes.NewReader(theirs)))
+			s.ship.Start()
+			require.ErrorIs(t, s.waitErr(), r.want)
+			s.ship.Stop()
+			require.Zero(t, s.ship.Status().Snapshot)
+			require.Zero(t, s.ship.Shipped())
+			require.ErrorIs(t, s.ship.Close(t.Context()), r.want)
+			require.NoError(t, s.raw.Delete(t.Context(), key))
+			require.NoError(t, s.ship.Close(t.Context()))
+			s.requireBackend()
+		})
+	}
+}
+
+// A backend that cannot be reached at first is taken over as soon as it can be,
+// and then all is shipped.
+func TestLateClaim(t *testing.T) {
+	t.Parallel()
+	var told, refused atomic.Int32
+	s := newStore(t, backendtest.NewMemory(), late, func(o *ship.Options) {
+		o.Claimed = func() error {
+			if refused.Add(1) == 1 {
+				return errors.New("the disk is full")
+			}
+			told.Add(1)
+			return nil
+		}
+	})
+	var down atomic.Bool
+	down.Store(true)
+	s.backend.Fault = func(backendtest.Op, string) backendtest.Fault {
+		if down.Load() {
+			return backendtest.FailAbsent
+		}
+		return backendtest.None
+	}
+	s.append(3, 10)
+	s.ship.Start()
+	require.ErrorIs(t, s.waitErr(), backendtest.ErrInjected)
+	require.False(t, s.ship.Status().Claimed)
+	require.Empty(t, s.remote().Numbers)
+	s.append(3, 10)
+	require.False(t, s.ship.Status().BehindSince.IsZero())
+	down.Store(false)
+	s.waitShipped()
+	require.True(t, s.ship.Status().Claimed)
+	s.ship.Stop()
+	require.EqualValues(t, 1, told.Load())
+	s.seen.locked(func() { require.Len(t, s.seen.claimed, 1) })
+	newest, _ := s.remote().Newest()
+	require.Equal(t, s.epoch.Token, newest.Token)
+	require.Contains(t, s.log.String(), "the backend was taken over")
+	s.requireBackend()
+
+	// Where a snapshot has all, nothing is behind.
+	s.snapshot()
+	require.NoError(t, s.ship.Close(t.Context()))
+	s.reopen(late)
+	require.False(t, s.ship.Status().BehindSince.IsZero())
+	s.ship.Start()
+	s.waitShipped()
+	s.ship.Stop()
+
+	// Close claims too, if nobody has.
+	s.reopen(late)
+	s.append(1, 10)
+	require.NoError(t, s.ship.Close(t.Context()))
+	s.requireBackend()
+}
+
+// A late claim finds that another writer, or another store, has the backend.
+func TestLateClaimRefused(t *testing.T) {
+	for name, r := range map[string]struct {
+		store string
+		want  error
+	}{"another writer": {storeID, catalog.ErrFenced}, "another store": {"another", catalog.ErrForeign}} {
+		t.Run(name, func(t *testing.T) {
+			b := backendtest.NewMemory()
+			var told atomic.Int32
+			s := newStore(t, b, late, func(o *ship.Options) { o.Fenced = func(error) { told.Add(1) } })
+			require.NoError(t, catalog.Claim(t.Context(), b, catalog.Epoch{Number: 1, StoreID: r.store, Token: "theirs"}))
+			s.append(3, 10)
+			s.ship.Start()
+			eventually(t, func() bool { return s.ship.Status().Fenced != nil }, "the refusal")
+			require.ErrorIs(t, s.ship.Status().Fenced, r.want)
+			s.ship.Stop()
+			require.NoError(t, s.ship.Close(t.Context()))
+			require.EqualValues(t, 1, told.Load())
+			require.Zero(t, s.backend.Calls(backendtest.OpPut))
+			require.False(t, s.ship.Status().Claimed)
+		})
+	}
+}
+
+// weak is a backend that does not create conditionally: a Put overwrites.
+type weak struct{ *backendtest.Memory }
+
+func (weak) ProbeConditionalCreate(context.Context) (bool, error) { return false, nil }
+
+func (w weak) overwrite(t testing.TB, key string, e catalog.Epoch) {
+	t.Helper()
+	other := backendtest.NewMemory()
+	require.NoError(t, catalog.Claim(t.Context(), other, e))
+	r, err := other.Get(t.Context(), key, 0, -1)
+	require.NoError(t, err)
+	content, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.NoError(t, w.Delete(t.Context(), key))
+	require.NoError(t, w.Put(t.Context(), key, bytes.NewReader(content)))
+}
+
+// unprobed is a backend that cannot be reached to be probed.
+type unprobed struct{ backends.Backend }
+
+func (unprobed) ProbeConditionalCreate(context.Context) (bool, error) {
+	return false, errors.New("the store is down")
+}
+
+// Where the backend is weak, the claim itself may have been overwritten: whoever
+// lost learns it at the next publish.
+func TestWeak(t *testing.T) {
+	w := weak{backendtest.NewMemory()}
+	isWeak, err := ship.Weak(t.Context(), w)
+	require.NoError(t, err)
+	require.True(t, isWeak)
+	isWeak, err = ship.Weak(t.Context(), backendtest.NewMemory())
+	require.NoError(t, err)
+	require.False(t, isWeak)
+	isWeak, err = ship.Weak(t.Context(), unprobed{backendtest.NewMemory()})
+	require.Error(t, err)
+	require.False(t, isWeak, "it is not known")
+
+	s := newStore(t, w, late, func(o *ship.Options) { o.Backend = backends.Backend(w) })
+	s.ship.Start()
+	s.append(3, 10)
+	s.waitShipped()
+	require.True(t, s.ship.Status().Weak)
+	e := s.epoch
+	e.Token, e.Host = "the other's", "edge-2"
+	w.overwrite(t, catalog.EpochKey(1), e)
+	s.append(1, 10)
+	s.waitFenced()
+	require.ErrorContains(t, s.ship.Status().Fenced, "edge-2")
+	s.ship.Stop()
+	require.EqualValues(t, 3, s.ship.Shipped())
+}

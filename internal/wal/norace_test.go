@@ -1,0 +1,6 @@
+//go:build !race
+
+package wal_test
+
+// raceEnabled tells slow tests to do less.
+const raceEnabled = false
