@@ -83,8 +83,8 @@ func (b *book) fill(t testing.TB, j *wal.Journal, n, size int) {
 	}
 }
 
-// fillBatch is fill in few commits.
-func (b *book) fillBatch(t testing.TB, j *wal.Journal, n, size int) {
+// fillGroup is fill in few groups.
+func (b *book) fillGroup(t testing.TB, j *wal.Journal, n, size int) {
 	t.Helper()
 	events, pending := make([]*journal.Event, n), make([]wal.Pending, n)
 	for i := range n {

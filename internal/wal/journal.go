@@ -119,7 +119,8 @@ type Journal struct {
 	lastTime  time.Time
 	poison    error
 
-	done chan struct{} // closed when the committer has ended
+	done    chan struct{} // closed when the committer has ended
+	closing sync.Once
 }
 
 // Open opens the journal in dir, which is created if need be, and starts its
@@ -197,19 +198,18 @@ func (j *Journal) openForAppend() error {
 	return j.openStaged()
 }
 
-// Close stops taking appends, commits those that are queued, and closes the
-// journal. Appends that come too late get [ErrClosed]. A second Close returns
-// nil.
-func (j *Journal) Close() error {
-	if !j.queue.close() {
+// Close commits the queued events, closes the files and releases the lock. Later
+// appends return [ErrClosed]. Every call returns only after that is done; a second
+// call returns nil. Close waits for the committer, so a hook must not call it.
+func (j *Journal) Close() (err error) {
+	j.closing.Do(func() {
+		j.queue.close()
 		<-j.done
-		return nil
-	}
-	<-j.done
-	if j.opt.ReadOnly {
-		return nil
-	}
-	return j.release()
+		if !j.opt.ReadOnly {
+			err = j.release()
+		}
+	})
+	return err
 }
 
 // release closes files and gives the lock back.

@@ -127,16 +127,12 @@ func (q *queue) generation() Generation {
 	return q.gen
 }
 
-// close reports false if the queue was closed before.
-func (q *queue) close() bool {
+// close makes later adds return ErrClosed.
+func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return false
-	}
 	q.closed = true
 	q.signal()
-	return true
 }
 
 // Generation returns the current generation.

@@ -32,7 +32,7 @@ func TestRotation(t *testing.T) {
 			b := newBook(10)
 			for _, size := range []int{0, 10, 4000, 70, 3 * minSegment, 1, 20_000} {
 				b.fill(t, j, 4, size)
-				b.fillBatch(t, j, 26, size)
+				b.fillGroup(t, j, 26, size)
 			}
 			require.NoError(t, j.Close())
 			require.Greater(t, len(created), 5)
@@ -70,7 +70,7 @@ func TestSegmentSize(t *testing.T) {
 			j := open(t, dir, wal.Options{SegmentBytes: segmentBytes})
 			b := newBook(1)
 			for len(segments(t, dir)) < 3 {
-				b.fillBatch(t, j, 1+100_000/(c.size+100), c.size)
+				b.fillGroup(t, j, 1+100_000/(c.size+100), c.size)
 			}
 			b.verify(t, j, dir, 1)
 			for _, name := range segments(t, dir)[:2] {
@@ -110,7 +110,7 @@ func TestTruncateBefore(t *testing.T) {
 			b := newBook(1)
 			for len(segments(t, dir)) < 6 {
 				b.fill(t, j, 2, 4000)
-				b.fillBatch(t, j, 8, 4000)
+				b.fillGroup(t, j, 8, 4000)
 			}
 			var firsts []journal.Sequence
 			for _, name := range segments(t, dir) {
