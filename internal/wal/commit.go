@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/hook"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -69,10 +70,11 @@ func (j *Journal) commitBatch(b *batch) {
 		if j.opt.Committed != nil {
 			j.opt.Committed(b.events)
 		}
+		if j.opt.Receiver != nil {
+			j.opt.Receiver.Committed(b.events, b.bytes)
+		}
 	}
-	if j.opt.Hooks.Commit != nil {
-		j.opt.Hooks.Commit(info)
-	}
+	hook.Call(j.opt.Hooks.Commit, info)
 	if err != nil {
 		j.queue.fail(b, err)
 	} else {
@@ -139,10 +141,14 @@ func (j *Journal) advance(last journal.Sequence, b *batch) {
 // fail offers a batch that could not be stored to whoever may take it on. It
 // returns what the batch's appends return.
 func (j *Journal) fail(last journal.Sequence, b *batch, cause error) error {
-	if j.opt.Failed == nil {
+	failed := j.opt.Failed
+	if j.opt.Receiver != nil {
+		failed = j.opt.Receiver.Failed
+	}
+	if failed == nil {
 		return cause
 	}
-	if err := j.opt.Failed(b.events, cause); err != nil {
+	if err := failed(b.events, cause); err != nil {
 		return err
 	}
 	j.advance(last, b)
@@ -215,9 +221,7 @@ func (j *Journal) setActive(a *active) {
 			old.db.Close() // waits for readers
 		}()
 	}
-	if j.opt.Hooks.SegmentCreated != nil {
-		j.opt.Hooks.SegmentCreated(journal.Segment{Path: a.path, First: a.first})
-	}
+	hook.Call(j.opt.Hooks.SegmentCreated, journal.Segment{Path: a.path, First: a.first})
 }
 
 // prepareSpare starts making the next segment, unless that was done.

@@ -39,6 +39,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/hook"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -76,20 +77,30 @@ type Options struct {
 	// the active segment gives ErrLocked.
 	ReadOnly bool
 
-	// Committed is called by the committer after a batch is durable and
-	// before its appends return, with the batch's events in the order of
-	// their sequences. It must not block for long: every append waits.
+	// Receiver is called with the outcome of each group of events; nil for none.
+	Receiver Receiver
+	// Committed and Failed are the methods of a Receiver, for a nil Receiver.
 	Committed func([]*journal.Event)
-	// Failed is called by the committer when a batch could not be made
-	// durable, with events that have the sequences they would have got. If it
-	// returns nil, another has taken them on and their appends succeed; the
-	// journal then refuses all that follows, by way of Failed, until Recover.
-	// Otherwise their appends return its error. Default: they return the
-	// cause.
-	Failed func([]*journal.Event, error) error
+	Failed    func([]*journal.Event, error) error
 
-	// Hooks reports commits.
+	// Hooks report commits and segments. They only observe.
 	Hooks journal.Hooks
+}
+
+// Receiver is what the journal calls with the outcome of each group of events. The
+// committer calls it for one group at a time, in the order of the sequences, before
+// the appends of the group return. Every append waits meanwhile, so a method must
+// return quickly, and must not call Close, Recover or Advance.
+type Receiver interface {
+	// Committed is called with the events of a group that is durable, and the size
+	// of their records in bytes.
+	Committed(events []*journal.Event, bytes int64)
+	// Failed is called with the events of a group that could not be made durable.
+	// They have the sequences that they would have got. If Failed returns nil, the
+	// receiver has accepted the events: their appends succeed, and every later
+	// group fails, and is passed to Failed, until Recover. Otherwise the appends
+	// return the error. Without a receiver they return cause.
+	Failed(events []*journal.Event, cause error) error
 }
 
 // Journal is an open journal. Its methods are safe for concurrent use.
@@ -302,9 +313,7 @@ func (j *Journal) TruncateBefore(ctx context.Context, seq journal.Sequence) erro
 		}
 	}
 	for _, s := range dropped {
-		if j.opt.Hooks.SegmentDropped != nil {
-			j.opt.Hooks.SegmentDropped(journal.Segment{Path: s.path, First: s.first})
-		}
+		hook.Call(j.opt.Hooks.SegmentDropped, journal.Segment{Path: s.path, First: s.first})
 	}
 	return errors.Join(errs...)
 }
