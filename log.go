@@ -23,8 +23,9 @@ type eventLog struct {
 	failOpen bool
 	hooks    *Hooks
 	logger   *slog.Logger
-	// grown is told of what was committed. It is set before the first append.
-	grown func(journal.Commit)
+	// onCommit is called with each durable group and the size of its records. Set
+	// it before the first append.
+	onCommit func(events []*journal.Event, bytes int64)
 	// refusal is why no update is taken, nil if they are.
 	refusal atomic.Pointer[error]
 
@@ -46,12 +47,15 @@ type eventLog struct {
 	wake        chan struct{} // the journal is in need of recovery
 }
 
-var _ xdscache.Log = (*eventLog)(nil)
+var (
+	_ xdscache.Log = (*eventLog)(nil)
+	_ wal.Receiver = (*eventLog)(nil)
+)
 
 func newEventLog(opt *Options) *eventLog {
 	l := &eventLog{
 		failOpen: opt.FailOpen, hooks: &opt.Hooks, logger: opt.Logger,
-		grown: func(journal.Commit) {}, wake: make(chan struct{}, 1),
+		onCommit: func([]*journal.Event, int64) {}, wake: make(chan struct{}, 1),
 	}
 	l.state.Store(&state.State{})
 	return l
@@ -142,17 +146,11 @@ func (l *eventLog) apply(events []*journal.Event) {
 	l.state.Store(st)
 }
 
-// commitHook tells l.grown of commits, beside the user's hook.
-func (l *eventLog) commitHook(user func(journal.Commit)) func(journal.Commit) {
-	return func(info journal.Commit) {
-		if info.Err == nil {
-			l.grown(info)
-			l.committed()
-		}
-		if user != nil {
-			user(info)
-		}
-	}
+// Committed applies a durable group to the state, and passes it to onCommit.
+func (l *eventLog) Committed(events []*journal.Event, bytes int64) {
+	l.apply(events)
+	l.onCommit(events, bytes)
+	l.committed()
 }
 
 // committed notes that the journal has taken events: if it was full, it has room
@@ -178,9 +176,9 @@ func (l *eventLog) recovered() {
 	}
 }
 
-// failed is called by the journal's committer with events that it could not
-// make durable.
-func (l *eventLog) failed(events []*journal.Event, cause error) error {
+// Failed marks the log as degraded, and with FailOpen accepts the events of a group
+// that the journal could not make durable.
+func (l *eventLog) Failed(events []*journal.Event, cause error) error {
 	l.reporting.Lock()
 	defer l.reporting.Unlock()
 	l.mu.Lock()

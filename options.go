@@ -137,15 +137,12 @@ func (o *Options) setDefaults() error {
 }
 
 func (o *Options) journal(l *eventLog) wal.Options {
-	hooks := o.Hooks.Journal
-	hooks.Commit = l.commitHook(hooks.Commit)
 	return wal.Options{
 		Sync:         o.Sync,
 		SegmentBytes: o.SegmentBytes,
 		MaxBytes:     o.MaxJournalBytes,
-		Committed:    l.apply,
-		Failed:       l.failed,
-		Hooks:        hooks,
+		Receiver:     l,
+		Hooks:        o.Hooks.Journal,
 	}
 }
 

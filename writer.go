@@ -128,7 +128,7 @@ func (w *writer) begin(t *takeover) error {
 	if err := w.newShipper(t); err != nil {
 		return err
 	}
-	w.log.grown = w.grown
+	w.log.onCommit = w.onCommit
 	w.log.journal.Store(w.journal)
 	w.start(t)
 	return nil
@@ -191,13 +191,13 @@ func (w *writer) start(t *takeover) {
 	}()
 }
 
-// grown tells compactor and shipper of a commit.
-func (w *writer) grown(info journal.Commit) {
+// onCommit passes a durable group to the compactor and the shipper.
+func (w *writer) onCommit(events []*journal.Event, bytes int64) {
 	if w.compact != nil {
-		w.compact.Committed(info.Events, info.Bytes)
+		w.compact.Committed(len(events), bytes)
 	}
 	if w.ship != nil {
-		w.ship.Committed(info.Last)
+		w.ship.Committed(events[len(events)-1].Sequence)
 	}
 }
 
