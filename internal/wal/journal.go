@@ -36,72 +36,10 @@ import (
 	"sync"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/hook"
 	"github.com/xdswal/xdswal/journal"
 )
-
-// Defaults of Options.
-const (
-	DefaultSegmentBytes   = 32 << 20
-	DefaultMaxBytes       = 4 << 30
-	DefaultMaxRecordBytes = 256 << 20
-)
-
-// Options are the settings of a journal. The zero value is useful.
-type Options struct {
-	// Sync is when acknowledged events are on stable storage; default
-	// SyncAlways.
-	Sync journal.SyncPolicy
-	// SegmentBytes is the size in bytes at which a segment is sealed, and
-	// that is allocated for a new one beforehand; default 32 MiB, at least
-	// 64 KiB. A segment exceeds it where one batch does.
-	SegmentBytes int64
-	// MaxBytes bounds the size of all segments in bytes; default 4 GiB. An
-	// append that would exceed it fails with ErrFull. At least twice
-	// SegmentBytes.
-	MaxBytes int64
-	// MaxRecordBytes bounds one record; default 256 MiB. A larger event is
-	// refused with ErrTooLarge.
-	MaxRecordBytes int
-	// First is the sequence of the first event of a journal that is created,
-	// default 1: the one after the snapshot that it continues.
-	First journal.Sequence
-	// NotBefore is the earliest time that an event may get: the time of the
-	// snapshot that the journal continues.
-	NotBefore time.Time
-	// ReadOnly opens an existing journal for Range and Stats alone. It takes
-	// no lock, changes nothing, and may be done while a process appends; then
-	// the active segment gives ErrLocked.
-	ReadOnly bool
-
-	// Receiver is called with the outcome of each group of events; nil for none.
-	Receiver Receiver
-	// Committed and Failed are the methods of a Receiver, for a nil Receiver.
-	Committed func([]*journal.Event)
-	Failed    func([]*journal.Event, error) error
-
-	// Hooks report commits and segments. They only observe.
-	Hooks journal.Hooks
-}
-
-// Receiver is what the journal calls with the outcome of each group of events. The
-// committer calls it for one group at a time, in the order of the sequences, before
-// the appends of the group return. Every append waits meanwhile, so a method must
-// return quickly, and must not call Close, Recover or Advance.
-type Receiver interface {
-	// Committed is called with the events of a group that is durable, and the size
-	// of their records in bytes.
-	Committed(events []*journal.Event, bytes int64)
-	// Failed is called with the events of a group that could not be made durable.
-	// They have the sequences that they would have got. If Failed returns nil, the
-	// receiver has accepted the events: their appends succeed, and every later
-	// group fails, and is passed to Failed, until Recover. Otherwise the appends
-	// return the error. Without a receiver they return cause.
-	Failed(events []*journal.Event, cause error) error
-}
 
 // Journal is an open journal. Its methods are safe for concurrent use.
 type Journal struct {
@@ -139,7 +77,9 @@ type Journal struct {
 // once. Open checks the active segment whole; a damaged one is [ErrCorrupt],
 // one of a newer format [ErrVersion].
 func Open(dir string, opt Options) (*Journal, error) {
-	opt.setDefaults()
+	if err := opt.setDefaults(); err != nil {
+		return nil, &Error{Op: "open journal", Path: dir, Err: err}
+	}
 	j := &Journal{dir: dir, opt: opt, done: make(chan struct{})}
 	j.queue.init()
 	if opt.ReadOnly {
@@ -162,23 +102,6 @@ func Open(dir string, opt Options) (*Journal, error) {
 	}
 	go j.commit()
 	return j, nil
-}
-
-func (o *Options) setDefaults() {
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = DefaultSegmentBytes
-	}
-	o.SegmentBytes = max(o.SegmentBytes, 64<<10)
-	if o.MaxBytes == 0 {
-		o.MaxBytes = DefaultMaxBytes
-	}
-	// One segment is always the active one, which truncation cannot drop.
-	o.MaxBytes = max(o.MaxBytes, 2*o.SegmentBytes)
-	if o.MaxRecordBytes == 0 {
-		o.MaxRecordBytes = DefaultMaxRecordBytes
-	}
-	o.MaxRecordBytes = min(o.MaxRecordBytes, bolt.MaxValueSize)
-	o.First = max(o.First, 1)
 }
 
 // openForAppend loads the chain, opens its last segment, or creates the first

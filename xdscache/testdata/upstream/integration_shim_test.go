@@ -19,7 +19,7 @@ func newHeartbeatingCache(ctx context.Context, t *testing.T, ads bool, hash cach
 }
 
 func open(t *testing.T) *xdswal.Store {
-	store, err := xdswal.Open(context.Background(), xdswal.Options{Dir: t.TempDir(), SegmentBytes: 1})
+	store, err := xdswal.Open(context.Background(), xdswal.Options{Dir: t.TempDir(), SegmentBytes: 64 << 10})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	return store
