@@ -77,14 +77,24 @@ func TestImports(t *testing.T) {
 		"internal/hook":     {},
 		"internal/retry":    {},
 		"internal/download": {"backends"},
+		"internal/option":   {},
 		// Machinery.
-		"internal/wal":     {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
-		"internal/compact": {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
-		"internal/restore": {"backends", "compactor", "internal/catalog", "internal/download", "internal/event", "internal/format/snapshot", "internal/hook", "internal/state", "journal", "replay"},
-		"internal/ship":    {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "internal/retry", "journal"},
-		"backends/file":    {"backends", "internal/durable"},
-		"backends/s3":      {"backends"},
-		"xdscache":         {"internal/state", "journal", "replay"},
+		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
+		"internal/compact":  {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
+		"internal/restore":  {"backends", "compactor", "internal/catalog", "internal/download", "internal/event", "internal/format/snapshot", "internal/hook", "internal/state", "journal", "replay"},
+		"internal/ship":     {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "internal/retry", "journal"},
+		"internal/eventlog": {"internal/hook", "internal/retry", "internal/state", "internal/wal", "journal", "xdscache"},
+		"internal/directory": {
+			"backends", "internal/bounded", "internal/catalog", "internal/compact", "internal/durable", "internal/event",
+			"internal/format/snapshot", "internal/restore", "internal/ship", "internal/state", "journal", "replay",
+		},
+		"internal/follow": {
+			"backends", "internal/bounded", "internal/catalog", "internal/event", "internal/format/batch", "internal/restore",
+			"internal/retry", "internal/state", "journal", "replay",
+		},
+		"backends/file": {"backends", "internal/durable"},
+		"backends/s3":   {"backends"},
+		"xdscache":      {"internal/state", "journal", "replay"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/internal/s3test"
+	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -38,7 +39,7 @@ func requireFollows(t testing.TB, f, w *xdswal.Store) {
 	require.Equal(t, w.State().Digest(), f.State().Digest())
 	require.Eventually(t, func() bool {
 		for n := range f.State().Cache("snapshot/") {
-			if snapshotCache(f).GetNode(n.Name()) != n {
+			if (*replay.Node)(snapshotCache(f).GetNode(n.Name())) != n {
 				return false
 			}
 		}
@@ -99,9 +100,9 @@ func TestFollow(t *testing.T) {
 
 func TestFollowNothing(t *testing.T) {
 	_, err := xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: backendtest.NewMemory()})
-	require.ErrorContains(t, err, "nothing was ever shipped there")
+	require.ErrorContains(t, err, "backend is empty")
 	_, err = xdswal.Open(t.Context(), xdswal.Options{Follow: true})
-	require.ErrorContains(t, err, "Follow needs a Backend")
+	require.ErrorContains(t, err, "Follow requires the backend")
 }
 
 // A follower stays with the chain of writers that counts: it goes on with the
@@ -233,7 +234,7 @@ func TestPromoteFails(t *testing.T) {
 
 	noDir, err := xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: b})
 	require.NoError(t, err)
-	require.ErrorContains(t, noDir.Promote(t.Context()), "needs a data directory")
+	require.ErrorContains(t, noDir.Promote(t.Context()), "requires a data directory")
 	closeStore(t, noDir)
 }
 
@@ -298,7 +299,7 @@ func removeObjects(t testing.TB, b backends.Backend, prefixes ...string) {
 // A backend that has lost all but its epochs does not make a follower serve
 // nothing; one that follows already goes on serving what it has.
 func TestFollowOnlyEpochsLeft(t *testing.T) {
-	xdswal.SetRelistEvery(t, 0)
+	xdswal.SetRelistInterval(t, 0)
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
 	for i := range 2 { // the second epoch tells of the events of the first
@@ -339,7 +340,7 @@ func TestFollowAnotherStore(t *testing.T) {
 		{"in which nothing is", []int{0}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			xdswal.SetRelistEvery(t, 0)
+			xdswal.SetRelistInterval(t, 0)
 			memory := backendtest.NewMemory()
 			first := openStore(t, fast(memory))
 			for i := range 10 {
@@ -387,7 +388,7 @@ func TestFollowAnotherStore(t *testing.T) {
 // A store whose directory is set back to an older copy, on a prefix that was
 // emptied, is the same one, and has gone another way: a follower goes with it.
 func TestFollowStoreSetBack(t *testing.T) {
-	xdswal.SetRelistEvery(t, 0)
+	xdswal.SetRelistInterval(t, 0)
 	memory := backendtest.NewMemory()
 	dir, older := t.TempDir(), filepath.Join(t.TempDir(), "older")
 	w := openStore(t, in(dir, fast(memory)))
@@ -430,7 +431,7 @@ func TestFollowLooksAtItsEpoch(t *testing.T) {
 		every time.Duration
 		looks bool
 	}{{time.Minute, false}, {0, true}} {
-		xdswal.SetRelistEvery(t, row.every)
+		xdswal.SetRelistInterval(t, row.every)
 		memory := backendtest.NewMemory()
 		w := openStore(t, fast(memory))
 		write(t, w, "a", 0)

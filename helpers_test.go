@@ -85,8 +85,7 @@ func requireServed(t testing.TB, s *xdswal.Store) {
 	nodes := 0
 	for n := range s.State().Cache(xdscache.SnapshotCacheName("")) {
 		nodes++
-		for i := range n.Types() {
-			typ := &n.Types()[i]
+		for typ := range n.Types() {
 			got := fetch(t, c, n.Name(), typ.URL())
 			require.Len(t, got, typ.Len())
 			for r := range typ.All() {

@@ -35,7 +35,7 @@ const seedEnv = "XDSWAL_TEST_SEED"
 func TestModel(t *testing.T) {
 	// What a follower finds by a listing alone is not waited for for long, and is
 	// not all that it finds.
-	xdswal.SetRelistEvery(t, time.Second)
+	xdswal.SetRelistInterval(t, time.Second)
 	seeds := []uint64{0, 1, 2, 3, 4, 5}
 	if testing.Short() {
 		seeds = seeds[:2]

@@ -1,15 +1,17 @@
 package xdswal
 
 import (
-	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/compact"
+	"github.com/xdswal/xdswal/internal/directory"
+	"github.com/xdswal/xdswal/internal/eventlog"
+	"github.com/xdswal/xdswal/internal/follow"
+	"github.com/xdswal/xdswal/internal/option"
 	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
@@ -17,126 +19,163 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// Options are the settings of a store. Only Dir has to be set.
+// Off is the value of a setting that turns off what the setting controls, where its
+// field says so.
+const Off = option.Off
+
+// defaultRestoreTimeout is the default of Options.RestoreTimeout.
+const defaultRestoreTimeout = 10 * time.Minute
+
+// Options are the settings of a store. Only Dir must be set. Of each setting, zero is
+// the default, and a value out of its range is an error of [Open] that names the field.
 type Options struct {
-	// Dir is the data directory, which one store at a time may have open. It
-	// is created, with mode 0700, if need be.
+	// Dir is the data directory, which one store at a time can have open. It is created
+	// with mode 0700 if it is missing. Not used with MemoryOnly.
 	Dir string
-	// MemoryOnly keeps everything in memory alone: Dir and all that is about
-	// persistence is ignored, and nothing survives the process.
+	// MemoryOnly keeps the state in memory alone: nothing survives the process.
 	MemoryOnly bool
 
-	// Sync says when an acknowledged update is on stable storage; default
+	// Sync is when an update that has returned is on stable storage; the default is
 	// journal.SyncAlways.
 	Sync journal.SyncPolicy
-	// SegmentBytes is the size of a journal segment; default 32 MiB.
+	// SegmentBytes is the size of a journal segment; at least 64 KiB, default 32 MiB.
 	SegmentBytes int64
-	// MaxJournalBytes bounds the journal; default 4 GiB. Updates fail with
-	// ErrJournalFull beyond it.
+	// MaxJournalBytes bounds the journal; at least two segments, default 4 GiB. Updates
+	// beyond it fail with ErrJournalFull.
 	MaxJournalBytes int64
-	// CommitTimeout bounds how long an update waits for its commit; default
-	// 10 seconds.
+	// CommitTimeout bounds the wait of an update for its commit; default 10 seconds.
 	CommitTimeout time.Duration
-	// FailOpen applies updates that the journal cannot take, as when the disk
-	// is full: Envoys get them at once, the store is degraded, and a snapshot
-	// makes them durable as soon as one can be written. A crash before that
-	// loses them. Default: such an update fails and changes nothing.
+	// FailOpen applies updates that the journal cannot take, for example while the disk
+	// is full: Envoys receive them at once, the store is degraded, and a snapshot makes
+	// them durable as soon as one can be written. A crash before that loses them.
+	// Without it such an update fails and changes nothing.
 	FailOpen bool
 
-	// DisableSnapshots keeps the journal alone, which grows to its bound.
+	// DisableSnapshots keeps the journal alone, which then grows to its bound.
 	DisableSnapshots bool
-	// CompactInterval is the time between snapshots; default 10 minutes.
+	// CompactInterval is the time between snapshots; default 10 minutes. With Off,
+	// snapshots depend on CompactTailBytes and CompactTailRecords alone.
 	CompactInterval time.Duration
-	// CompactTailBytes and CompactTailRecords write a snapshot earlier, when
-	// the events since the last one exceed them; default 256 MiB, at most an
-	// eighth of MaxJournalBytes, and 1,000,000.
+	// CompactTailBytes and CompactTailRecords write a snapshot earlier, when the events
+	// since the last one exceed them; or Off. The defaults are 256 MiB, or an eighth of
+	// MaxJournalBytes if that is less, and 1,000,000. CompactTailBytes is at most an
+	// eighth of MaxJournalBytes.
 	CompactTailBytes   int64
 	CompactTailRecords int64
-	// KeepSnapshots is how many snapshots are kept, here and in the backend;
-	// default 3, at least 2.
+	// KeepSnapshots is the number of snapshots kept in the data directory and in the
+	// backend; at least 2, default 3.
 	KeepSnapshots int
-	// KeepFor keeps all snapshots of that age or younger besides; default an
-	// hour, a negative one keeps none besides. Within what is kept, every
-	// moment can be restored.
+	// KeepFor also keeps all snapshots up to that age, or none with Off; default an
+	// hour. Every moment since the oldest kept snapshot can be restored.
 	KeepFor time.Duration
 
-	// Backend is where snapshots and the journal's tail are shipped to, nil for
-	// none; see backends/file and backends/s3.
+	// Backend is where snapshots and the events between them are shipped to, or nil; see
+	// backends/file and backends/s3.
 	Backend backends.Backend
-	// ShipInterval is the least time between two shipments of the journal's
-	// tail: what is lost with the machine is what was committed since the last
-	// one. Nothing is shipped where nothing changed. Default a second, or, with
-	// a backend that may be on this machine, none; a negative one ships only
-	// snapshots.
+	// ShipInterval is the least time between two batches of events: losing the machine
+	// loses what was committed since the last one. Nothing is shipped while nothing
+	// changes. With Off only snapshots are shipped. Default a second, or Off for a
+	// backend that may be on this machine.
 	ShipInterval time.Duration
-	// NoPrune deletes nothing from the backend, for credentials that may not.
+	// NoPrune deletes nothing from the backend, for credentials that must not.
 	NoPrune bool
-	// RequireBackend makes Open fail if the backend cannot be reached. Default:
-	// what is local is served, with a warning, and the backend is taken over
-	// when it can be; with nothing local, Open fails all the same.
+	// RequireBackend makes Open fail if the backend cannot be reached. Without it, the
+	// local data is served, with a warning, and the backend is taken over when it can be
+	// reached; without local data, Open fails.
 	RequireBackend bool
-	// BackendTimeout bounds how long Open waits for the backend when what is
-	// local will do; default 5 seconds.
+	// BackendTimeout bounds the wait of Open for the backend when the local data is
+	// complete; default 5 seconds.
 	BackendTimeout time.Duration
-	// Follow makes the store a read-only replica of the one that ships to
-	// Backend: it serves what that one does, as far as it was shipped, and its
-	// updates fail with ErrFollower until Promote makes it the writer.
+	// Follow makes the store a follower, a read-only replica of the store that ships to
+	// Backend. Its updates fail with ErrFollower until Promote makes it the writer.
 	Follow bool
-	// FollowInterval is how often a follower looks for what is new; default a
-	// second.
+	// FollowInterval is how often a follower looks for new events; default a second.
 	FollowInterval time.Duration
-	// RestoreTimeout bounds the restore at Open, the backend included;
-	// default 10 minutes.
+	// RestoreTimeout bounds the restore at Open, with the backend; default 10 minutes.
 	RestoreTimeout time.Duration
 
-	// Hooks reports the store's work.
+	// Hooks report the store's work.
 	Hooks Hooks
-	// Logger gets what an operator should know; default: nobody.
+	// Logger receives what an operator should know. The default discards it.
 	Logger *slog.Logger
 }
 
-// Defaults of Options that no package below has.
-const (
-	DefaultRestoreTimeout = 10 * time.Minute
-	DefaultBackendTimeout = 5 * time.Second
-	DefaultFollowInterval = time.Second
-)
+// Validate returns the error that Open would return for the options.
+func (o *Options) Validate() error {
+	check := *o
+	return check.setDefaults()
+}
 
+// setDefaults replaces zero values by the defaults, and returns an error for values that
+// are out of range or contradict each other.
 func (o *Options) setDefaults() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	o.CommitTimeout = cmp.Or(o.CommitTimeout, xdscache.DefaultCommitTimeout)
-	o.MaxJournalBytes = cmp.Or(o.MaxJournalBytes, wal.DefaultMaxBytes)
-	// A tail takes up to some three times its bytes in the segments' pages, and
-	// the tail before it is kept too: compact well before the journal is full.
-	o.CompactTailBytes = min(cmp.Or(o.CompactTailBytes, compact.DefaultTailBytes), o.MaxJournalBytes/8)
-	o.KeepSnapshots = max(2, cmp.Or(o.KeepSnapshots, compact.DefaultKeepSnapshots))
-	o.KeepFor = cmp.Or(o.KeepFor, compact.DefaultKeepFor)
-	o.RestoreTimeout = cmp.Or(o.RestoreTimeout, DefaultRestoreTimeout)
-	o.BackendTimeout = cmp.Or(o.BackendTimeout, DefaultBackendTimeout)
-	o.FollowInterval = cmp.Or(o.FollowInterval, DefaultFollowInterval)
-	if l, ok := o.Backend.(backends.Local); ok && l.IsLocal() && o.ShipInterval == 0 {
-		o.ShipInterval = -1
+	shipInterval := time.Duration(ship.DefaultInterval)
+	if l, ok := o.Backend.(backends.Local); ok && l.IsLocal() {
+		shipInterval = Off
 	}
-	o.ShipInterval = cmp.Or(o.ShipInterval, ship.DefaultInterval)
+	err := errors.Join(
+		option.Number[int64]{Field: "SegmentBytes", Value: &o.SegmentBytes, Default: wal.DefaultSegmentBytes, Least: wal.MinSegmentBytes}.Apply(),
+		option.Number[time.Duration]{Field: "CommitTimeout", Value: &o.CommitTimeout, Default: xdscache.DefaultCommitTimeout, Least: 1}.Apply(),
+		option.Number[time.Duration]{Field: "CompactInterval", Value: &o.CompactInterval, Default: compact.DefaultInterval, Least: 1, CanOff: true}.Apply(),
+		option.Number[int64]{Field: "CompactTailRecords", Value: &o.CompactTailRecords, Default: compact.DefaultTailRecords, Least: 1, CanOff: true}.Apply(),
+		option.Number[int]{Field: "KeepSnapshots", Value: &o.KeepSnapshots, Default: compact.DefaultKeepSnapshots, Least: 2}.Apply(),
+		option.Number[time.Duration]{Field: "KeepFor", Value: &o.KeepFor, Default: compact.DefaultKeepFor, Least: 1, CanOff: true}.Apply(),
+		option.Number[time.Duration]{Field: "ShipInterval", Value: &o.ShipInterval, Default: shipInterval, Least: 1, CanOff: true}.Apply(),
+		option.Number[time.Duration]{Field: "BackendTimeout", Value: &o.BackendTimeout, Default: directory.DefaultBackendTimeout, Least: 1}.Apply(),
+		option.Number[time.Duration]{Field: "FollowInterval", Value: &o.FollowInterval, Default: follow.DefaultInterval, Least: 1}.Apply(),
+		option.Number[time.Duration]{Field: "RestoreTimeout", Value: &o.RestoreTimeout, Default: defaultRestoreTimeout, Least: 1}.Apply(),
+	)
+	if err == nil {
+		// Their bounds depend on other settings.
+		err = option.Number[int64]{
+			Field: "MaxJournalBytes", Value: &o.MaxJournalBytes,
+			Default: max(wal.DefaultMaxBytes, 2*o.SegmentBytes), Least: 2 * o.SegmentBytes,
+		}.Apply()
+	}
+	if err == nil {
+		// The events of a tail take up to about three times their size in the segments,
+		// and the tail before it is kept too: compact well before the journal is full.
+		most := o.MaxJournalBytes / 8
+		err = option.Number[int64]{
+			Field: "CompactTailBytes", Value: &o.CompactTailBytes,
+			Default: min(compact.DefaultTailBytes, most), Least: 1, Most: most, CanOff: true,
+		}.Apply()
+	}
+	return errors.Join(err, o.checkCombination())
+}
+
+// checkCombination returns an error for settings that contradict each other.
+func (o *Options) checkCombination() error {
+	refuse := func(field, format string, args ...any) error {
+		return &option.Error{Field: field, Problem: fmt.Sprintf(format, args...)}
+	}
 	switch {
 	case o.MemoryOnly && o.Follow:
-		return errors.New("open store: Follow and MemoryOnly contradict each other: a follower keeps nothing until it is promoted; unset MemoryOnly")
-	case o.MemoryOnly:
-		o.Backend = nil
+		return refuse("Follow", "and MemoryOnly are mutually exclusive: a follower keeps its state in memory until it is promoted")
+	case o.MemoryOnly && o.Backend != nil:
+		return refuse("Backend", "and MemoryOnly are mutually exclusive: what is in memory alone is not shipped")
 	case o.Follow && o.Backend == nil:
-		return errors.New("open store: Follow needs a Backend to follow: set it to the one that the writer ships to")
-	case o.Follow: // Promote needs the rest
+		return refuse("Backend", "is nil: Follow requires the backend that the writer ships to")
+	case o.MemoryOnly, o.Follow: // Promote checks the rest.
+		return nil
 	case o.Dir == "":
-		return errors.New("open store: Options.Dir is empty: name a data directory, or set MemoryOnly")
+		return refuse("Dir", "is empty: set a data directory, or MemoryOnly")
 	case o.FailOpen && o.DisableSnapshots:
-		return errors.New("open store: FailOpen needs snapshots to make good what the journal missed: unset DisableSnapshots or FailOpen")
+		return refuse("FailOpen", "requires snapshots, which make durable what the journal could not take: unset DisableSnapshots or FailOpen")
 	}
 	return nil
 }
 
-func (o *Options) journal(l *eventLog) wal.Options {
+func (o *Options) eventLog() eventlog.Options {
+	return eventlog.Options{
+		FailOpen: o.FailOpen, Logger: o.Logger, Degraded: o.Hooks.Degraded, Recovered: o.Hooks.Recovered,
+	}
+}
+
+func (o *Options) journal(l *eventlog.Log) wal.Options {
 	return wal.Options{
 		Sync:         o.Sync,
 		SegmentBytes: o.SegmentBytes,
@@ -146,17 +185,27 @@ func (o *Options) journal(l *eventLog) wal.Options {
 	}
 }
 
-func (o *Options) compactor(m metadata, restored replay.Result) compact.Options {
-	dir := filepath.Join(o.Dir, snapshotDir)
+func (o *Options) takeover() directory.TakeoverOptions {
+	return directory.TakeoverOptions{
+		Backend:        o.Backend,
+		RequireBackend: o.RequireBackend,
+		BackendTimeout: o.BackendTimeout,
+		Hooks:          o.Hooks.Replay,
+		Logger:         o.Logger,
+	}
+}
+
+func (o *Options) compactor(dir *directory.Directory, restored replay.Result) compact.Options {
 	var damaged []string
 	for _, s := range restored.Skipped {
-		if s.Location == dir {
+		if s.Location == dir.SnapshotDir() {
 			damaged = append(damaged, s.Name)
 		}
 	}
+	m := dir.Metadata()
 	return compact.Options{
 		Damaged:       damaged,
-		Dir:           dir,
+		Dir:           dir.SnapshotDir(),
 		StoreID:       m.StoreID,
 		Epoch:         m.Epoch,
 		Interval:      o.CompactInterval,
@@ -169,11 +218,9 @@ func (o *Options) compactor(m metadata, restored replay.Result) compact.Options 
 	}
 }
 
-func (o *Options) shipper(j ship.Journal) ship.Options {
+func (o *Options) shipper() ship.Options {
 	return ship.Options{
 		Backend:       o.Backend,
-		Journal:       j,
-		Snapshots:     func() ([]catalog.Entry, error) { return nil, nil },
 		Interval:      o.ShipInterval,
 		KeepSnapshots: o.KeepSnapshots,
 		KeepFor:       o.KeepFor,

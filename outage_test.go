@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -321,4 +322,71 @@ func TestFollowerLag(t *testing.T) {
 	require.Equal(t, current, f.Status().Follower.CurrentAt, fmt.Sprint(f.Status().Follower.Lag()))
 	closeStore(t, f)
 	closeStore(t, w)
+}
+
+// stuck is a backend that cannot be listed at first, and whose puts of an epoch do not
+// return until they are released, and succeed then.
+type stuck struct {
+	backends.Backend
+	unlisted atomic.Bool
+	waiting  chan struct{} // receives a value from each put that waits
+	release  chan struct{}
+	put      chan error // receives the outcome of each such put
+}
+
+func (s *stuck) List(ctx context.Context, prefix string) ([]backends.Object, error) {
+	if s.unlisted.Load() {
+		return nil, errors.New("no route to the backend")
+	}
+	return s.Backend.List(ctx, prefix)
+}
+
+func (s *stuck) Put(ctx context.Context, key string, body io.ReadSeeker) error {
+	if !strings.HasPrefix(key, "epochs/") {
+		return s.Backend.Put(ctx, key, body)
+	}
+	s.waiting <- struct{}{}
+	<-s.release
+	err := s.Backend.Put(context.WithoutCancel(ctx), key, body)
+	s.put <- err
+	return err
+}
+
+// A claim that was abandoned, since the backend did not return, succeeds after the store
+// was closed. It must not write into the directory, which may be another process's.
+func TestAbandonedClaim(t *testing.T) {
+	b := &stuck{
+		Backend: backendtest.NewMemory(),
+		waiting: make(chan struct{}, 8), release: make(chan struct{}), put: make(chan error, 8),
+	}
+	opt := in(t.TempDir(), xdswal.Options{})
+	s := openStore(t, opt)
+	set(t, snapshotCache(s), "n", clusters(t, "1", cluster("a")))
+	closeStore(t, s)
+
+	b.unlisted.Store(true)
+	opt.Backend = b
+	s = openStore(t, opt)
+	b.unlisted.Store(false)
+	<-b.waiting
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	require.Error(t, s.Close(ctx), "it did not claim its epoch")
+
+	// Another process has the directory now.
+	path := filepath.Join(opt.Dir, "xdswal.json")
+	opt.Backend = nil
+	next := openStore(t, opt)
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+	close(b.release)
+	require.NoError(t, <-b.put)
+	require.Eventually(t, func() bool {
+		stacks := make([]byte, 1<<20)
+		return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "internal/ship.(*Shipper).claim")
+	}, timeout, time.Millisecond, "the claim has returned")
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after))
+	closeStore(t, next)
 }

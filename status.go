@@ -8,44 +8,42 @@ import (
 	"github.com/xdswal/xdswal/replay"
 )
 
-// Status tells how a store is.
+// Status is the state of a store.
 type Status struct {
-	// Dir is the data directory, empty in memory.
+	// Dir is the data directory; it is empty in memory.
 	Dir string
-	// StoreID identifies the store, Epoch the turn of the writer: this one, or
-	// the one that is followed.
+	// StoreID is the identity of the store, Epoch that of its writer: of this process, or
+	// of the followed one.
 	StoreID string
 	Epoch   uint64
-	// Sequence and Time are those of the newest acknowledged update.
+	// Sequence and Time are those of the newest update that has returned.
 	Sequence journal.Sequence
 	Time     time.Time
-	// Nodes, Resources and Bytes count what the caches hold; Bytes is the sum
-	// of the resources' wire sizes.
+	// Nodes, Resources and Bytes count the contents of the caches; Bytes is the sum of the
+	// sizes of the resources' values.
 	Nodes     int
 	Resources int
 	Bytes     int64
-	// Caches are the names, as events give them, of the caches that hold
-	// something.
+	// Caches are the names of the caches that contain a node, as in events.
 	Caches []string
-	// Degraded is why updates are refused or, with FailOpen, not durable or not
-	// shipped any more; nil if they are durable.
+	// Degraded is the error for which updates are refused or, with FailOpen, are not
+	// durable or not shipped; nil if they are durable.
 	Degraded error
-	// Journal is what the journal holds.
+	// Journal is the contents of the journal.
 	Journal journal.Status
-	// Compactor is what the compactor has done.
+	// Compactor is the state of the compactor.
 	Compactor compactor.Status
-	// Backend is where the store ships to, or what it follows; empty for
-	// nothing.
+	// Backend is the backend that the store ships to or follows, or empty.
 	Backend string
-	// Shipper is what was shipped there, nil for a store that ships nothing.
+	// Shipper is the state of the shipper, or nil for a store that ships nothing.
 	Shipper *compactor.ShipperStatus
-	// Follower is how far a follower has come, nil for a writer.
+	// Follower is the state of a follower, or nil.
 	Follower *replay.FollowerStatus
-	// Restored is what Open restored.
+	// Restored is the result of the restore at Open.
 	Restored replay.Result
 }
 
-// Status tells how the store is.
+// Status returns the state of the store.
 func (s *Store) Status() Status {
 	st := s.log.State()
 	out := Status{
@@ -56,45 +54,34 @@ func (s *Store) Status() Status {
 		Resources: st.NumResources(),
 		Bytes:     st.Bytes(),
 		Caches:    st.Caches(),
-		Degraded:  s.log.health(),
+		Degraded:  s.log.Err(),
 	}
 	if s.opt.Backend != nil {
 		out.Backend = s.opt.Backend.String()
 	}
-	w := s.writer.Load()
-	if w == nil {
-		if s.follower != nil {
-			s.follower.fill(&out)
-		}
-		return out
+	if w := s.writer.Load(); w != nil {
+		w.fill(&out)
+	} else if s.follower != nil {
+		var status replay.FollowerStatus
+		status, out.StoreID, out.Restored = s.follower.Status()
+		out.Follower, out.Epoch = &status, status.Epoch
 	}
-	w.fill(&out)
 	return out
 }
 
 func (w *writer) fill(out *Status) {
-	w.metaMu.Lock()
-	out.StoreID, out.Epoch = w.meta.StoreID, w.meta.Epoch
-	w.metaMu.Unlock()
-	out.Restored = w.restored
-	// It fails only for a journal that is open for reading.
+	m := w.dir.Metadata()
+	out.StoreID, out.Epoch, out.Restored = m.StoreID, m.Epoch, w.restored
+	// Stats fails only for a journal that is open for reading.
 	out.Journal, _ = w.journal.Stats()
 	if w.compact != nil {
 		out.Compactor = w.compact.Status()
 	}
 	if w.ship != nil {
-		ship := w.ship.Status()
-		out.Shipper = &ship
-		if ship.Fenced != nil && out.Degraded == nil {
-			out.Degraded = ship.Fenced
+		shipper := w.ship.Status()
+		out.Shipper = &shipper
+		if shipper.Fenced != nil && out.Degraded == nil {
+			out.Degraded = shipper.Fenced
 		}
 	}
-}
-
-func (f *follower) fill(out *Status) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	status := f.status
-	out.Follower, out.Restored = &status, f.restored
-	out.StoreID, out.Epoch = f.storeID, status.Epoch
 }

@@ -301,7 +301,7 @@ func TestMemoryOnly(t *testing.T) {
 	require.EqualValues(t, 2, s.Status().Sequence)
 	require.NoDirExists(t, dir)
 	_, err = s.Compact(ctx)
-	require.ErrorContains(t, err, "keeps no snapshots")
+	require.ErrorContains(t, err, "has no snapshots")
 	require.ErrorContains(t, s.Events(ctx, 1, 0, nil), "no journal")
 	requireServed(t, s)
 	closeStore(t, s)
@@ -317,7 +317,7 @@ func TestJournalAlone(t *testing.T) {
 			set(t, snapshotCache(s), nodeName(i), clusters(t, fmt.Sprint(opening), cluster("a")))
 		}
 		_, err := s.Compact(context.Background())
-		require.ErrorContains(t, err, "keeps no snapshots")
+		require.ErrorContains(t, err, "has no snapshots")
 		closeStore(t, s)
 		entries, err := os.ReadDir(filepath.Join(opt.Dir, "snapshots"))
 		require.NoError(t, err)
@@ -353,10 +353,10 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "no directory", want: "Options.Dir is empty"},
 		{
 			name: "fail open without snapshots", opt: xdswal.Options{Dir: "x", FailOpen: true, DisableSnapshots: true},
-			want: "FailOpen needs snapshots",
+			want: "Options.FailOpen requires snapshots",
 		},
 		{
-			name: "newer directory", is: xdswal.ErrVersion, want: "run the newer xdswal",
+			name: "newer directory", is: xdswal.ErrVersion, want: "use a newer xdswal",
 			make: func(t *testing.T, dir string) { writeMetadata(t, dir, map[string]any{"format": 2, "store_id": "x"}) },
 		},
 		{

@@ -225,7 +225,7 @@ func TestTakeoverUnreachable(t *testing.T) {
 	b.lasts.Store(true)
 	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
 	require.ErrorIs(t, err, backendtest.ErrInjected, "nothing is local")
-	require.ErrorContains(t, err, "no telling what the newest configuration is")
+	require.ErrorContains(t, err, "the newest configuration is not known without the backend")
 	b.lasts.Store(false)
 
 	s := openStore(t, in(dir, fast(b)))

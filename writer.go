@@ -3,11 +3,13 @@ package xdswal
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 
+	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/compact"
-	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/internal/directory"
+	"github.com/xdswal/xdswal/internal/eventlog"
+	"github.com/xdswal/xdswal/internal/follow"
 	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/state"
@@ -16,109 +18,108 @@ import (
 	"github.com/xdswal/xdswal/replay"
 )
 
-// writer is what makes a store durable: its directory, the journal, and what
-// runs beside the updates.
+// writer is what makes a store durable: its directory, the journal, and the compactor and
+// the shipper, which run beside the updates.
+//
+// Data flows one way: the journal calls the log with each durable group, the log calls
+// committed, and that notifies the compactor and the shipper.
 type writer struct {
 	opt      *Options
-	log      *eventLog
-	lock     *durable.LockFile
+	log      *eventlog.Log
+	dir      *directory.Directory
 	journal  *wal.Journal
-	compact  *compact.Compactor // nil where there are no snapshots
+	compact  *compact.Compactor // nil without snapshots
 	ship     *ship.Shipper      // nil without a backend
 	restored replay.Result
 
-	stop context.CancelFunc // of recovery
+	stop context.CancelFunc // of the recovery
 	work sync.WaitGroup
-
-	metaMu sync.Mutex
-	meta   metadata
 }
 
-// newWriter returns a writer that the function has brought to take updates. If it
-// fails, what it has opened is closed.
-func (s *Store) newWriter(take func(*writer) error) (*writer, error) {
+// newWriter returns the writer that open has opened. If open fails, newWriter closes
+// what it has opened.
+func (s *Store) newWriter(open func(*writer) error) (*writer, error) {
 	w := &writer{opt: &s.opt, log: s.log, stop: func() {}}
-	if err := take(w); err != nil {
+	if err := open(w); err != nil {
 		w.abandon()
 		return nil, err
 	}
 	return w, nil
 }
 
-// open takes over a data directory, and the backend with it.
-func (w *writer) open(ctx context.Context) error {
-	last, known, err := w.lockDirectory()
-	if err != nil {
+// open takes over the data directory and the backend.
+func (w *writer) open(ctx context.Context) (err error) {
+	if w.dir, err = directory.Open(w.opt.Dir); err != nil {
 		return err
 	}
-	t := takeover{opt: w.opt}
-	if err := t.survey(ctx, last, known); err != nil {
+	t := directory.NewTakeover(w.dir, w.opt.takeover())
+	if err := t.Survey(ctx); err != nil {
 		return err
 	}
 	var local restore.Journal
-	if !empty(filepath.Join(w.opt.Dir, journalDir)) {
+	if w.dir.HasJournal() {
 		if err := w.openJournal(&state.State{}); err != nil {
 			return err
 		}
-		local = replayJournal{w.journal}
+		local = boundedJournal{w.journal}
 	}
-	if err := t.restore(ctx, local); err != nil {
+	if err := t.Restore(ctx, local); err != nil {
 		return err
 	}
-	if err := t.begin(ctx); err != nil {
+	if err := t.Begin(ctx); err != nil {
 		return err
 	}
-	return w.begin(&t) //nolint:contextcheck // What it starts outlives the opening.
+	return w.begin(t) //nolint:contextcheck // What it starts outlives the opening.
 }
 
-// lockDirectory makes the data directory this process's, and reads what it says
-// of itself.
-func (w *writer) lockDirectory() (metadata, bool, error) {
-	dir := w.opt.Dir
-	// A directory of a newer format is refused before anything is changed.
-	if _, _, err := readMetadata(dir); err != nil {
-		return metadata{}, false, err
+// promote takes over the data directory and the backend with the state of a follower.
+func (w *writer) promote(ctx context.Context, f *follow.Follower) (err error) {
+	if w.dir, err = directory.Open(w.opt.Dir); err != nil {
+		return err
 	}
-	if err := durable.MkdirAll(dir); err != nil {
-		return metadata{}, false, err
+	t := directory.NewTakeover(w.dir, w.opt.takeover())
+	err = t.SurveyFollowed(ctx, func(newest catalog.Epoch) error { return f.CheckStore(newest.StoreID) })
+	if err != nil {
+		return err
 	}
-	var err error
-	if w.lock, err = durable.Lock(filepath.Join(dir, lockFile)); err != nil {
-		return metadata{}, false, err
+	epoch, storeID := f.Epoch()
+	err = t.RestoreFollowed(func(opt restore.Options) (*state.State, replay.Result, error) { return f.Restore(ctx, opt) }, epoch, storeID)
+	if err != nil {
+		return err
 	}
-	// Whoever had the lock may have been a newer xdswal.
-	return readMetadata(dir)
+	if err := t.Begin(ctx); err != nil {
+		return err
+	}
+	return w.begin(t) //nolint:contextcheck // What it starts outlives the call.
 }
 
-// openJournal opens the journal, and makes it behind a state if there is none.
+// openJournal opens the journal, or creates it after a state.
 func (w *writer) openJournal(st *state.State) (err error) {
 	opt := w.opt.journal(w.log)
 	opt.First, opt.NotBefore = st.Sequence()+1, st.Time()
-	w.journal, err = wal.Open(filepath.Join(w.opt.Dir, journalDir), opt)
+	w.journal, err = wal.Open(w.dir.JournalDir(), opt)
 	return err
 }
 
-// begin takes updates from the end of what was restored on, and starts what runs
-// beside them.
-func (w *writer) begin(t *takeover) error {
-	w.meta, w.restored = t.meta, t.result
-	w.log.state.Store(t.state)
-	if err := durable.MkdirAll(filepath.Join(w.opt.Dir, snapshotDir)); err != nil {
+// begin accepts updates after the restored state, and starts what runs beside them.
+func (w *writer) begin(t *directory.Takeover) error {
+	w.restored = t.Result
+	w.log.SetState(t.State)
+	if err := w.dir.MakeSnapshotDir(); err != nil {
 		return err
 	}
-	if !t.fresh && t.cameFromBackend() && !w.opt.DisableSnapshots {
-		// What the journal holds of it is dropped below.
-		d := Directory{Path: w.opt.Dir, Epoch: t.meta.Epoch, StoreID: t.meta.StoreID}
-		if err := writeState(context.Background(), d, t.state); err != nil {
+	if !t.Fresh() && t.FromBackend() && !w.opt.DisableSnapshots {
+		// Advance below drops the events that the journal has.
+		if err := w.dir.WriteSnapshot(context.Background(), t.State); err != nil {
 			return err
 		}
 	}
 	if w.journal == nil {
-		if err := w.openJournal(t.state); err != nil {
+		if err := w.openJournal(t.State); err != nil {
 			return err
 		}
 	}
-	if err := w.journal.Advance(t.state.Sequence()+1, t.state.Time()); err != nil {
+	if err := w.journal.Advance(t.State.Sequence()+1, t.State.Time()); err != nil {
 		return err
 	}
 	w.logRestored()
@@ -128,9 +129,8 @@ func (w *writer) begin(t *takeover) error {
 	if err := w.newShipper(t); err != nil {
 		return err
 	}
-	w.log.onCommit = w.onCommit
-	w.log.journal.Store(w.journal)
-	w.start(t)
+	w.log.Attach(w.journal, w.committed)
+	w.start(t.FromBackend())
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (w *writer) newCompactor() (err error) {
 	if w.opt.DisableSnapshots {
 		return nil
 	}
-	opt := w.opt.compactor(w.meta, w.restored)
+	opt := w.opt.compactor(w.dir, w.restored)
 	if w.opt.Backend != nil {
 		opt.Written = func() { w.ship.SnapshotWritten() }
 		opt.Shipped = func() journal.Sequence { return w.ship.Shipped() }
@@ -147,28 +147,31 @@ func (w *writer) newCompactor() (err error) {
 	return err
 }
 
-func (w *writer) newShipper(t *takeover) (err error) {
+func (w *writer) newShipper(t *directory.Takeover) (err error) {
 	if w.opt.Backend == nil {
 		return nil
 	}
-	opt := w.opt.shipper(replayJournal{w.journal})
-	opt.Epoch, opt.Weak, opt.Shipped = t.meta.claim(), t.weak, t.result.ShippedTo
-	if t.claimed {
-		opt.Remote = t.remote
-		if t.remote.Empty() {
-			opt.Shipped = 0 // it has lost what was read of it
+	opt := w.opt.shipper()
+	opt.Journal = boundedJournal{w.journal}
+	opt.Epoch, opt.Weak, opt.Shipped = w.dir.Metadata().Claim(), t.Weak, t.Result.ShippedTo
+	if t.Claimed {
+		opt.Remote = t.Remote
+		if t.Remote.Empty() {
+			opt.Shipped = 0 // the backend has lost what the restore read
 		}
 	}
+	opt.Snapshots = func() ([]catalog.Entry, error) { return nil, nil }
 	if w.compact != nil {
 		opt.Snapshots = w.compact.Snapshots
 	}
-	opt.Claimed, opt.Fenced = w.claimed, w.fenced
+	opt.Claimed = func() error { return w.dir.Update(func(m *directory.Metadata) { m.Claimed = true }) }
+	opt.Fenced = w.log.Fence
 	w.ship, err = ship.New(opt)
 	return err
 }
 
 // start starts what runs beside the updates.
-func (w *writer) start(t *takeover) {
+func (w *writer) start(fromBackend bool) {
 	snapshot := func(context.Context) (journal.Sequence, error) { return 0, errors.New("snapshots are disabled") }
 	if w.compact != nil {
 		snapshot = w.compact.Compact
@@ -182,17 +185,17 @@ func (w *writer) start(t *takeover) {
 	w.work.Add(1)
 	go func() {
 		defer w.work.Done()
-		if t.cameFromBackend() && w.compact != nil {
-			// It is in no local file yet. If this fails, status and log say so,
+		if fromBackend && w.compact != nil {
+			// No local file contains it yet. If this fails, the status and the log say so,
 			// and the backend has it.
 			_, _ = w.compact.Compact(ctx)
 		}
-		w.log.recoverLoop(ctx, snapshot)
+		w.log.RecoverLoop(ctx, snapshot)
 	}()
 }
 
-// onCommit passes a durable group to the compactor and the shipper.
-func (w *writer) onCommit(events []*journal.Event, bytes int64) {
+// committed notifies the compactor and the shipper of a durable group.
+func (w *writer) committed(events []*journal.Event, bytes int64) {
 	if w.compact != nil {
 		w.compact.Committed(len(events), bytes)
 	}
@@ -201,18 +204,8 @@ func (w *writer) onCommit(events []*journal.Event, bytes int64) {
 	}
 }
 
-// claimed notes that the backend knows of the epoch.
-func (w *writer) claimed() error {
-	w.metaMu.Lock()
-	defer w.metaMu.Unlock()
-	w.meta.Claimed = true
-	return writeMetadata(w.opt.Dir, w.meta)
-}
-
-func (w *writer) fenced(err error) { w.log.fence(err) }
-
-// superseded is the error about the writer that has taken over, nil if none has.
-func (w *writer) superseded() error {
+// fencedBy returns the error that names the writer that has taken over, or nil.
+func (w *writer) fencedBy() error {
 	if w.ship == nil {
 		return nil
 	}
@@ -222,10 +215,10 @@ func (w *writer) superseded() error {
 func (w *writer) logRestored() {
 	r := w.restored
 	for _, skipped := range r.Skipped {
-		w.opt.Logger.Warn("a damaged snapshot or batch was passed over; events that are in nothing else are lost", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
+		w.opt.Logger.Warn("skipped a damaged snapshot or batch; events that nothing else contains are lost", "location", skipped.Location, "name", skipped.Name, "error", skipped.Reason)
 	}
 	w.opt.Logger.Info("restored", "sequence", uint64(r.Sequence), "snapshot", r.Snapshot, "source", r.Source,
-		"events", r.Events, "shipped", r.Shipped, "nodes", r.Nodes, "resources", r.Resources, "bytes", r.Bytes, "duration", r.Duration, "epoch", w.meta.Epoch)
+		"events", r.Events, "shipped", r.Shipped, "nodes", r.Nodes, "resources", r.Resources, "bytes", r.Bytes, "duration", r.Duration, "epoch", w.dir.Metadata().Epoch)
 }
 
 // abandon closes what a failed opening had opened.
@@ -233,12 +226,12 @@ func (w *writer) abandon() {
 	if w.journal != nil {
 		_ = w.journal.Close()
 	}
-	if w.lock != nil {
-		_ = w.lock.Unlock()
+	if w.dir != nil {
+		_ = w.dir.Close()
 	}
 }
 
-// close closes the writer. The log is closed already.
+// close closes the writer after the log was closed.
 func (w *writer) close(ctx context.Context) error {
 	w.stop()
 	if w.compact != nil {
@@ -255,11 +248,29 @@ func (w *writer) close(ctx context.Context) error {
 	if w.ship != nil {
 		errs = append(errs, w.ship.Close(ctx))
 	}
-	if errors.Join(errs...) == nil && w.log.health() == nil {
-		w.metaMu.Lock()
-		w.meta.Sequence = w.log.State().Sequence()
-		errs = append(errs, writeMetadata(w.opt.Dir, w.meta))
-		w.metaMu.Unlock()
+	if errors.Join(errs...) == nil && w.log.Err() == nil {
+		errs = append(errs, w.dir.Update(func(m *directory.Metadata) { m.Sequence = w.log.State().Sequence() }))
 	}
-	return errors.Join(append(errs, w.lock.Unlock())...)
+	return errors.Join(append(errs, w.dir.Close())...)
+}
+
+// boundedJournal is the journal as a restore and the shipper use it.
+type boundedJournal struct{ *wal.Journal }
+
+// Bounds returns the oldest and the newest sequence.
+func (j boundedJournal) Bounds() (first, last journal.Sequence, err error) {
+	s, err := j.Stats()
+	return s.First, s.Last, err
+}
+
+// compactedJournal is the journal as the compactor uses it.
+type compactedJournal struct {
+	*wal.Journal
+	max int64
+}
+
+// Pressure reports that the journal is more than half full.
+func (j compactedJournal) Pressure() bool {
+	s, err := j.Stats()
+	return err == nil && s.Bytes > j.max/2
 }

@@ -1,16 +1,18 @@
-// Package xdswal makes the configuration of an Envoy xDS control plane survive
-// its process.
+// Package xdswal makes the configuration of an Envoy xDS control plane survive its
+// process.
 //
-// A [Store] journals every update of its caches before any Envoy sees it,
-// folds the journal into snapshots, ships those to a backend, and restores all
-// of it when it is opened, without asking the control plane's data source. Its
-// caches are go-control-plane's with a journal in front: an existing control
-// plane changes the line that makes its cache.
+// A [Store] journals every update of its caches before any Envoy sees it, folds the
+// journal into snapshots, ships those to a backend, and restores all of it when it is
+// opened, without the control plane's data source. Its caches are drop-in replacements
+// of go-control-plane's: a control plane changes the line that creates its cache.
 //
 //	store, err := xdswal.Open(ctx, xdswal.Options{Dir: "/var/lib/control-plane"})
 //	…
 //	defer store.Close(ctx)
 //	cache := store.SnapshotCache(true, cachev3.IDHash{}, logger)
+//
+// This package composes the others and contains no other subject; ARCHITECTURE.md lists
+// them.
 package xdswal
 
 import (
@@ -25,85 +27,92 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
 	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/eventlog"
+	"github.com/xdswal/xdswal/internal/follow"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// The identities of errors that callers may want to tell apart.
+// The identities of errors, for errors.Is.
 var (
-	// ErrLocked: another process has the data directory open.
+	// ErrLocked is the error of Open while another process has the data directory open.
 	ErrLocked = durable.ErrLocked
-	// ErrClosed: the store was closed.
+	// ErrClosed is the error of an update after Close.
 	ErrClosed = xdscache.ErrClosed
-	// ErrCorrupt: bytes are not what was written.
+	// ErrCorrupt is the error about bytes that are not what was written.
 	ErrCorrupt = event.ErrCorrupt
-	// ErrVersion: a newer xdswal wrote it.
+	// ErrVersion is the error about a format of a newer xdswal.
 	ErrVersion = event.ErrVersion
-	// ErrGap: events that were acknowledged are in no snapshot and not in the
+	// ErrGap is the error about durable events that are neither in a snapshot nor in the
 	// journal.
 	ErrGap = event.ErrGap
-	// ErrJournalFull: the journal has reached its bound.
+	// ErrJournalFull is the error of an update when the journal has reached its bound.
 	ErrJournalFull = wal.ErrFull
-	// ErrJournalPoisoned: an I/O error has made the journal refuse updates
-	// until it has recovered, which the store tries by itself.
+	// ErrJournalPoisoned is the error of an update after an I/O error of the journal, until
+	// the store has recovered it, which it tries by itself.
 	ErrJournalPoisoned = wal.ErrPoisoned
-	// ErrDisabled: the store's options leave out what was asked for.
+	// ErrDisabled is the error of a call that the store's options exclude.
 	ErrDisabled = errors.New("disabled by the store's options")
-	// ErrCommitTimeout: the commit of an update took too long.
+	// ErrCommitTimeout is the error of an update whose commit took too long. The update may
+	// still become durable.
 	ErrCommitTimeout = xdscache.ErrCommitTimeout
-	// ErrFenced: another store has taken over the backend. Updates are refused
-	// with it, and clients go on being served.
+	// ErrFenced is the error of an update after another store has taken over the backend.
+	// Clients are still served.
 	ErrFenced = catalog.ErrFenced
-	// ErrForeign: the backend holds another store's data.
+	// ErrForeign is the error about a backend that contains another store's data.
 	ErrForeign = catalog.ErrForeign
-	// ErrFollower: the store follows another one and takes no updates, until
-	// it is promoted.
-	ErrFollower = errors.New("the store follows another one, and takes no updates")
+	// ErrFollower is the error of an update of a follower that is not promoted.
+	ErrFollower = errors.New("store is a follower, which accepts no updates until it is promoted")
 )
+
+// relistInterval is changed by tests.
+var relistInterval = follow.DefaultRelistInterval
 
 // Store is an open store. Its methods are safe for concurrent use.
 type Store struct {
 	opt Options
-	log *eventLog
-	// versions is what the versions of this opening's linear caches begin with.
+	log *eventlog.Log
+	// versions is the prefix of the versions of linear caches. It differs each time the
+	// store is opened.
 	versions string
-	// writer is what makes the store durable: nil in memory, and in a follower
-	// until it is promoted.
+	// writer is nil in memory, and in a follower until it is promoted.
 	writer   atomic.Pointer[writer]
-	follower *follower // nil in other stores
+	follower *follow.Follower // nil in other stores
+	accept   func()           // ends the rejection of updates by a follower
 
-	changing  chan struct{} // full while the store is promoted or closed
+	changing  chan struct{} // full during Promote and Close
 	mu        sync.Mutex
 	snapshots map[string]*xdscache.SnapshotCache
 	linears   map[string]*xdscache.LinearCache
 }
 
-// Open restores what the data directory, or else the backend, holds, and
-// returns a store that is ready to serve it and to take updates. ctx bounds the
-// restore. If another process has the directory open, the error is [ErrLocked],
-// at once; if what was acknowledged cannot all be restored, it is [ErrGap] or
-// [ErrCorrupt], and nothing is changed.
+// Open restores the contents of the data directory, or else of the backend, and returns
+// a store that is ready to serve and to accept updates. ctx bounds the restore. The error
+// is [ErrLocked], at once, if another process has the directory open; it is [ErrGap] or
+// [ErrCorrupt] if not all durable updates can be restored, and nothing is changed then.
 //
-// With a backend the store takes over as its writer: a store that wrote there
-// before is fenced. Local data is preferred if it is that of the backend's
-// newest writer, and otherwise set aside in a directory beside. If another
-// store takes over in the same moment, one of the two gets [ErrFenced].
+// With a backend the store takes over as its writer, and the last writer is fenced. Local
+// data is used if it belongs to the backend's newest writer; otherwise it is moved into a
+// directory beside. If another store takes over in the same moment, one of the two gets
+// [ErrFenced].
 func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err := opt.setDefaults(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{
 		opt:       opt,
-		versions:  newToken()[:8] + ".",
+		log:       eventlog.New(opt.eventLog()),
+		versions:  directory.NewToken()[:8] + ".",
 		changing:  make(chan struct{}, 1),
 		snapshots: map[string]*xdscache.SnapshotCache{},
 		linears:   map[string]*xdscache.LinearCache{},
 	}
-	s.log = newEventLog(&s.opt)
 	if opt.MemoryOnly {
 		return s, nil
 	}
@@ -123,10 +132,10 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	return s, nil
 }
 
-// SnapshotCache returns the store's snapshot cache of a name, by default the
-// empty one, with all that was restored for it. It takes the parameters of
-// cachev3.NewSnapshotCache and is used in its place. A second call with the
-// same name returns the same cache; what it was made with stays.
+// SnapshotCache returns the store's snapshot cache of a name, by default the empty one,
+// with all that was restored for it. It takes the parameters of
+// cachev3.NewSnapshotCache and replaces it. A second call with the same name returns the
+// same cache, which keeps the parameters of the first call.
 func (s *Store) SnapshotCache(ads bool, hash cachev3.NodeHash, logger log.Logger, opts ...xdscache.Option) *xdscache.SnapshotCache {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,9 +147,8 @@ func (s *Store) SnapshotCache(ads bool, hash cachev3.NodeHash, logger log.Logger
 	return s.snapshots[name]
 }
 
-// LinearCache returns the store's linear cache of a name, by default its type
-// URL, with all that was restored for it. A second call with the same name
-// returns the same cache.
+// LinearCache returns the store's linear cache of a name, by default its type URL, with
+// all that was restored for it. A second call with the same name returns the same cache.
 func (s *Store) LinearCache(typeURL string, opts ...xdscache.Option) *xdscache.LinearCache {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +160,7 @@ func (s *Store) LinearCache(typeURL string, opts ...xdscache.Option) *xdscache.L
 	return s.linears[name]
 }
 
-// cacheOptions puts what the store is set to before what the caller asks for.
+// cacheOptions returns the store's options for a cache, and then the caller's.
 func (s *Store) cacheOptions(logger log.Logger, opts []xdscache.Option) []xdscache.Option {
 	own := []xdscache.Option{
 		xdscache.WithCommitTimeout(s.opt.CommitTimeout),
@@ -171,39 +179,120 @@ func (s *Store) cacheError(cache, node string, err error) {
 	}
 }
 
-// State returns the fold of all acknowledged updates, of all caches. It is
+// State returns the fold of all updates that have returned, of all caches. It is
 // immutable and costs nothing.
-func (s *Store) State() *state.State { return s.log.State() }
+func (s *Store) State() *replay.State { return (*replay.State)(s.log.State()) }
 
-// Compact writes a snapshot now, unless nothing changed since the last one, and
-// returns its sequence. Shipping it goes on beside.
+// Events calls fn with the events from one sequence to another, both included, in order;
+// to = 0 is the newest event. The error is [ErrGap] for events that have been compacted
+// away. Events runs beside updates. The events may be kept, and must not be changed.
+func (s *Store) Events(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error {
+	j := s.log.Journal()
+	if j == nil {
+		return fmt.Errorf("read events: %w: the store has no journal: see MemoryOnly and Follow", ErrDisabled)
+	}
+	return j.Range(ctx, from, to, fn)
+}
+
+// Compact writes a snapshot, unless nothing changed since the last one, and returns its
+// sequence. It does not wait for the snapshot to be shipped.
 func (s *Store) Compact(ctx context.Context) (journal.Sequence, error) {
 	w := s.writer.Load()
 	if w == nil || w.compact == nil {
-		return 0, fmt.Errorf("compact: %w: the store keeps no snapshots: see MemoryOnly, Follow and DisableSnapshots", ErrDisabled)
+		return 0, fmt.Errorf("compact: %w: the store has no snapshots: see MemoryOnly, Follow and DisableSnapshots", ErrDisabled)
 	}
-	if s.log.isClosed() {
+	if s.log.Closed() {
 		return 0, ErrClosed
 	}
 	return w.compact.Compact(ctx)
 }
 
-// Close makes what was acknowledged durable, ships it, writes a last snapshot
-// unless nothing changed, ships that too, and closes the store. ctx bounds the
-// snapshot and the shipping; without them nothing is lost here, the next Open
-// only takes longer. The caches refuse updates from then on and go on serving. A
-// second Close returns nil.
+// follow restores the contents of the backend and follows it.
+func (s *Store) follow(ctx context.Context) (err error) {
+	s.accept = s.log.Reject(ErrFollower)
+	s.follower, err = follow.Open(ctx, follow.Options{
+		Backend:        s.opt.Backend,
+		Interval:       s.opt.FollowInterval,
+		RelistInterval: relistInterval,
+		SnapshotsOnly:  s.opt.ShipInterval == Off,
+		State:          s.log.State,
+		Serve: func(ctx context.Context, st *state.State) error {
+			s.log.SetState(st)
+			return s.refresh(ctx)
+		},
+		Hooks:  s.opt.Hooks.Replay,
+		Logger: s.opt.Logger,
+	})
+	return err
+}
+
+// refresh makes the caches serve the state.
+func (s *Store) refresh(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, c := range s.snapshots {
+		errs = append(errs, c.Refresh(ctx))
+	}
+	for _, c := range s.linears {
+		errs = append(errs, c.Refresh(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Promote makes a follower the writer: it takes the backend over, which fences the last
+// writer, and then accepts updates, which are journaled in the data directory. Data that
+// is in the directory is set aside. Clients are served all the time. If Promote fails, the
+// store still follows; the last writer may have been fenced by then, so call Promote again.
+// Promote of a store that is the writer does nothing; the error is [ErrFenced] if it was
+// superseded, and it takes over again when it is opened again.
+func (s *Store) Promote(ctx context.Context) error {
+	if err := s.lock(ctx); err != nil {
+		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
+	}
+	defer s.unlock()
+	switch {
+	case s.writer.Load() != nil:
+		return s.writer.Load().fencedBy()
+	case s.follower == nil:
+		return fmt.Errorf("promote: %w: the store is in memory only", ErrDisabled)
+	case s.opt.Dir == "":
+		return errors.New("promote: Options.Dir is empty: a writer requires a data directory")
+	case s.log.Closed():
+		return ErrClosed
+	}
+	if err := s.follower.Stop(); err != nil {
+		return fmt.Errorf("promote: %w; the store does not follow any more: open it again", err)
+	}
+	w, err := s.newWriter(func(w *writer) error { return w.promote(ctx, s.follower) })
+	if err != nil {
+		s.follower.Start() //nolint:contextcheck // As at Open.
+		return fmt.Errorf("promote %s: %w", s.opt.Backend, err)
+	}
+	s.writer.Store(w)
+	s.accept()
+	s.opt.Logger.Info("promoted", "backend", s.opt.Backend.String(), "epoch", w.dir.Metadata().Epoch, "sequence", uint64(s.log.State().Sequence()))
+	if err := s.refresh(ctx); err != nil {
+		s.opt.Logger.Warn("some clients did not receive the last updates before the promotion; they receive them with the next update of their node", "error", err)
+	}
+	return nil
+}
+
+// Close makes all updates that have returned durable, ships them, writes a last snapshot
+// unless nothing changed, ships that too, and closes the store. ctx bounds the snapshot
+// and the shipping; without them nothing is lost locally, and the next Open takes longer.
+// The caches then reject updates and still serve. A second Close returns nil.
 func (s *Store) Close(ctx context.Context) error {
-	if err := s.begin(ctx); err != nil {
+	if err := s.lock(ctx); err != nil {
 		return fmt.Errorf("close store in %s: %w", s.opt.Dir, err)
 	}
-	defer s.end()
-	if s.log.isClosed() {
+	defer s.unlock()
+	if s.log.Closed() {
 		return nil
 	}
-	s.log.close()
+	s.log.Close()
 	if s.follower != nil {
-		_ = s.follower.stop() // whoever does not return changes nothing any more
+		_ = s.follower.Stop() // a call that does not return changes nothing any more
 	}
 	w := s.writer.Load()
 	if w == nil {
@@ -215,8 +304,8 @@ func (s *Store) Close(ctx context.Context) error {
 	return nil
 }
 
-// begin waits until the store is neither promoted nor closed by another.
-func (s *Store) begin(ctx context.Context) error {
+// lock waits until no other goroutine promotes or closes the store.
+func (s *Store) lock(ctx context.Context) error {
 	select {
 	case s.changing <- struct{}{}:
 		return nil
@@ -226,8 +315,8 @@ func (s *Store) begin(ctx context.Context) error {
 	case s.changing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("it is being promoted or closed: %w", context.Cause(ctx))
+		return fmt.Errorf("the store is being promoted or closed: %w", context.Cause(ctx))
 	}
 }
 
-func (s *Store) end() { <-s.changing }
+func (s *Store) unlock() { <-s.changing }

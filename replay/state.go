@@ -48,6 +48,22 @@ func (s *State) Nodes() iter.Seq[*Node] {
 	}
 }
 
+// Cache yields the nodes of one cache, sorted by name. The cache has the name that
+// events give it.
+func (s *State) Cache(cache string) iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		for n := range s.fold().Cache(cache) {
+			if !yield((*Node)(n)) {
+				return
+			}
+		}
+	}
+}
+
+// Digest returns the SHA-256 of everything in which two states can differ for an Envoy,
+// and of the sequences. docs/format/snapshot.md defines its input.
+func (s *State) Digest() [32]byte { return s.fold().Digest() }
+
 // Node is one node of one cache. It is immutable.
 type Node state.Node
 

@@ -137,7 +137,7 @@ func (s step) wait(timeout time.Duration) bool {
 // queue computes and queues an event. If nothing changes, the step is the one
 // that the node still waits for, or that it has come to.
 func (e *entity) queue(compute func(*state.Node) (*journal.Event, error)) (step, error) {
-	if err := e.log.Refusal(); err != nil {
+	if err := e.log.RejectErr(); err != nil {
 		return step{}, err
 	}
 	e.mu.Lock()

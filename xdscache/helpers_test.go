@@ -80,7 +80,7 @@ func (l *fakeLog) State() *state.State {
 	return l.state
 }
 
-func (l *fakeLog) Refusal() error { return nil }
+func (l *fakeLog) RejectErr() error { return nil }
 
 func (l *fakeLog) Generation() uint64 {
 	l.mu.Lock()

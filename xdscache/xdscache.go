@@ -46,9 +46,9 @@ var ErrClosed = errors.New("store is closed")
 type Log interface {
 	// State returns the fold of all durable events.
 	State() *state.State
-	// Refusal is why no update is taken, nil if they are. One that changes
+	// RejectErr is why no update is taken, nil if they are. One that changes
 	// nothing is refused too: the state is not what the caller is to rely on.
-	Refusal() error
+	RejectErr() error
 	// Generation grows when an event fails; see wal.Generation.
 	Generation() uint64
 	// Queue queues an event that was computed in a generation, and refuses

@@ -82,7 +82,7 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	}
 	st := store.State()
 	f.digest, f.total, f.wire = st.Digest(), st.NumResources(), st.Bytes()
-	for n := range st.All() {
+	for n := range st.Nodes() {
 		f.nodes = append(f.nodes, n.Name())
 	}
 	if err := store.Close(ctx); err != nil {

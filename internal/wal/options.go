@@ -17,7 +17,8 @@ const (
 	DefaultMaxRecordBytes = 256 << 20
 )
 
-const minSegmentBytes = 64 << 10
+// MinSegmentBytes is the least Options.SegmentBytes.
+const MinSegmentBytes = 64 << 10
 
 // Options are the settings of a journal. The zero value of a field is its default;
 // [Open] refuses a value that is out of range, and names its field.
@@ -81,8 +82,8 @@ func (o *Options) setDefaults() error {
 	o.MaxRecordBytes = cmp.Or(o.MaxRecordBytes, DefaultMaxRecordBytes)
 	o.First = cmp.Or(o.First, 1)
 	switch {
-	case o.SegmentBytes < minSegmentBytes:
-		return fmt.Errorf("got SegmentBytes %d, want at least %d", o.SegmentBytes, minSegmentBytes)
+	case o.SegmentBytes < MinSegmentBytes:
+		return fmt.Errorf("got SegmentBytes %d, want at least %d", o.SegmentBytes, MinSegmentBytes)
 	case o.MaxBytes/2 < o.SegmentBytes: // TruncateBefore cannot delete the active segment
 		return fmt.Errorf("got MaxBytes %d, want at least twice SegmentBytes, which is %d", o.MaxBytes, o.SegmentBytes)
 	case o.MaxRecordBytes < 0 || o.MaxRecordBytes > bolt.MaxValueSize:

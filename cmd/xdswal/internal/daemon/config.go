@@ -8,9 +8,10 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
 	"github.com/xdswal/xdswal/internal/compact"
+	"github.com/xdswal/xdswal/internal/directory"
+	"github.com/xdswal/xdswal/internal/follow"
 	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
@@ -72,9 +73,9 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Backend, "backend", "", "URL to ship the journal and its snapshots to, for example s3://bucket/prefix?endpoint=https://s3.example&region=eu-west-1&path_style=true, with credentials as the AWS SDK finds them, or file:///mnt/backup/xdswal; none by default")
 	f.DurationVar(&c.ShipInterval, "ship-interval", 0, "least time between two shipments of the journal's newest events: with the machine, what came since the last one is lost; 0 is "+ship.DefaultInterval.String()+", or snapshots alone with a file:// backend, which may be on the same machine; a negative value ships snapshots alone")
 	f.BoolVar(&c.RequireBackend, "require-backend", false, "refuse to start if the backend cannot be reached; else what is local is served, with a warning, and the backend is taken over as soon as it can be")
-	f.DurationVar(&c.BackendTimeout, "backend-timeout", xdswal.DefaultBackendTimeout, "how long the start waits for the backend when what is local will do")
+	f.DurationVar(&c.BackendTimeout, "backend-timeout", directory.DefaultBackendTimeout, "how long the start waits for the backend when what is local will do")
 	f.StringVar(&c.Follow, "follow", "", "URL of another daemon's --backend: serve what that one ships, and take no updates until POST /v1/promote makes this one the writer, which needs --dir")
-	f.DurationVar(&c.FollowInterval, "follow-interval", xdswal.DefaultFollowInterval, "how often a follower looks for what is new")
+	f.DurationVar(&c.FollowInterval, "follow-interval", follow.DefaultInterval, "how often a follower looks for what is new")
 	f.StringVar(&c.Resources, "resources", "", "directory of <node>.yaml and <node>.json files with Envoy resources, loaded at start and on change")
 	f.BoolVar(&c.ADS, "ads", false, "hold a response until its request names all resources of the node, and order responses by type, as go-control-plane's ADS mode does")
 	f.DurationVar(&c.Heartbeat, "heartbeat-interval", 0, "interval of heartbeats for resources with a TTL; 0 sends none")

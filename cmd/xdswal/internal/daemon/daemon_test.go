@@ -230,7 +230,7 @@ func TestRefusesToStart(t *testing.T) {
 		{"admin port taken", []string{"--dir", "D", "--admin-addr", taken.Addr().String()}, "listen for the admin interface: listen tcp " + taken.Addr().String()},
 		{"address without a port", []string{"--dir", "D", "--xds-addr", "localhost"}, "missing port in address"},
 		{"directory in use", []string{"--dir", locked}, "locked by another process"},
-		{"directory of a newer format", []string{"--dir", newer}, "has format 2, this xdswal reads 1"},
+		{"directory of a newer format", []string{"--dir", newer}, "got format 2, want at most 1"},
 		{"a file for a directory", []string{"--dir", garbage}, "not a directory"},
 		{"certificate without a key", []string{"--dir", "D", "--xds-tls-cert", garbage}, "--xds-tls-cert and --xds-tls-key go together"},
 		{"client authorities without a certificate", []string{"--dir", "D", "--xds-tls-client-ca", garbage}, "needs --xds-tls-cert"},

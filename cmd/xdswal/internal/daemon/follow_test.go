@@ -193,7 +193,7 @@ func TestBackendFlagsThatContradictEachOther(t *testing.T) {
 		{"follow interval", []string{"--follow", "file:///x", "--follow-interval", "0s"}, "--follow-interval is 0s: it must be positive"},
 		{"backend timeout", []string{"--dir", "/x", "--backend-timeout", "-1s"}, "--backend-timeout is -1s: it must be positive"},
 		{"nothing there to follow", []string{"--follow", "file://" + t.TempDir() + "/none"}, "--follow: open backend: "},
-		{"nothing was shipped there", []string{"--follow", "file://" + t.TempDir()}, "nothing was ever shipped there: start the writer first, or correct the URL"},
+		{"nothing was shipped there", []string{"--follow", "file://" + t.TempDir()}, "backend is empty: start the writer first, or correct the URL"},
 		{"unknown scheme", []string{"--follow", "ftp://x"}, `--follow: open backend: unknown scheme "ftp"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/journal"
 )
@@ -303,7 +304,7 @@ func TestRestoredDirectoryGoesOn(t *testing.T) {
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 	ok(t, "verify", "--dir", to)
 
-	old, err := xdswal.ReadDirectory(w.dir)
+	old, err := directory.Read(w.dir)
 	require.NoError(t, err)
 	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: to})
 	require.NoError(t, err)
@@ -336,8 +337,8 @@ func TestRestoreRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, args, want string
 	}{
-		{"a directory with something in it", "--to " + occupied, `it is not empty: it holds "mine"`},
-		{"its own directory", "--to " + w.dir, "it is not empty"},
+		{"a directory with something in it", "--to " + occupied, `directory is not empty (contains "mine")`},
+		{"its own directory", "--to " + w.dir, "directory is not empty"},
 		{"a file", "--to " + filepath.Join(occupied, "mine"), "not a directory"},
 		{"a sequence to come", "--at 9", "sequence 9 is yet to come, the newest event is 8"},
 		{"a time to come", "--at 2999-01-01T00:00:00Z", "is in the future"},
@@ -472,7 +473,7 @@ func TestExportAll(t *testing.T) {
 	require.Equal(t, "back.yaml", entries[0].Name())
 	require.Equal(t, "front.yaml", entries[1].Name())
 	o := run(t, "export", "--dir", w.dir, "--all", "--out-dir", dir)
-	require.ErrorContains(t, o.err, "it is not empty")
+	require.ErrorContains(t, o.err, "directory is not empty")
 
 	s := w.open(t)
 	snap, err := cachev3.NewSnapshot("1", nil)

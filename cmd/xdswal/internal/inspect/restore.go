@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/view"
 )
 
@@ -62,7 +62,7 @@ func runRestore(ctx context.Context, p *printer, f *restoreFlags) error {
 	}
 	out := view.Restore{At: m.target.String(), Restored: view.NewRestored(m.result), Incomplete: m.incomplete}
 	if f.to != "" {
-		d, err := xdswal.WriteDirectory(ctx, f.to, m.state)
+		d, err := directory.Write(ctx, f.to, m.state)
 		if err != nil {
 			return err
 		}

@@ -8,11 +8,11 @@ import (
 	"os"
 	"strings"
 
-	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendurl"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
 	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/view"
@@ -22,10 +22,10 @@ import (
 
 // source is what a command looks at.
 type source struct {
-	dir     *xdswal.Directory // nil for a backend alone
-	tail    *tail             // nil where there is no journal that counts
-	backend backends.Backend  // nil for a directory alone
-	remote  *catalog.Remote   // what the backend holds
+	dir     *directory.Info  // nil for a backend alone
+	tail    *tail            // nil where there is no journal that counts
+	backend backends.Backend // nil for a directory alone
+	remote  *catalog.Remote  // what the backend holds
 	// stale is why the directory does not count beside the backend, and aside
 	// its journal then.
 	stale string
@@ -119,7 +119,7 @@ func onHost(host string) string {
 }
 
 func (s *source) openDir(path string) error {
-	d, err := xdswal.ReadDirectory(path)
+	d, err := directory.Read(path)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package xdswal_test
+package directory_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/state"
 )
 
@@ -21,32 +22,32 @@ func oneNode(t *testing.T) *state.State {
 	snap, err := cachev3.NewSnapshot("1", nil)
 	require.NoError(t, err)
 	require.NoError(t, s.SnapshotCache(false, cachev3.IDHash{}, nil).SetSnapshot(t.Context(), "n", snap))
-	return s.State()
+	return (*state.State)(s.State())
 }
 
 func TestWriteDirectory(t *testing.T) {
 	st := oneNode(t)
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	d, err := xdswal.WriteDirectory(t.Context(), dir, st)
+	d, err := directory.Write(t.Context(), dir, st)
 	require.NoError(t, err)
-	read, err := xdswal.ReadDirectory(dir)
+	read, err := directory.Read(dir)
 	require.NoError(t, err)
 	require.Equal(t, d, read)
 
 	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: dir})
 	require.NoError(t, err)
-	require.Equal(t, st.Digest(), s.State().Digest())
+	require.Equal(t, st.Digest(), (*state.State)(s.State()).Digest())
 	require.Equal(t, d.StoreID, s.Status().StoreID)
 	require.Equal(t, d.Epoch, s.Status().Epoch)
 	require.NoError(t, s.Close(t.Context()))
 
 	// Two copies are two stores.
-	other, err := xdswal.WriteDirectory(t.Context(), filepath.Join(t.TempDir(), "c"), st)
+	other, err := directory.Write(t.Context(), filepath.Join(t.TempDir(), "c"), st)
 	require.NoError(t, err)
 	require.NotEqual(t, d.StoreID, other.StoreID)
 
-	_, err = xdswal.WriteDirectory(t.Context(), dir, st)
-	require.ErrorContains(t, err, "write data directory "+dir+": it is not empty")
+	_, err = directory.Write(t.Context(), dir, st)
+	require.ErrorContains(t, err, "write data directory "+dir+": directory is not empty")
 }
 
 // What a copy that was cut short leaves is no data directory, and is not
@@ -56,13 +57,13 @@ func TestWriteDirectoryCutShort(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := xdswal.WriteDirectory(ctx, dir, st)
+	_, err := directory.Write(ctx, dir, st)
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = xdswal.ReadDirectory(dir)
+	_, err = directory.Read(dir)
 	require.ErrorContains(t, err, "it is not a data directory of xdswal")
 	snapshots, err := os.ReadDir(filepath.Join(dir, "snapshots"))
 	require.NoError(t, err)
 	require.Empty(t, snapshots)
-	_, err = xdswal.WriteDirectory(t.Context(), dir, st)
-	require.ErrorContains(t, err, "it is not empty")
+	_, err = directory.Write(t.Context(), dir, st)
+	require.ErrorContains(t, err, "directory is not empty")
 }
