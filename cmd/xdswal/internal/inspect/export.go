@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/state"
@@ -209,18 +209,12 @@ func (f *exportFlags) fileNames(st *state.State) (map[string]string, error) {
 	return names, nil
 }
 
-// makeVacant makes a directory, or makes sure that one is empty.
+// makeVacant creates a directory, which must be missing or empty.
 func makeVacant(dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return durable.MkdirAll(dir)
-	case err != nil:
+	if err := directory.CheckVacant(dir); err != nil {
 		return err
-	case len(entries) > 0:
-		return fmt.Errorf("it is not empty: it holds %q; name a directory that does not exist yet", entries[0].Name())
 	}
-	return nil
+	return durable.MkdirAll(dir)
 }
 
 func (f *exportFlags) report(p *printer, exported []view.Exported) error {
