@@ -1,5 +1,5 @@
-// Command xdswal is an xDS control plane whose configuration survives crashes,
-// and the tool to look at what such a control plane has kept.
+// Command xdswal is an xDS control plane whose configuration survives crashes. It
+// also has commands that read the data of such a control plane.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
-	// So that an @type in a resource file finds its message.
+	// Links the messages that an @type in a resource file may name.
 	_ "github.com/xdswal/xdswal/internal/envoytypes"
 )
 
@@ -37,6 +37,6 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(serveCommand())
-	root.AddCommand(inspectCommands()...)
+	root.AddCommand(inspect.Commands()...)
 	return root
 }

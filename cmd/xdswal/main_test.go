@@ -247,22 +247,27 @@ func TestSettingsFromFileAndEnvironment(t *testing.T) {
 	require.NoDirExists(t, tmp+"/x")
 }
 
-// What is wrong with a setting is said where it was made, by whoever finds it.
+// An error about a setting names the place where the setting was made.
 func TestBadSettingsAreNamedWhereTheyWereMade(t *testing.T) {
 	tmp := t.TempDir()
 	notADir := filepath.Join(tmp, "file")
 	require.NoError(t, os.WriteFile(notADir, nil, 0o600))
 	const key = "c2VjcmV0LXByaXZhdGUta2V5"
 	for _, tc := range []struct{ flag, value, want string }{
-		{"log-level", "loud", ` is "loud": say debug, info, warn or error`},
-		{"log-format", "xml", ` is "xml": say text or json`},
-		{"compact-interval", "0s", " is 0s: it must be positive"},
-		{"backend-timeout", "-1s", " is -1s: it must be positive"},
+		{"log-level", "loud", ` is "loud": want debug, info, warn or error`},
+		{"log-format", "xml", ` is "xml": want text or json`},
+		{"compact-interval", "-1s", " is -1s: must be positive, or Off; 0 is the default of 10m0s"},
+		{"compact-interval", "-1ns", " is -2ns: must be positive, or Off; 0 is the default of 10m0s"},
+		{"ship-interval", "-1s", " is -1s: must be positive, or Off; 0 is the default of 1s"},
+		{"commit-timeout", "-1s", " is -1s: must be positive; 0 is the default of 10s"},
+		{"follow-interval", "-1s", " is -1s: must be positive; 0 is the default of 1s"},
+		{"shutdown-timeout", "0s", " is 0s: it must be positive"},
+		{"backend-timeout", "-1s", " is -1s: must be positive; 0 is the default of 5s"},
 		{"heartbeat-interval", "-1s", " is -1s: it must not be negative"},
 		{"max-body-bytes", "0", " is 0: it must be positive"},
-		{"keep-for", "-1s", " is -1s: it must not be negative"},
-		{"keep-snapshots", "1", " is 1: it must be at least 2"},
-		{"max-journal-bytes", "5", " is 5: it must be at least 67108864"},
+		{"keep-for", "-1s", " is -1s: must be positive, or Off; 0 is the default of 1h0m0s"},
+		{"keep-snapshots", "1", " is 1: must be at least 2; 0 is the default of 3"},
+		{"max-journal-bytes", "5", " is 5: must be at least 67108864; 0 is the default of 4294967296"},
 		{"sync", "sometimes", `: parse sync policy "sometimes"`},
 		{"backend", "ftp://u:" + key + "@h/x", `: open backend: unknown scheme "ftp"`},
 		{"backend", "s3://bucket/%zz", ": open backend: not a backend URL"},
@@ -270,7 +275,7 @@ func TestBadSettingsAreNamedWhereTheyWereMade(t *testing.T) {
 		{"xds-addr", "localhost", ": listen for xDS: listen tcp: address localhost: missing port"},
 		{"admin-addr", "127.0.0.1:http-or-so", ": listen for the admin interface: listen tcp: "},
 		{"dir", notADir, ": " + notADir + " is not a directory"},
-		{"xds-tls-cert", notADir, " and --xds-tls-key go together"},
+		{"xds-tls-cert", notADir, " and --xds-tls-key require each other"},
 		{"xds-tls-client-ca", notADir, " needs --xds-tls-cert and --xds-tls-key"},
 		{"require-backend", "true", " needs --backend"},
 	} {
@@ -308,12 +313,12 @@ func TestSettingsThatContradictEachOther(t *testing.T) {
 	tmp := t.TempDir()
 	file := filepath.Join(tmp, "xdswal.yaml")
 	for _, tc := range []struct{ settings, want string }{
-		{"fail-open: true\nno-snapshots: true\n", `FILE:1: "fail-open" and FILE:2: "no-snapshots" contradict each other: `},
+		{"fail-open: true\nno-snapshots: true\n", `FILE:1: "fail-open" and FILE:2: "no-snapshots" are mutually exclusive: `},
 		{"xds-tls-cert: /nonexistent\nxds-tls-key: /nonexistent\n", `FILE:1: "xds-tls-cert" and FILE:2: "xds-tls-key": load the xDS server's certificate: `},
-		{"follow: file:///x\nfollow-interval: 0s\nresources: /y\n", `FILE:1: "follow" and FILE:3: "resources" contradict each other: `},
-		{"follow: file:///x\nfollow-interval: 0s\nresources: /y\n", `FILE:2: "follow-interval" is 0s: it must be positive`},
+		{"follow: file:///x\nfollow-interval: -1s\nresources: /y\n", `FILE:1: "follow" and FILE:3: "resources" are mutually exclusive: `},
+		{"follow: file:///x\nfollow-interval: -1s\nresources: /y\n", `FILE:2: "follow-interval" is -1s: must be positive`},
 		{"follow: file://" + tmp + "\n", `FILE:1: "follow": follow file://`},
-		{"backend: file:///x\n", `--follow and FILE:1: "backend" contradict each other: `},
+		{"backend: file:///x\n", `--follow and FILE:1: "backend" are mutually exclusive: `},
 	} {
 		require.NoError(t, os.WriteFile(file, []byte(tc.settings), 0o600))
 		args := []string{"serve", "--config", file, "--dir", filepath.Join(tmp, "data"), "--xds-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
@@ -340,7 +345,7 @@ func TestUsage(t *testing.T) {
 	}
 	r = xdswal(t, "serve")
 	require.Equal(t, 1, r.code)
-	require.Equal(t, "xdswal: --dir is missing: name a data directory, or say --memory-only\n", r.errors)
+	require.Equal(t, "xdswal: --dir is missing: name a data directory, or use --memory-only\n", r.errors)
 	r = xdswal(t, "sevre")
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.errors, `unknown command "sevre"`)

@@ -14,12 +14,12 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --dir DIR",
 		Short: "Serve xDS from a cache that survives crashes",
-		Long: `Serve restores what the data directory holds, serves it to Envoys and other xDS
-clients, and takes updates over the admin interface and from resource files.
+		Long: `Serve restores the state in the data directory, serves it to Envoy and other xDS
+clients, and accepts updates over the admin interface and from resource files.
 
-Each flag may also be set in a YAML file (--config), by its name, and in the
-environment, as XDSWAL_ and its name in capitals with underscores. A flag comes
-before the environment, and that before the file.`,
+Each flag can also be set by its name in a YAML file (--config), and as the
+environment variable XDSWAL_ followed by its name in capitals with underscores. A
+flag on the command line overrides the environment, which overrides the file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			origins, err := config.Apply(cmd.Flags(), os.LookupEnv)
@@ -31,6 +31,6 @@ before the environment, and that before the file.`,
 		},
 	}
 	c.Flags(cmd.Flags())
-	cmd.Flags().String(config.FileFlag, "", "YAML file with settings, by the names of the flags")
+	cmd.Flags().String(config.FileFlag, "", "YAML file with settings; its keys are the names of the flags")
 	return cmd
 }

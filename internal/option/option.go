@@ -4,6 +4,7 @@
 package option
 
 import (
+	"errors"
 	"fmt"
 )
 
@@ -53,4 +54,20 @@ func (n Number[T]) Apply() error {
 		bounds += ", or Off"
 	}
 	return &Error{Field: n.Field, Problem: fmt.Sprintf("is %v: must be %s; 0 is the default of %v", *n.Value, bounds, n.Default)}
+}
+
+// Errors returns the errors of settings in err, which errors.Join has joined.
+func Errors(err error) []*Error {
+	var one *Error
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // It takes apart, it does not look for.
+		var all []*Error
+		for _, err := range joined.Unwrap() {
+			all = append(all, Errors(err)...)
+		}
+		return all
+	}
+	if errors.As(err, &one) {
+		return []*Error{one}
+	}
+	return nil
 }

@@ -1,11 +1,12 @@
-// Package admin is the daemon's HTTP interface. docs/admin-api.md describes
-// it.
+// Package admin implements the daemon's HTTP interface, which docs/admin-api.md
+// describes.
 //
-// It has no authentication and shows private keys to who asks for a node's
-// resources: it belongs on a loopback address.
+// It has no authentication, and returns private keys with a node's resources.
+// Serve it on a loopback address.
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,34 +35,35 @@ const (
 	promoteTimeout = 10 * time.Minute
 )
 
-// Service is what the handler serves: it is there once the store is open.
+// Service contains the open store.
 type Service struct {
 	Store *xdswal.Store
 	Cache *xdscache.SnapshotCache
-	// Context ends when the daemon shuts down. What must not end with the
-	// request that began it ends with this.
+	// Context is done when the daemon shuts down. A promotion uses it instead of
+	// the request's context.
 	Context context.Context
 }
 
-// Handler answers the HTTP interface. Until Ready is called it answers
-// /healthz and /metrics alone.
+// Handler serves the HTTP interface. Before Ready is called it serves only
+// /healthz and /metrics.
 type Handler struct {
 	mux     *http.ServeMux
 	maxBody int64
 	logger  *slog.Logger
 	service atomic.Pointer[Service]
-	// loopback is set if only names of this machine are answered, so that no
-	// web page can reach the interface by a name that resolves to it.
+	// loopback rejects requests for other hosts than this one, so that no web
+	// page can reach the interface by a name that resolves to a loopback address.
 	loopback bool
 }
 
-// New returns a handler for requests of at most maxBody bytes. metrics answers
-// /metrics. loopback says that it will be served on a loopback address.
+// New returns a handler for requests of at most maxBody bytes. metrics serves
+// /metrics. loopback says that the handler is served on a loopback address.
 func New(maxBody int64, metrics http.Handler, loopback bool, logger *slog.Logger) *Handler {
 	h := &Handler{mux: http.NewServeMux(), maxBody: maxBody, logger: logger, loopback: loopback}
-	h.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
-	h.mux.HandleFunc("GET /readyz", h.readyz)
+	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") }
+	h.mux.HandleFunc("GET /healthz", ok)
 	h.mux.Handle("GET /metrics", metrics)
+	h.handle("GET /readyz", func(_ Service, w http.ResponseWriter, r *http.Request) error { ok(w, r); return nil })
 	h.handle("PUT /v1/nodes/{node}/snapshot", h.putSnapshot)
 	h.handle("GET /v1/nodes/{node}/snapshot", h.getSnapshot)
 	h.handle("DELETE /v1/nodes/{node}/snapshot", h.deleteSnapshot)
@@ -74,13 +76,13 @@ func New(maxBody int64, metrics http.Handler, loopback bool, logger *slog.Logger
 	return h
 }
 
-// Ready makes the handler answer for a store.
+// Ready makes the handler serve a store.
 func (h *Handler) Ready(s Service) { h.service.Store(&s) }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.loopback && !isLocalName(r.Host) {
-		h.fail(w, &problem{http.StatusForbidden, "foreign_host", fmt.Sprintf("this interface answers for loopback addresses and localhost, not for %q", r.Host)})
+		h.fail(w, &problem{http.StatusForbidden, "foreign_host", fmt.Sprintf("host is %q: want localhost or a loopback address", r.Host)})
 		return
 	}
 	if _, pattern := h.mux.Handler(r); pattern == "" {
@@ -90,18 +92,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r)
 }
 
-// unrouted answers what no pattern matches as the mux does, in our own form.
+// unrouted responds to a request that matches no pattern, with the mux's status as
+// a problem.
 func (h *Handler) unrouted(w http.ResponseWriter, r *http.Request) {
 	verdict := &headOnly{header: w.Header()}
 	h.mux.ServeHTTP(verdict, r)
 	if verdict.status == http.StatusMethodNotAllowed {
-		h.fail(w, &problem{verdict.status, "bad_method", fmt.Sprintf("%s is not for this path; use %s", r.Method, w.Header().Get("Allow"))})
+		h.fail(w, &problem{verdict.status, "bad_method", fmt.Sprintf("method %s is not allowed for this path; use %s", r.Method, w.Header().Get("Allow"))})
 		return
 	}
-	h.fail(w, &problem{http.StatusNotFound, "unknown_path", "there is nothing at this path: see docs/admin-api.md; a slash in a node's name is written %2F"})
+	h.fail(w, &problem{http.StatusNotFound, "unknown_path", "unknown path: see docs/admin-api.md; a slash in a node's name is encoded as %2F"})
 }
 
-// headOnly takes an answer's status and headers.
+// headOnly records the status and the headers of a response.
 type headOnly struct {
 	header http.Header
 	status int
@@ -122,7 +125,7 @@ func isLocalName(hostport string) bool {
 	return host == "localhost"
 }
 
-// problem is an error with its HTTP status and a reason for programs.
+// problem is an error with its HTTP status and a machine-readable reason.
 type problem struct {
 	status  int
 	reason  string
@@ -142,7 +145,7 @@ func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		s := h.service.Load()
 		if s == nil {
-			h.fail(w, notReady)
+			h.fail(w, &problem{http.StatusServiceUnavailable, reasonNotReady, "the store is being restored; /readyz reports when it is ready"})
 			return
 		}
 		if err := fn(*s, w, r); err != nil {
@@ -151,20 +154,10 @@ func (h *Handler) handle(pattern string, fn func(Service, http.ResponseWriter, *
 	})
 }
 
-var notReady = &problem{http.StatusServiceUnavailable, reasonNotReady, "the store is being restored; /readyz tells when it is ready"}
-
-func (h *Handler) readyz(w http.ResponseWriter, _ *http.Request) {
-	if h.service.Load() == nil {
-		h.fail(w, notReady)
-		return
-	}
-	io.WriteString(w, "ok\n")
-}
-
-// asProblem gives an error its status and reason.
+// asProblem returns an error with its status and reason.
 func asProblem(err error) *problem {
 	var p *problem
-	var refused *resourcefile.Error
+	var rejected *resourcefile.Error
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
@@ -172,37 +165,41 @@ func asProblem(err error) *problem {
 	case errors.As(err, &tooLarge):
 		return &problem{
 			http.StatusRequestEntityTooLarge, "too_large",
-			fmt.Sprintf("the body is larger than %d bytes: split the update, or raise --max-body-bytes", tooLarge.Limit),
+			fmt.Sprintf("the body is larger than %d bytes; split the update, or raise --max-body-bytes", tooLarge.Limit),
 		}
-	case errors.As(err, &refused):
-		return &problem{http.StatusBadRequest, string(refused.Reason), refused.Message}
-	case errors.Is(err, xdswal.ErrDisabled):
-		return &problem{http.StatusConflict, "disabled", "the daemon was started without it: see --memory-only, --no-snapshots and --follow"}
-	case errors.Is(err, xdswal.ErrFenced):
-		return &problem{http.StatusConflict, reasonFenced, err.Error() + "; send updates to the writer that took over; this daemon takes the backend over from it when it is started again"}
-	case errors.Is(err, xdswal.ErrForeign):
-		return &problem{http.StatusConflict, "foreign", err.Error()}
-	case errors.Is(err, xdswal.ErrFollower):
-		return &problem{http.StatusConflict, "follower", "this daemon follows another one, and takes no updates: send them to that one, or make this one the writer with POST /v1/promote"}
-	case errors.Is(err, xdswal.ErrJournalFull):
-		return &problem{http.StatusInsufficientStorage, "journal_full", err.Error()}
-	case errors.Is(err, xdswal.ErrJournalPoisoned):
-		return &problem{http.StatusServiceUnavailable, "journal_failed", err.Error()}
-	case errors.Is(err, xdswal.ErrClosed):
-		return &problem{http.StatusServiceUnavailable, reasonClosed, "the daemon is shutting down"}
-	case errors.Is(err, xdswal.ErrCommitTimeout):
-		return &problem{http.StatusGatewayTimeout, "commit_timeout", err.Error()}
-	case errors.Is(err, xdswal.ErrGap):
-		return &problem{http.StatusGone, "gone", err.Error()}
-	case errors.Is(err, context.Canceled):
-		return &problem{http.StatusRequestTimeout, "cancelled", "the request ended before the update was applied everywhere; sending it again is safe"}
-	default:
-		return &problem{http.StatusInternalServerError, "internal", err.Error()}
+	case errors.As(err, &rejected):
+		return &problem{http.StatusBadRequest, string(rejected.Reason), rejected.Message}
 	}
+	for _, k := range knownErrors {
+		if errors.Is(err, k.err) {
+			return &problem{k.status, k.reason, cmp.Or(k.message, err.Error()) + k.advice}
+		}
+	}
+	return &problem{http.StatusInternalServerError, "internal", err.Error()}
+}
+
+// knownErrors contains the problem of each error of a store. The default message is
+// the error's text.
+var knownErrors = []struct {
+	err             error
+	status          int
+	reason          string
+	message, advice string
+}{
+	{xdswal.ErrDisabled, http.StatusConflict, "disabled", "this request is disabled by --memory-only, --no-snapshots or --follow", ""},
+	{xdswal.ErrFenced, http.StatusConflict, reasonFenced, "", "; send updates to the writer that took over; a restart makes this daemon take the backend over from it"},
+	{xdswal.ErrForeign, http.StatusConflict, "foreign", "", ""},
+	{xdswal.ErrFollower, http.StatusConflict, "follower", "this daemon is a follower and rejects updates: send them to the writer, or make this daemon the writer with POST /v1/promote", ""},
+	{xdswal.ErrJournalFull, http.StatusInsufficientStorage, "journal_full", "", ""},
+	{xdswal.ErrJournalPoisoned, http.StatusServiceUnavailable, "journal_failed", "", ""},
+	{xdswal.ErrClosed, http.StatusServiceUnavailable, reasonClosed, "the daemon is shutting down", ""},
+	{xdswal.ErrCommitTimeout, http.StatusGatewayTimeout, "commit_timeout", "", ""},
+	{xdswal.ErrGap, http.StatusGone, "gone", "", ""},
+	{context.Canceled, http.StatusRequestTimeout, "cancelled", "the request was canceled before the update completed; sending it again is safe", ""},
 }
 
 func (h *Handler) fail(w http.ResponseWriter, p *problem) {
-	// Requests at start-up and shutdown are refused by design.
+	// Rejected requests during start and shutdown are no failures.
 	if p.status >= http.StatusInternalServerError && p.reason != reasonNotReady && p.reason != reasonClosed {
 		h.logger.Error("request failed", "status", p.status, "reason", p.reason, "error", p.message)
 	}
@@ -221,7 +218,7 @@ func reply(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// node returns the node that a request is about.
+// node returns the name of the node in a request's path.
 func node(r *http.Request) (string, error) {
 	name := r.PathValue("node")
 	bad := func(r rune) bool { return unicode.IsControl(r) }
@@ -231,22 +228,22 @@ func node(r *http.Request) (string, error) {
 	return name, nil
 }
 
-// body reads a request's body, of bounded size and within a bounded time.
+// body reads a request's body. Its size and the time to read it are bounded.
 func (h *Handler) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > h.maxBody {
-		// Not a byte of it is read.
+		// Do not read any of it.
 		return nil, &http.MaxBytesError{Limit: h.maxBody}
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
 	var tooLarge *http.MaxBytesError
 	if err != nil && !errors.As(err, &tooLarge) {
-		return nil, &problem{http.StatusBadRequest, "cut", "the body ended early"}
+		return nil, &problem{http.StatusBadRequest, "cut", "the body is incomplete"}
 	}
 	return data, err
 }
 
-// nodeAndBody returns what an update of a node is made of.
+// nodeAndBody returns the node and the body of an update.
 func (h *Handler) nodeAndBody(w http.ResponseWriter, r *http.Request) (name string, data []byte, err error) {
 	if name, err = node(r); err != nil {
 		return "", nil, err

@@ -299,7 +299,7 @@ func TestBeforeItIsReady(t *testing.T) {
 		"GET /v1/nodes/n/snapshot", "DELETE /v1/nodes/n/snapshot", "PATCH /v1/nodes/n/resources",
 	} {
 		method, path, _ := strings.Cut(call, " ")
-		d.refused(d.do(method, path, nil), http.StatusServiceUnavailable, "not_ready", "/readyz tells when it is ready")
+		d.refused(d.do(method, path, nil), http.StatusServiceUnavailable, "not_ready", "/readyz reports when it is ready")
 	}
 	require.Empty(t, l.String(), "it is no error")
 }
@@ -402,7 +402,7 @@ func TestACutBody(t *testing.T) {
 		io.MultiReader(strings.NewReader(body("1", "a")[:20]), broken{}))
 	w := httptest.NewRecorder()
 	d.handler.ServeHTTP(w, req)
-	d.refused(answer{w.Code, w.Header(), w.Body.String()}, http.StatusBadRequest, "cut", "ended early")
+	d.refused(answer{w.Code, w.Header(), w.Body.String()}, http.StatusBadRequest, "cut", "is incomplete")
 }
 
 type broken struct{}
@@ -493,5 +493,5 @@ func TestAFullJournal(t *testing.T) {
 	}
 	d.refused(last, http.StatusInsufficientStorage, "journal_full", "journal is full")
 	require.Contains(t, d.logs.String(), "journal_full")
-	require.Equal(t, http.StatusOK, d.do("GET", "/v1/nodes/n/snapshot", nil).status, "it goes on serving")
+	require.Equal(t, http.StatusOK, d.do("GET", "/v1/nodes/n/snapshot", nil).status, "it still serves")
 }

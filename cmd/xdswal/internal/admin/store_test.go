@@ -37,7 +37,7 @@ func (d *daemon) waitShipped() {
 	require.Eventually(d.t, func() bool { return uint64(d.store.Status().Shipper.Shipped) == d.sequence }, 10*time.Second, time.Millisecond)
 }
 
-// waitSequence waits until a follower has come to a sequence.
+// waitSequence waits until a follower serves a sequence.
 func (d *daemon) waitSequence(sequence uint64) {
 	d.t.Helper()
 	require.Eventually(d.t, func() bool { return uint64(d.store.State().Sequence()) == sequence }, 10*time.Second, time.Millisecond)
@@ -107,7 +107,7 @@ func TestAFollower(t *testing.T) {
 	}
 	d.refused(d.do("GET", "/v1/events", nil), http.StatusConflict, "disabled", "--follow")
 	d.refused(d.do("POST", "/v1/compact", nil), http.StatusConflict, "disabled", "--follow")
-	d.refused(d.do("POST", "/v1/promote", nil), http.StatusConflict, "no_directory", "start the daemon with --dir beside --follow")
+	d.refused(d.do("POST", "/v1/promote", nil), http.StatusConflict, "no_directory", "start the daemon with --dir and --follow")
 	require.Empty(t, d.logs.String())
 }
 
@@ -128,12 +128,12 @@ func TestPromote(t *testing.T) {
 	// To promote a writer is to have it promoted.
 	require.EqualValues(t, 3, d.ok("POST", "/v1/promote", "")["epoch"])
 
-	// The one before takes updates until it is told, and serves on.
+	// The previous writer accepts updates until it is fenced, and still serves.
 	w.set("PUT", "/v1/nodes/n/snapshot", body("3", "c"))
 	w.waitFenced()
 	w.refused(w.do("PUT", "/v1/nodes/n/snapshot", strings.NewReader(body("4", "d"))), http.StatusConflict, "fenced", "send updates to the writer that took over")
 	w.refused(w.do("PUT", "/v1/nodes/n/snapshot", strings.NewReader(body("3", "c"))), http.StatusConflict, "fenced", "send updates to the writer that took over")
-	w.refused(w.do("POST", "/v1/promote", nil), http.StatusConflict, "fenced", "when it is started again")
+	w.refused(w.do("POST", "/v1/promote", nil), http.StatusConflict, "fenced", "a restart makes this daemon take the backend over")
 	require.Equal(t, "ok\n", w.do("GET", "/readyz", nil).body)
 	require.Contains(t, w.do("GET", "/v1/nodes/n/snapshot", nil).body, `"3"`)
 	require.Contains(t, w.status("backend")["fenced"], "epoch 2 was claimed")
@@ -155,13 +155,13 @@ func TestPromoteFails(t *testing.T) {
 	down = backendtest.FailAbsent
 	d := follower(t, b, t.TempDir())
 	d.waitSequence(1)
-	d.refused(d.do("POST", "/v1/promote", nil), http.StatusServiceUnavailable, "promote_failed", "; the daemon goes on following")
+	d.refused(d.do("POST", "/v1/promote", nil), http.StatusServiceUnavailable, "promote_failed", "; the daemon remains a follower")
 	w.set("PUT", "/v1/nodes/n/snapshot", body("2", "a"))
 	d.waitSequence(2)
 
 	d = follower(t, b, start(t, xdswal.Options{}).store.Status().Dir)
 	d.waitSequence(2)
-	d.refused(d.do("POST", "/v1/promote", nil), http.StatusConflict, "locked", "; the daemon goes on following")
+	d.refused(d.do("POST", "/v1/promote", nil), http.StatusConflict, "locked", "; the daemon remains a follower")
 
 	m := start(t, xdswal.Options{MemoryOnly: true})
 	m.refused(m.do("POST", "/v1/promote", nil), http.StatusConflict, "disabled", "--memory-only")

@@ -4,21 +4,24 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
 	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/follow"
+	"github.com/xdswal/xdswal/internal/option"
 	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// Config is what the daemon's flags say.
+// Config contains the values of the daemon's flags.
 type Config struct {
 	Dir             string
 	XDSAddr         string
@@ -50,8 +53,8 @@ type Config struct {
 	LogLevel        string
 	LogFormat       string
 
-	// Name returns what to call a setting in an error, by its flag's name: it
-	// may stand in a file. If it is nil, that is the flag.
+	// Name returns the name of a setting in an error, given its flag. Nil returns
+	// the flag.
 	Name func(flag string) string
 }
 
@@ -64,107 +67,165 @@ func (c *Config) name(flag string) string {
 
 // Flags defines the daemon's flags, with their defaults.
 func (c *Config) Flags(f *pflag.FlagSet) {
-	f.StringVar(&c.Dir, "dir", "", "data directory; created if need be (required, unless --follow is given)")
+	f.StringVar(&c.Dir, "dir", "", "data directory; created if it does not exist (required without --follow)")
 	f.StringVar(&c.XDSAddr, "xds-addr", "127.0.0.1:18000", "address of the xDS server (gRPC)")
-	f.StringVar(&c.XDSCert, "xds-tls-cert", "", "PEM file with the xDS server's certificate chain; without one xDS is served in plain text")
+	f.StringVar(&c.XDSCert, "xds-tls-cert", "", "PEM file with the xDS server's certificate chain; without it xDS is served in plain text")
 	f.StringVar(&c.XDSKey, "xds-tls-key", "", "PEM file with the xDS server's private key")
-	f.StringVar(&c.XDSClientCA, "xds-tls-client-ca", "", "PEM file with the authorities whose clients are admitted; without one any client is")
-	f.StringVar(&c.AdminAddr, "admin-addr", "127.0.0.1:19000", "address of the admin HTTP interface; it has no authentication, so keep it on loopback")
-	f.StringVar(&c.Backend, "backend", "", "URL to ship the journal and its snapshots to, for example s3://bucket/prefix?endpoint=https://s3.example&region=eu-west-1&path_style=true, with credentials as the AWS SDK finds them, or file:///mnt/backup/xdswal; none by default")
-	f.DurationVar(&c.ShipInterval, "ship-interval", 0, "least time between two shipments of the journal's newest events: with the machine, what came since the last one is lost; 0 is "+ship.DefaultInterval.String()+", or snapshots alone with a file:// backend, which may be on the same machine; a negative value ships snapshots alone")
-	f.BoolVar(&c.RequireBackend, "require-backend", false, "refuse to start if the backend cannot be reached; else what is local is served, with a warning, and the backend is taken over as soon as it can be")
-	f.DurationVar(&c.BackendTimeout, "backend-timeout", directory.DefaultBackendTimeout, "how long the start waits for the backend when what is local will do")
-	f.StringVar(&c.Follow, "follow", "", "URL of another daemon's --backend: serve what that one ships, and take no updates until POST /v1/promote makes this one the writer, which needs --dir")
-	f.DurationVar(&c.FollowInterval, "follow-interval", follow.DefaultInterval, "how often a follower looks for what is new")
-	f.StringVar(&c.Resources, "resources", "", "directory of <node>.yaml and <node>.json files with Envoy resources, loaded at start and on change")
-	f.BoolVar(&c.ADS, "ads", false, "hold a response until its request names all resources of the node, and order responses by type, as go-control-plane's ADS mode does")
+	f.StringVar(&c.XDSClientCA, "xds-tls-client-ca", "", "PEM file with the authorities that xDS clients need a certificate of; without it any client may connect")
+	f.StringVar(&c.AdminAddr, "admin-addr", "127.0.0.1:19000", "address of the admin HTTP interface; it has no authentication, so use a loopback address")
+	f.StringVar(&c.Backend, "backend", "", "URL to ship batches of events and snapshots to, for example s3://bucket/prefix?endpoint=https://s3.example&region=eu-west-1&path_style=true, with credentials as the AWS SDK finds them, or file:///mnt/backup/xdswal; none by default")
+	f.Var(interval(&c.ShipInterval, 0), "ship-interval", "minimum time between two batches: if the machine is lost, the events since the last batch are lost; off ships only snapshots; 0 is "+ship.DefaultInterval.String()+", or off with a file:// backend, which may be on the same machine")
+	f.BoolVar(&c.RequireBackend, "require-backend", false, "fail to start if the backend cannot be reached; otherwise the local state is served with a warning, and the backend is claimed once it can be reached")
+	f.DurationVar(&c.BackendTimeout, "backend-timeout", directory.DefaultBackendTimeout, "how long the start waits for the backend if the local data is complete")
+	f.StringVar(&c.Follow, "follow", "", "URL of another daemon's --backend: serve what that daemon ships, and reject updates until POST /v1/promote makes this daemon the writer, which needs --dir")
+	f.DurationVar(&c.FollowInterval, "follow-interval", follow.DefaultInterval, "time between two reads of the backend by a follower")
+	f.StringVar(&c.Resources, "resources", "", "directory of <node>.yaml and <node>.json files with Envoy resources, loaded at start and when they change")
+	f.BoolVar(&c.ADS, "ads", false, "delay a response until its request names all resources of the node, and order responses by type, like go-control-plane's ADS mode")
 	f.DurationVar(&c.Heartbeat, "heartbeat-interval", 0, "interval of heartbeats for resources with a TTL; 0 sends none")
-	f.StringVar(&c.Sync, "sync", journal.SyncAlways.String(), "when an acknowledged update is on stable storage: always, never, or at most a duration later")
-	f.DurationVar(&c.CompactInterval, "compact-interval", compact.DefaultInterval, "time between snapshots")
-	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compact.DefaultKeepSnapshots, "how many snapshots to keep, at least 2")
-	f.DurationVar(&c.KeepFor, "keep-for", compact.DefaultKeepFor, "keep all snapshots of this age or younger besides; every moment within what is kept can be restored")
-	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials that may not")
-	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", wal.DefaultMaxBytes, "bound of the journal's size, at least two segments of "+strconv.Itoa(wal.DefaultSegmentBytes>>20)+" MiB")
-	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "bound of one admin request's body and of one resource file")
+	f.StringVar(&c.Sync, "sync", journal.SyncAlways.String(), "when an update is durable: always (before it returns), never, or a duration (at most that long after it returned)")
+	f.Var(interval(&c.CompactInterval, compact.DefaultInterval), "compact-interval", "time between snapshots; off writes them only when the events since the last one take much space")
+	f.IntVar(&c.KeepSnapshots, "keep-snapshots", compact.DefaultKeepSnapshots, "number of snapshots to keep, at least 2")
+	f.Var(interval(&c.KeepFor, compact.DefaultKeepFor), "keep-for", "also keep all snapshots up to this age, none with off; any moment since the oldest kept snapshot can be restored")
+	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials without permission to delete")
+	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", wal.DefaultMaxBytes, "maximum size of the journal, at least two segments of "+strconv.Itoa(wal.DefaultSegmentBytes>>20)+" MiB")
+	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "maximum size of an admin request's body and of a resource file")
 	f.DurationVar(&c.CommitTimeout, "commit-timeout", xdscache.DefaultCommitTimeout, "how long an update waits for its commit")
-	f.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "bound of the last snapshot and its shipping at SIGTERM")
-	f.BoolVar(&c.FailOpen, "fail-open", false, "apply updates that the journal cannot take, and make them durable by a snapshot as soon as possible")
-	f.BoolVar(&c.NoSnapshots, "no-snapshots", false, "keep the journal alone")
-	f.BoolVar(&c.MemoryOnly, "memory-only", false, "persist nothing")
+	f.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a shutdown waits for the last snapshot and its shipping")
+	f.BoolVar(&c.FailOpen, "fail-open", false, "apply updates that the journal cannot store, and make them durable with a snapshot as soon as possible")
+	f.BoolVar(&c.NoSnapshots, "no-snapshots", false, "write no snapshots, only the journal")
+	f.BoolVar(&c.MemoryOnly, "memory-only", false, "store nothing on disk")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 }
 
-const minJournalBytes = 2 * wal.DefaultSegmentBytes
+// intervalValue is a flag with a duration that can be turned off.
+type intervalValue time.Duration
 
-// Validate refuses settings that are of no use, or contradict each other.
+func interval(p *time.Duration, byDefault time.Duration) *intervalValue {
+	*p = byDefault
+	return (*intervalValue)(p)
+}
+
+func (v *intervalValue) String() string {
+	if *v == xdswal.Off {
+		return "off"
+	}
+	return time.Duration(*v).String()
+}
+
+func (v *intervalValue) Set(text string) error {
+	if strings.EqualFold(text, "off") {
+		*v = xdswal.Off
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return errors.New("want a duration such as 10m, or off")
+	}
+	if d == xdswal.Off {
+		d-- // only the word turns it off
+	}
+	*v = intervalValue(d)
+	return nil
+}
+
+func (v *intervalValue) Type() string { return "duration" }
+
+// options returns the settings of the store that flags set.
+func (c *Config) options() xdswal.Options {
+	return xdswal.Options{
+		Dir:              c.Dir,
+		MemoryOnly:       c.MemoryOnly,
+		MaxJournalBytes:  c.MaxJournalBytes,
+		CommitTimeout:    c.CommitTimeout,
+		FailOpen:         c.FailOpen,
+		DisableSnapshots: c.NoSnapshots,
+		CompactInterval:  c.CompactInterval,
+		KeepSnapshots:    c.KeepSnapshots,
+		KeepFor:          c.KeepFor,
+		NoPrune:          c.NoPrune,
+		ShipInterval:     c.ShipInterval,
+		RequireBackend:   c.RequireBackend,
+		BackendTimeout:   c.BackendTimeout,
+		Follow:           c.Follow != "",
+		FollowInterval:   c.FollowInterval,
+	}
+}
+
+// flagOf maps the fields of xdswal.Options to the flags that set them.
+var flagOf = map[string]string{
+	"MaxJournalBytes": "max-journal-bytes",
+	"CommitTimeout":   "commit-timeout",
+	"CompactInterval": "compact-interval",
+	"KeepSnapshots":   "keep-snapshots",
+	"KeepFor":         "keep-for",
+	"ShipInterval":    "ship-interval",
+	"BackendTimeout":  "backend-timeout",
+	"FollowInterval":  "follow-interval",
+}
+
+// validateOptions reports the settings that the store would reject, by their flags. Their
+// combinations are validated by their flags too, since the backend is not open yet.
+func (c *Config) validateOptions(reject func(format string, args ...any)) {
+	opt := c.options()
+	opt.Dir, opt.MemoryOnly, opt.Follow, opt.FailOpen = "unused", false, false, false
+	for _, err := range option.Errors(opt.Validate()) {
+		reject("%s %s", c.name(flagOf[err.Field]), err.Problem)
+	}
+}
+
+// Validate returns an error for each setting that is invalid by itself or
+// together with others.
 func (c *Config) Validate() error {
 	var errs []error
-	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.Dir == "" && !c.MemoryOnly && c.Follow == "" {
-		refuse("%s is missing: name a data directory, or say --memory-only", c.name("dir"))
+	reject := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	exclude := func(flag, other, reason string) {
+		reject("%s and %s are mutually exclusive: %s", c.name(flag), c.name(other), reason)
 	}
-	c.validateBackend(refuse)
+	if c.Dir == "" && !c.MemoryOnly && c.Follow == "" {
+		reject("%s is missing: name a data directory, or use --memory-only", c.name("dir"))
+	}
+	c.validateOptions(reject)
+	c.validateBackend(reject, exclude)
 	if (c.XDSCert == "") != (c.XDSKey == "") {
-		refuse("%s and %s go together", c.name("xds-tls-cert"), c.name("xds-tls-key"))
+		reject("%s and %s require each other", c.name("xds-tls-cert"), c.name("xds-tls-key"))
 	}
 	if c.XDSClientCA != "" && c.XDSCert == "" {
-		refuse("%s needs %s and %s", c.name("xds-tls-client-ca"), c.name("xds-tls-cert"), c.name("xds-tls-key"))
+		reject("%s needs %s and %s", c.name("xds-tls-client-ca"), c.name("xds-tls-cert"), c.name("xds-tls-key"))
 	}
 	if c.MaxBodyBytes < 1 {
-		refuse("%s is %d: it must be positive", c.name("max-body-bytes"), c.MaxBodyBytes)
+		reject("%s is %d: it must be positive", c.name("max-body-bytes"), c.MaxBodyBytes)
 	}
-	for _, d := range []struct {
-		flag  string
-		value time.Duration
-	}{
-		{"compact-interval", c.CompactInterval},
-		{"commit-timeout", c.CommitTimeout},
-		{"shutdown-timeout", c.ShutdownTimeout},
-		{"backend-timeout", c.BackendTimeout},
-		{"follow-interval", c.FollowInterval},
-	} {
-		if d.value <= 0 {
-			refuse("%s is %s: it must be positive", c.name(d.flag), d.value)
-		}
+	if c.ShutdownTimeout <= 0 {
+		reject("%s is %s: it must be positive", c.name("shutdown-timeout"), c.ShutdownTimeout)
 	}
 	if c.Heartbeat < 0 {
-		refuse("%s is %s: it must not be negative", c.name("heartbeat-interval"), c.Heartbeat)
-	}
-	if c.KeepFor < 0 {
-		refuse("%s is %s: it must not be negative", c.name("keep-for"), c.KeepFor)
-	}
-	if c.KeepSnapshots < 2 {
-		refuse("%s is %d: it must be at least 2, for one may be damaged", c.name("keep-snapshots"), c.KeepSnapshots)
-	}
-	if c.MaxJournalBytes < minJournalBytes {
-		refuse("%s is %d: it must be at least %d, for two segments", c.name("max-journal-bytes"), c.MaxJournalBytes, int64(minJournalBytes))
+		reject("%s is %s: it must not be negative", c.name("heartbeat-interval"), c.Heartbeat)
 	}
 	if c.FailOpen && c.NoSnapshots && !c.MemoryOnly && c.Follow == "" {
-		refuse("%s and %s contradict each other: what the journal missed is made good by a snapshot", c.name("fail-open"), c.name("no-snapshots"))
+		exclude("fail-open", "no-snapshots", "a snapshot makes the updates durable that the journal could not store")
 	}
 	return errors.Join(errs...)
 }
 
-// validateBackend refuses what contradicts itself about where to ship to and
-// what to follow.
-func (c *Config) validateBackend(refuse func(format string, args ...any)) {
+// validateBackend validates the settings of shipping and following.
+func (c *Config) validateBackend(reject func(format string, args ...any), exclude func(flag, other, reason string)) {
 	if c.MemoryOnly && c.Backend != "" {
-		refuse("%s and %s contradict each other: what is in memory alone is not shipped", c.name("memory-only"), c.name("backend"))
+		exclude("memory-only", "backend", "a store in memory ships nothing")
 	}
 	if c.RequireBackend && c.Backend == "" && c.Follow == "" {
-		refuse("%s needs %s", c.name("require-backend"), c.name("backend"))
+		reject("%s needs %s", c.name("require-backend"), c.name("backend"))
 	}
 	if c.Follow == "" {
 		return
 	}
 	if c.Backend != "" {
-		refuse("%s and %s contradict each other: a follower ships nothing, and once it is promoted it ships to what it followed", c.name("follow"), c.name("backend"))
+		exclude("follow", "backend", "a follower ships nothing; once promoted, it ships to the backend that it followed")
 	}
 	if c.MemoryOnly {
-		refuse("%s and %s contradict each other: a follower without --dir persists nothing already", c.name("follow"), c.name("memory-only"))
+		exclude("follow", "memory-only", "a follower without --dir already stores nothing on disk")
 	}
 	if c.Resources != "" {
-		refuse("%s and %s contradict each other: a follower takes no updates; give the files to the writer", c.name("follow"), c.name("resources"))
+		exclude("follow", "resources", "a follower rejects updates; load the files in the writer")
 	}
 }

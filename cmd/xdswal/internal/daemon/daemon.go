@@ -1,5 +1,5 @@
-// Package daemon is xdswal serve: a store, an xDS server on its cache, and the
-// admin interface.
+// Package daemon implements xdswal serve: a store, an xDS server on its cache,
+// and the admin interface.
 package daemon
 
 import (
@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -32,9 +31,9 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// Run serves until ctx is done, and then shuts down: clients are let go, what
-// was acknowledged is durable, and a last snapshot is written. It returns nil
-// after a shutdown in which nothing failed.
+// Run serves until ctx is done, then closes the clients' streams, waits until all
+// returned updates are durable, and writes a last snapshot. It returns nil if the
+// shutdown succeeded.
 func Run(ctx context.Context, c Config, logs io.Writer) error {
 	if err := c.Validate(); err != nil {
 		return err
@@ -50,7 +49,7 @@ func Run(ctx context.Context, c Config, logs io.Writer) error {
 func newLogger(c Config, w io.Writer) (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return nil, fmt.Errorf("%s is %q: say debug, info, warn or error", c.name("log-level"), c.LogLevel)
+		return nil, fmt.Errorf("%s is %q: want debug, info, warn or error", c.name("log-level"), c.LogLevel)
 	}
 	opt := &slog.HandlerOptions{Level: level}
 	switch c.LogFormat {
@@ -59,7 +58,7 @@ func newLogger(c Config, w io.Writer) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opt)), nil
 	}
-	return nil, fmt.Errorf("%s is %q: say text or json", c.name("log-format"), c.LogFormat)
+	return nil, fmt.Errorf("%s is %q: want text or json", c.name("log-format"), c.LogFormat)
 }
 
 type daemon struct {
@@ -75,7 +74,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// Both addresses first: what is taken is told before anything is done.
+	// Listen first, so that an address in use fails before the store is changed.
 	var lc net.ListenConfig
 	xdsListener, err := lc.Listen(ctx, "tcp", d.config.XDSAddr)
 	if err != nil {
@@ -98,7 +97,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.closeStore()) }() //nolint:contextcheck // As above.
 
-	x := newXDSServer(d.config, creds, d.cache, d.logger) //nolint:contextcheck // Stop ends it, after the streams.
+	x := newXDSServer(d.config, xdsListener.Addr(), creds, d.cache, d.logger) //nolint:contextcheck // Stop ends it, after the streams.
 	xdsFailed := x.serve(xdsListener)
 	defer x.stop()
 	handler.Ready(admin.Service{Store: d.store, Cache: d.cache, Context: ctx})
@@ -119,7 +118,7 @@ func (d *daemon) run(ctx context.Context) (err error) {
 
 func (d *daemon) openStore(ctx context.Context) error {
 	if info, err := os.Stat(d.config.Dir); err == nil && !info.IsDir() && !d.config.MemoryOnly {
-		return fmt.Errorf("%s: %s is not a directory: name one that is, or is yet to be made", d.config.name("dir"), d.config.Dir)
+		return fmt.Errorf("%s: %s is not a directory: name a directory, or one that does not exist", d.config.name("dir"), d.config.Dir)
 	}
 	sync, err := journal.ParseSyncPolicy(d.config.Sync)
 	if err != nil {
@@ -133,35 +132,14 @@ func (d *daemon) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keepFor := d.config.KeepFor
-	if keepFor == 0 {
-		keepFor = -1 // to the library 0 is the default
-	}
 	downloads := xdswal.Hooks{Replay: replay.Hooks{Progress: progress.Log(d.logger, progress.DefaultInterval)}}
-	d.store, err = xdswal.Open(ctx, xdswal.Options{
-		Dir:              d.config.Dir,
-		MemoryOnly:       d.config.MemoryOnly,
-		Sync:             sync,
-		MaxJournalBytes:  d.config.MaxJournalBytes,
-		CommitTimeout:    d.config.CommitTimeout,
-		FailOpen:         d.config.FailOpen,
-		DisableSnapshots: d.config.NoSnapshots,
-		CompactInterval:  d.config.CompactInterval,
-		KeepSnapshots:    d.config.KeepSnapshots,
-		KeepFor:          keepFor,
-		NoPrune:          d.config.NoPrune,
-		Backend:          backend,
-		ShipInterval:     d.config.ShipInterval,
-		RequireBackend:   d.config.RequireBackend,
-		BackendTimeout:   d.config.BackendTimeout,
-		Follow:           d.config.Follow != "",
-		FollowInterval:   d.config.FollowInterval,
-		Hooks:            xdswal.JoinHooks(metrics.Hooks(), downloads),
-		Logger:           d.logger,
-	})
+	opt := d.config.options()
+	opt.Sync, opt.Backend = sync, backend
+	opt.Hooks, opt.Logger = xdswal.JoinHooks(metrics.Hooks(), downloads), d.logger
+	d.store, err = xdswal.Open(ctx, opt)
 	switch {
 	case err != nil && d.config.Follow != "":
-		// A follower opens nothing else.
+		// Open reads only the backend of a follower.
 		return fmt.Errorf("%s: %w", d.config.name("follow"), err)
 	case err != nil:
 		return err
@@ -175,13 +153,14 @@ func (d *daemon) openStore(ctx context.Context) error {
 	return nil
 }
 
-// openBackend opens what to ship to, or to follow; nil if there is neither.
+// openBackend opens the backend to ship to or to follow. It returns nil if there
+// is none.
 func (d *daemon) openBackend(ctx context.Context) (backends.Backend, error) {
 	flag, url, open := "backend", d.config.Backend, backendurl.Open
 	if d.config.Follow != "" {
 		flag, url = "follow", d.config.Follow
 		if d.config.Dir == "" {
-			open = backendurl.OpenReadOnly // it can never be promoted
+			open = backendurl.OpenReadOnly // it cannot be promoted
 		}
 	}
 	if url == "" {
@@ -206,12 +185,10 @@ func (d *daemon) closeStore() error {
 
 func (d *daemon) adminHandler(addr net.Addr) *admin.Handler {
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	loopback := isLoopback(addr)
-	if !loopback {
-		d.logger.Warn("the admin interface is not on a loopback address: it has no authentication and shows private keys", "addr", addr.String())
+	if !isLoopback(addr) {
+		d.logger.Warn("the admin interface is not on a loopback address; it has no authentication and shows private keys", "addr", addr.String())
 	}
-	metrics := promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{})
-	return admin.New(d.config.MaxBodyBytes, metrics, loopback, d.logger)
+	return admin.New(d.config.MaxBodyBytes, promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{}), isLoopback(addr), d.logger)
 }
 
 func isLoopback(addr net.Addr) bool {
@@ -219,8 +196,8 @@ func isLoopback(addr net.Addr) bool {
 	return err == nil && ap.Addr().IsLoopback()
 }
 
-// serveAdmin returns a function that stops the server, and the channel that
-// tells if it ends by itself.
+// serveAdmin serves on l until stop is called. The channel failed receives the
+// error if that ends before.
 func (d *daemon) serveAdmin(l net.Listener, h http.Handler) (stop func(), failed <-chan error) {
 	server := &http.Server{
 		Handler:           h,
@@ -239,22 +216,20 @@ func (d *daemon) serveAdmin(l net.Listener, h http.Handler) (stop func(), failed
 	}, ch
 }
 
-// loadResources follows the resource directory until the function that it
-// returns is called.
+// loadResources loads the resource directory until stop is called.
 func (d *daemon) loadResources(ctx context.Context) (stop func()) {
 	if d.config.Resources == "" {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	loader := &resourcedir.Loader{Dir: d.config.Resources, MaxBytes: d.config.MaxBodyBytes, Cache: d.cache, Logger: d.logger}
-	var done sync.WaitGroup
-	done.Add(1)
+	done := make(chan struct{})
 	go func() {
-		defer done.Done()
+		defer close(done)
 		loader.Run(ctx)
 	}()
 	return func() {
 		cancel()
-		done.Wait()
+		<-done
 	}
 }

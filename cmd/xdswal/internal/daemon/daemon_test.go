@@ -225,14 +225,14 @@ func TestRefusesToStart(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"no directory", nil, "--dir is missing: name a data directory, or say --memory-only"},
+		{"no directory", nil, "--dir is missing: name a data directory, or use --memory-only"},
 		{"xDS port taken", []string{"--dir", "D", "--xds-addr", taken.Addr().String()}, "listen for xDS: listen tcp " + taken.Addr().String() + ": bind: address already in use"},
 		{"admin port taken", []string{"--dir", "D", "--admin-addr", taken.Addr().String()}, "listen for the admin interface: listen tcp " + taken.Addr().String()},
 		{"address without a port", []string{"--dir", "D", "--xds-addr", "localhost"}, "missing port in address"},
 		{"directory in use", []string{"--dir", locked}, "locked by another process"},
 		{"directory of a newer format", []string{"--dir", newer}, "got format 2, want at most 1"},
 		{"a file for a directory", []string{"--dir", garbage}, "not a directory"},
-		{"certificate without a key", []string{"--dir", "D", "--xds-tls-cert", garbage}, "--xds-tls-cert and --xds-tls-key go together"},
+		{"certificate without a key", []string{"--dir", "D", "--xds-tls-cert", garbage}, "--xds-tls-cert and --xds-tls-key require each other"},
 		{"client authorities without a certificate", []string{"--dir", "D", "--xds-tls-client-ca", garbage}, "needs --xds-tls-cert"},
 		{"missing certificate", []string{"--dir", "D", "--xds-tls-cert", tmp + "/none", "--xds-tls-key", garbage}, "load the xDS server's certificate: open " + tmp + "/none"},
 		{"garbage for a certificate", []string{"--dir", "D", "--xds-tls-cert", garbage, "--xds-tls-key", garbage}, "load the xDS server's certificate: "},
@@ -240,10 +240,10 @@ func TestRefusesToStart(t *testing.T) {
 		{"sync", []string{"--dir", "D", "--sync", "sometimes"}, `--sync: parse sync policy "sometimes"`},
 		{"log level", []string{"--dir", "D", "--log-level", "loud"}, `--log-level is "loud"`},
 		{"log format", []string{"--dir", "D", "--log-format", "xml"}, `--log-format is "xml"`},
-		{"interval", []string{"--dir", "D", "--compact-interval", "0s"}, "--compact-interval is 0s: it must be positive"},
+		{"journal", []string{"--dir", "D", "--max-journal-bytes", "1"}, "--max-journal-bytes is 1: must be at least 67108864; 0 is the default of 4294967296"},
 		{"heartbeat", []string{"--dir", "D", "--heartbeat-interval", "-1s"}, "--heartbeat-interval is -1s"},
 		{"body", []string{"--dir", "D", "--max-body-bytes", "0"}, "--max-body-bytes is 0"},
-		{"fail open without snapshots", []string{"--dir", "D", "--fail-open", "--no-snapshots"}, "--fail-open and --no-snapshots contradict each other: "},
+		{"fail open without snapshots", []string{"--dir", "D", "--fail-open", "--no-snapshots"}, "--fail-open and --no-snapshots are mutually exclusive: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for i, arg := range tc.args {

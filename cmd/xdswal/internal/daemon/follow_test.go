@@ -39,7 +39,7 @@ func (r *running) waitServed(t *testing.T, version string) {
 	require.Equal(t, version, r.fetch(t, "n").GetVersionInfo())
 }
 
-// status is what GET /v1/status tells, of which a test wants some.
+// status is the part of GET /v1/status that the tests use.
 type status struct {
 	Seq      int
 	Epoch    int
@@ -185,13 +185,13 @@ func TestBackendFlagsThatContradictEachOther(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"follow and backend", []string{"--follow", "file:///x", "--backend", "file:///y"}, "--follow and --backend contradict each other: a follower ships nothing"},
-		{"follow in memory", []string{"--follow", "file:///x", "--memory-only"}, "--follow and --memory-only contradict each other"},
-		{"follow and resources", []string{"--follow", "file:///x", "--resources", "/y"}, "--follow and --resources contradict each other: a follower takes no updates"},
-		{"backend in memory", []string{"--memory-only", "--backend", "file:///x"}, "--memory-only and --backend contradict each other"},
+		{"follow and backend", []string{"--follow", "file:///x", "--backend", "file:///y"}, "--follow and --backend are mutually exclusive: a follower ships nothing"},
+		{"follow in memory", []string{"--follow", "file:///x", "--memory-only"}, "--follow and --memory-only are mutually exclusive"},
+		{"follow and resources", []string{"--follow", "file:///x", "--resources", "/y"}, "--follow and --resources are mutually exclusive: a follower rejects updates"},
+		{"backend in memory", []string{"--memory-only", "--backend", "file:///x"}, "--memory-only and --backend are mutually exclusive"},
 		{"a required backend that is none", []string{"--dir", "/x", "--require-backend"}, "--require-backend needs --backend"},
-		{"follow interval", []string{"--follow", "file:///x", "--follow-interval", "0s"}, "--follow-interval is 0s: it must be positive"},
-		{"backend timeout", []string{"--dir", "/x", "--backend-timeout", "-1s"}, "--backend-timeout is -1s: it must be positive"},
+		{"follow interval", []string{"--follow", "file:///x", "--follow-interval", "-1s"}, "--follow-interval is -1s: must be positive"},
+		{"backend timeout", []string{"--dir", "/x", "--backend-timeout", "-1s"}, "--backend-timeout is -1s: must be positive"},
 		{"nothing there to follow", []string{"--follow", "file://" + t.TempDir() + "/none"}, "--follow: open backend: "},
 		{"nothing was shipped there", []string{"--follow", "file://" + t.TempDir()}, "backend is empty: start the writer first, or correct the URL"},
 		{"unknown scheme", []string{"--follow", "ftp://x"}, `--follow: open backend: unknown scheme "ftp"`},

@@ -26,21 +26,20 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// maxStreams bounds the streams of one connection: an Envoy without ADS opens
-// one a type and resource.
+// maxStreams bounds the streams of one connection. Without ADS, Envoy opens one
+// stream for each type and resource.
 const maxStreams = 100_000
 
-// xdsServer serves ADS and the services of each type, state of the world and
-// delta.
+// xdsServer serves ADS and the services of each type, with the state of the world
+// and the delta protocol.
 type xdsServer struct {
 	grpc   *grpc.Server
 	cancel context.CancelFunc
 }
 
-func newXDSServer(c Config, creds credentials.TransportCredentials, cache cachev3.Cache, logger *slog.Logger) *xdsServer {
-	host, _, _ := net.SplitHostPort(c.XDSAddr)
-	if ip := net.ParseIP(host); c.XDSCert == "" && (ip == nil || !ip.IsLoopback()) && host != "localhost" {
-		logger.Warn("xDS is served in plain text on an address that is not loopback: private keys cross the network; see --xds-tls-cert", "addr", c.XDSAddr)
+func newXDSServer(c Config, addr net.Addr, creds credentials.TransportCredentials, cache cachev3.Cache, logger *slog.Logger) *xdsServer {
+	if c.XDSCert == "" && !isLoopback(addr) {
+		logger.Warn("xDS is served in plain text on an address that is not loopback, so private keys are sent over the network; see --xds-tls-cert", "addr", c.XDSAddr)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := grpc.NewServer(
@@ -63,6 +62,7 @@ func newXDSServer(c Config, creds credentials.TransportCredentials, cache cachev
 	return &xdsServer{grpc: g, cancel: cancel}
 }
 
+// transport returns the credentials of the xDS server.
 func transport(c Config) (credentials.TransportCredentials, error) {
 	if c.XDSCert == "" {
 		return insecure.NewCredentials(), nil
@@ -81,13 +81,13 @@ func transport(c Config) (credentials.TransportCredentials, error) {
 	}
 	conf.ClientCAs = x509.NewCertPool()
 	if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: load the xDS clients' authorities: %s holds no PEM certificate", c.name("xds-tls-client-ca"), c.XDSClientCA)
+		return nil, fmt.Errorf("%s: load the xDS clients' authorities: %s contains no PEM certificate", c.name("xds-tls-client-ca"), c.XDSClientCA)
 	}
 	conf.ClientAuth = tls.RequireAndVerifyClientCert
 	return credentials.NewTLS(conf), nil
 }
 
-// serve serves on l, and tells if that ends by itself.
+// serve serves on l. The channel receives the error if that ends before stop.
 func (s *xdsServer) serve(l net.Listener) <-chan error {
 	failed := make(chan error, 1)
 	go func() {
@@ -98,15 +98,15 @@ func (s *xdsServer) serve(l net.Listener) <-chan error {
 	return failed
 }
 
-// stop ends all streams: xDS streams do not end by themselves, and clients go
-// on with what they have.
+// stop closes all streams, which clients keep open. Clients keep their
+// configuration.
 func (s *xdsServer) stop() {
 	s.cancel()
 	s.grpc.Stop()
 }
 
-// xdsLogger gives go-control-plane's cache the daemon's logger. What it says at
-// its info level is said for each request of each client.
+// xdsLogger is the daemon's logger for go-control-plane's cache. It logs the info
+// level, which has a message for each request of each client, as debug.
 type xdsLogger struct {
 	*slog.Logger
 }

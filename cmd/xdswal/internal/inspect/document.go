@@ -2,14 +2,16 @@ package inspect
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/state"
@@ -17,15 +19,15 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// document returns a node as a resource file has it. What no such file can
-// hold is an error and not left out.
+// document returns a node as the document of a resource file. A resource that
+// such a file cannot contain is an error.
 func document(n *state.Node) (*resourcefile.Document, error) {
 	snapshot := &cachev3.Snapshot{}
 	for i := range n.Types() {
 		t := &n.Types()[i]
 		at := cachev3.GetResponseType(t.URL())
 		if at == types.UnknownType {
-			return nil, fmt.Errorf("the node has resources of type %s, which a resource file cannot hold", t.URL())
+			return nil, fmt.Errorf("the node has resources of type %s, which a resource file cannot contain", t.URL())
 		}
 		group := cachev3.Resources{Version: t.Version(), Items: make(map[string]types.ResourceWithTTL, t.Len())}
 		for r := range t.All() {
@@ -34,7 +36,7 @@ func document(n *state.Node) (*resourcefile.Document, error) {
 				return nil, err
 			}
 			if r.TypeURL != t.URL() || cachev3.GetResourceName(m) != r.Name {
-				return nil, fmt.Errorf("resource %q is a %s served as %s, which a resource file cannot hold", r.Name, r.TypeURL, t.URL())
+				return nil, fmt.Errorf("resource %q is a %s served as %s, which a resource file cannot contain", r.Name, r.TypeURL, t.URL())
 			}
 			group.Items[r.Name] = types.ResourceWithTTL{Resource: m, TTL: r.TTL}
 		}
@@ -43,7 +45,7 @@ func document(n *state.Node) (*resourcefile.Document, error) {
 	return resourcefile.FromSnapshot(snapshot), nil
 }
 
-// changed returns what an event sets.
+// changed returns the resources that an event sets, and their versions.
 func changed(ev *journal.Event) (*resourcefile.Document, error) {
 	d := &resourcefile.Document{}
 	for i := range ev.Types {
@@ -84,62 +86,34 @@ func body(r *journal.Resource) (json.RawMessage, error) {
 		Resources []json.RawMessage `json:"resources"`
 	}
 	if err := json.Unmarshal(data, &out); err != nil || len(out.Resources) != 1 {
-		return nil, fmt.Errorf("show resource %q: it does not make JSON", r.Name)
+		return nil, fmt.Errorf("show resource %q: it cannot be marshaled to JSON", r.Name)
 	}
 	return out.Resources[0], nil
 }
 
-// message decodes a resource. One that this program does not know whole is an
-// error: JSON would show it without what is not known.
+// message decodes a resource. An unknown type or field is an error, because JSON
+// would omit it.
 func message(r *journal.Resource) (proto.Message, error) {
 	if _, err := protoregistry.GlobalTypes.FindMessageByURL(r.TypeURL); err != nil {
-		return nil, fmt.Errorf("show resource %q: this xdswal does not know the type %s: use a newer one", r.Name, r.TypeURL)
+		return nil, fmt.Errorf("show resource %q: type %s is unknown to this xdswal; use a newer one", r.Name, r.TypeURL)
 	}
 	m, err := (*xdscache.Resource)(r).Decoded()
 	if err != nil {
 		return nil, err
 	}
-	if hasUnknown(m.ProtoReflect()) {
-		return nil, fmt.Errorf("show resource %q of type %s: it has fields that this xdswal does not know: use a newer one", r.Name, r.TypeURL)
+	if hasUnknown(m) {
+		return nil, fmt.Errorf("show resource %q of type %s: it has fields unknown to this xdswal; use a newer one", r.Name, r.TypeURL)
 	}
 	return m, nil
 }
 
-// hasUnknown reports whether a message, or one within it, has fields that its
-// type, as this program knows it, does not have.
-func hasUnknown(m protoreflect.Message) bool {
-	if len(m.GetUnknown()) > 0 {
-		return true
-	}
-	if packed, ok := m.Interface().(*anypb.Any); ok {
-		inner, err := packed.UnmarshalNew()
-		// What cannot be decoded, marshaling tells of.
-		return err == nil && hasUnknown(inner.ProtoReflect())
-	}
-	found := false
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		eachMessage(fd, v, func(inner protoreflect.Message) { found = found || hasUnknown(inner) })
-		return !found
-	})
-	return found
-}
-
-// eachMessage calls fn for the messages that a field holds.
-func eachMessage(fd protoreflect.FieldDescriptor, v protoreflect.Value, fn func(protoreflect.Message)) {
-	switch {
-	case fd.IsMap():
-		if fd.MapValue().Message() != nil {
-			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-				fn(v.Message())
-				return true
-			})
+// hasUnknown reports whether a message, or one within it, has unknown fields.
+func hasUnknown(m proto.Message) bool {
+	found := errors.New("found")
+	return protorange.Range(m.ProtoReflect(), func(p protopath.Values) error {
+		if m, ok := p.Index(-1).Value.Interface().(protoreflect.Message); ok && len(m.GetUnknown()) > 0 {
+			return found
 		}
-	case fd.Message() == nil:
-	case fd.IsList():
-		for i := range v.List().Len() {
-			fn(v.List().Get(i).Message())
-		}
-	default:
-		fn(v.Message())
-	}
+		return nil
+	}) != nil
 }

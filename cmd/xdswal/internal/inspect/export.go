@@ -11,82 +11,75 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/state"
-	"github.com/xdswal/xdswal/internal/view"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
 type exportFlags struct {
-	common
-	node    string
-	all     bool
-	cache   string
-	at      string
-	format  string
-	output  string
-	outDir  string
-	partial bool
+	flags
+	node   string
+	all    bool
+	cache  string
+	format string
+	output string
+	outDir string
 }
 
 func exportCommand() *cobra.Command {
 	var f exportFlags
-	cmd := &cobra.Command{
-		Use:   "export [--dir DIR] [--backend URL] --node NODE [-o FILE] | --all --out-dir DIR",
-		Short: "Write a node's resources as YAML or JSON",
-		Long: `Export writes the resources of a node, private keys included, in the form that
-PUT /v1/nodes/{node}/snapshot and serve --resources take. -o writes a file of mode
-0600; --all --out-dir writes one for each node of the cache, named <node>.yaml, into
-a directory that must not exist, or be empty.
+	var cmd *cobra.Command
+	cmd = f.command("export [--dir DIR] [--backend URL] --node NODE [-o FILE] | --all --out-dir DIR", "Write a node's resources as YAML or JSON",
+		`Export writes the resources of a node, private keys included, in the form that
+PUT /v1/nodes/{node}/snapshot and serve --resources read. -o writes a file with mode
+0600. --all --out-dir writes one file for each node of the cache, named <node>.yaml,
+to a directory that must not exist, or must be empty.
 
-Without -o the document goes to standard output, and --json is --format json. With
--o or --all, --json prints one line of JSON for each file instead of a table.
-` + partialHelp + `
-So does GET /v1/nodes/NODE/snapshot of the daemon.`,
-		Args: cobra.NoArgs,
-	}
-	cmd.RunE = run(func(ctx context.Context, p *printer) error {
-		if err := f.check(cmd.Flags().Changed("node"), cmd.Flags().Changed("format")); err != nil {
-			return err
-		}
-		return export(ctx, p, &f)
-	})
-	f.dirFlag(cmd)
-	f.backendFlag(cmd)
-	f.jsonFlag(cmd, "print JSON; see above")
+Without -o the document is written to standard output, and --json is --format json.
+With -o or --all, --json prints one line of JSON for each file instead of a table.
+`+partialHelp+`
+GET /v1/nodes/NODE/snapshot of the daemon returns a node's newest resources.`,
+		"print JSON; see above",
+		func(ctx context.Context, p *printer) error {
+			if err := f.check(cmd.Flags().Changed("node"), cmd.Flags().Changed("format")); err != nil {
+				return err
+			}
+			return f.export(ctx, p)
+		})
+	f.momentFlags(cmd, "export")
 	cmd.Flags().StringVar(&f.node, "node", "", "node to export")
 	cmd.Flags().BoolVar(&f.all, "all", false, "export all nodes of the cache")
-	cmd.Flags().StringVar(&f.cache, "cache", "", "name of the snapshot cache; the daemon's is the empty one")
-	cmd.Flags().StringVar(&f.at, "at", "", "sequence or time to export; default the newest")
+	cmd.Flags().StringVar(&f.cache, "cache", "", "name of the snapshot cache; the daemon's cache has the empty name")
 	cmd.Flags().StringVar(&f.format, "format", string(resourcefile.YAML), "yaml or json")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "", "file to write; default standard output")
 	cmd.Flags().StringVar(&f.outDir, "out-dir", "", "directory to write, with --all")
-	cmd.Flags().BoolVar(&f.partial, "allow-partial", false, "make do with what can be read")
 	return cmd
 }
 
-// check refuses flags that contradict each other.
+// check returns an error for flags that are invalid together. node and format
+// say whether these flags are set.
 func (f *exportFlags) check(node, format bool) error {
 	toStdout := f.output == "" && !f.all
 	if f.json && toStdout {
 		if format && f.format != string(resourcefile.JSON) {
-			return fmt.Errorf("--json and --format %s contradict each other: name a file with -o, or leave one out", f.format)
+			return fmt.Errorf("--json and --format %s are mutually exclusive without -o", f.format)
 		}
 		f.format = string(resourcefile.JSON)
 	}
 	switch {
 	case f.format != string(resourcefile.JSON) && f.format != string(resourcefile.YAML):
-		return fmt.Errorf("--format is %q: say yaml or json", f.format)
+		return fmt.Errorf("--format is %q: want yaml or json", f.format)
 	case node == f.all:
-		return errors.New("name a node with --node, or say --all")
+		return errors.New("want either --node or --all")
 	case f.all != (f.outDir != ""):
-		return errors.New("--all and --out-dir go together")
+		return errors.New("--all and --out-dir require each other")
 	case f.all && f.output != "":
-		return errors.New("--output is for one node: with --all say --out-dir")
+		return errors.New("--output and --all are mutually exclusive; use --out-dir")
 	case strings.HasPrefix(f.cache, xdscache.LinearCacheName("")):
-		return errors.New("--cache is a linear cache: it has no nodes; events --cache shows what changed in it")
+		return errors.New("--cache is a linear cache, which has no nodes; events --cache shows its changes")
 	}
 	if f.cache = cacheName(f.cache); f.cache == "" {
 		f.cache = xdscache.SnapshotCacheName("")
@@ -94,8 +87,8 @@ func (f *exportFlags) check(node, format bool) error {
 	return nil
 }
 
-func export(ctx context.Context, p *printer, f *exportFlags) error {
-	m, err := f.moment(ctx, p, f.at, f.partial)
+func (f *exportFlags) export(ctx context.Context, p *printer) error {
+	m, err := f.moment(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -104,8 +97,8 @@ func export(ctx context.Context, p *printer, f *exportFlags) error {
 	} else {
 		err = f.exportNode(p, m)
 	}
-	if err == nil && m.incomplete != nil {
-		p.note("%s", m.incomplete.Message)
+	if err == nil {
+		m.noteIncomplete(p)
 	}
 	return err
 }
@@ -115,102 +108,100 @@ func (f *exportFlags) exportNode(p *printer, m moment) error {
 	if n == nil {
 		return f.unknownNode(m.state)
 	}
-	data, err := f.marshal(n)
+	if f.output == "" {
+		data, err := f.marshal(n)
+		if err != nil {
+			return err
+		}
+		return p.write(data)
+	}
+	e, err := f.writeNode(m, n, f.output)
 	if err != nil {
 		return err
 	}
-	if f.output == "" {
-		if _, err := p.out.Write(data); err != nil {
-			return fmt.Errorf("write output: %w", err)
-		}
-		return nil
-	}
-	if err := writeFile(f.output, data); err != nil {
-		return fmt.Errorf("export node %q: %w", f.node, err)
-	}
-	return f.report(p, []view.Exported{{Node: view.NewNode(n), File: f.output, Incomplete: m.incomplete}})
+	return f.report(p, []view.Exported{e})
 }
 
-// unknownNode says what there is instead.
+// unknownNode returns the error for a node that does not exist.
 func (f *exportFlags) unknownNode(st *state.State) error {
 	nodes := 0
 	for range st.Cache(f.cache) {
 		nodes++
 	}
 	if nodes > 0 {
-		return fmt.Errorf("export: cache %q has no node %q at event %d; it has %d others", f.cache, f.node, uint64(st.Sequence()), nodes)
+		return fmt.Errorf("export: cache %q has no node %q at event %d; it has %d others", f.cache, f.node, st.Sequence(), nodes)
 	}
-	return fmt.Errorf("export: there is no cache %q at event %d; there are %q", f.cache, uint64(st.Sequence()), st.Caches())
+	return fmt.Errorf("export: there is no cache %q at event %d; the caches are %q", f.cache, st.Sequence(), st.Caches())
 }
 
 func (f *exportFlags) marshal(n *state.Node) ([]byte, error) {
 	d, err := document(n)
-	if err != nil {
-		return nil, fmt.Errorf("export node %q: %w", n.Name(), err)
+	var data []byte
+	if err == nil {
+		data, err = resourcefile.Marshal(d, resourcefile.Format(f.format))
 	}
-	data, err := resourcefile.Marshal(d, resourcefile.Format(f.format))
 	if err != nil {
 		return nil, fmt.Errorf("export node %q: %w", n.Name(), err)
 	}
 	return data, nil
 }
 
-// writeFile writes a file of mode 0600, whole or not at all.
-func writeFile(path string, data []byte) error {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file: name another, or leave -o out for standard output", path)
+// writeNode writes a node to a file with mode 0600, completely or not at all.
+func (f *exportFlags) writeNode(m moment, n *state.Node, path string) (view.Exported, error) {
+	data, err := f.marshal(n)
+	if err != nil {
+		return view.Exported{}, err
 	}
-	return durable.WriteFile(path, func(w io.Writer) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return view.Exported{}, fmt.Errorf("export node %q: %s is not a regular file; choose another, or omit -o to write to standard output", n.Name(), path)
+	}
+	err = durable.WriteFile(path, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})
+	if err != nil {
+		return view.Exported{}, fmt.Errorf("export node %q: %w", n.Name(), err)
+	}
+	return view.Exported{Node: view.NewNode(n), File: path, Incomplete: m.incomplete}, nil
 }
 
 func (f *exportFlags) exportAll(p *printer, m moment) error {
-	names, err := f.fileNames(m.state)
-	if err != nil {
-		return err
+	nodes := 0
+	for n := range m.state.Cache(f.cache) {
+		if nodes++; !validFileName(f.fileName(n)) {
+			return fmt.Errorf("export: node %q cannot be the name of a file; export it with --node and -o", n.Name())
+		}
 	}
-	if len(names) == 0 {
-		return fmt.Errorf("export: there is no node in cache %q at event %d; there are caches %q", f.cache, uint64(m.state.Sequence()), m.state.Caches())
+	if nodes == 0 {
+		return fmt.Errorf("export: there is no node in cache %q at event %d; the caches are %q", f.cache, m.state.Sequence(), m.state.Caches())
 	}
-	if err := makeVacant(f.outDir); err != nil {
+	if err := makeEmptyDir(f.outDir); err != nil {
 		return fmt.Errorf("export to %s: %w", f.outDir, err)
 	}
 	var out []view.Exported
 	for n := range m.state.Cache(f.cache) {
-		data, err := f.marshal(n)
+		e, err := f.writeNode(m, n, filepath.Join(f.outDir, f.fileName(n)))
 		if err != nil {
 			return err
 		}
-		path := filepath.Join(f.outDir, names[n.Name()])
-		if err := writeFile(path, data); err != nil {
-			return fmt.Errorf("export node %q: %w", n.Name(), err)
-		}
-		out = append(out, view.Exported{Node: view.NewNode(n), File: path, Incomplete: m.incomplete})
+		out = append(out, e)
 	}
 	return f.report(p, out)
 }
 
-// maxFileName is what file systems allow for one name.
+func (f *exportFlags) fileName(n *state.Node) string { return n.Name() + "." + f.format }
+
+// maxFileName is the longest file name that common file systems support.
 const maxFileName = 255
 
-// fileNames returns the file of each node. A node whose name is no file's name
-// is refused: serve --resources would take another name for another node.
-func (f *exportFlags) fileNames(st *state.State) (map[string]string, error) {
-	names := map[string]string{}
-	for n := range st.Cache(f.cache) {
-		file := n.Name() + "." + f.format
-		if n.Name() == "" || strings.HasPrefix(file, ".") || strings.ContainsAny(file, "/\\\x00") || len(file) > maxFileName {
-			return nil, fmt.Errorf("export: node %q cannot be the name of a file: export it by itself, with --node and -o", n.Name())
-		}
-		names[n.Name()] = file
-	}
-	return names, nil
+// validFileName reports whether serve --resources reads a file of that name for
+// the node that it was written for.
+func validFileName(name string) bool {
+	return !strings.HasPrefix(name, ".") && !strings.ContainsAny(name, "/\\\x00") && len(name) <= maxFileName
 }
 
-// makeVacant creates a directory, which must be missing or empty.
-func makeVacant(dir string) error {
+// makeEmptyDir makes a directory if it does not exist.
+func makeEmptyDir(dir string) error {
 	if err := directory.CheckVacant(dir); err != nil {
 		return err
 	}
@@ -218,16 +209,7 @@ func makeVacant(dir string) error {
 }
 
 func (f *exportFlags) report(p *printer, exported []view.Exported) error {
-	if !f.json {
-		p.table([]string{"NODE", "SEQ", "TIME", "RESOURCES", "SIZE", "FILE"}, mapped(exported, func(e view.Exported) []string {
-			return []string{shown(e.Node.Node), number(e.Seq), when(e.Time), number(e.Resources), size(e.Bytes), e.File}
-		}))
-		return nil
-	}
-	for _, e := range exported {
-		if err := p.line(e); err != nil {
-			return err
-		}
-	}
-	return nil
+	return printAll(p, f.json, exported, []string{"NODE", "SEQ", "TIME", "RESOURCES", "SIZE", "FILE"}, func(e view.Exported) []string {
+		return []string{shown(e.Node.Node), number(e.Seq), when(&e.Time), number(e.Resources), size(e.Bytes), e.File}
+	})
 }

@@ -6,28 +6,28 @@ import (
 	"fmt"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/download"
 	"github.com/xdswal/xdswal/internal/event"
-	"github.com/xdswal/xdswal/internal/view"
 	"github.com/xdswal/xdswal/journal"
 )
 
-// history is the events of a source: those of its journal, and those that were
-// shipped where the journal does not have them, or not yet for this process.
+// history reads the events of a source: those of the journal, and from batches
+// those that the journal does not contain or that a daemon has locked.
 type history struct {
 	s *source
 	// last is the newest event that was read.
 	last journal.Sequence
-	// missing are events between others that are nowhere.
+	// missing are the gaps between the events that were read.
 	missing []view.Missing
 }
 
-// first returns the oldest event that there is, or that comes next.
+// first returns the oldest event, or 1 if there is none.
 func (h *history) first() journal.Sequence {
 	first := journal.Sequence(0)
-	if h.s.tail != nil {
-		first = h.s.tail.stats.First
+	if h.s.journal != nil {
+		first = h.s.journal.stats.First
 	}
 	if h.s.remote != nil && len(h.s.remote.Batches) > 0 {
 		if shipped := h.s.remote.Batches[0].First; first == 0 || shipped < first {
@@ -37,10 +37,11 @@ func (h *history) first() journal.Sequence {
 	return max(first, 1)
 }
 
-// look finds out anew what there is.
-func (h *history) look(ctx context.Context) (err error) {
-	if h.s.tail != nil {
-		h.s.tail.look()
+// refresh reads the bounds of the journal and lists the backend again.
+func (h *history) refresh(ctx context.Context) (err error) {
+	h.missing = nil
+	if h.s.journal != nil {
+		h.s.journal.refresh()
 	}
 	if h.s.backend != nil {
 		h.s.remote, err = catalog.List(ctx, h.s.backend)
@@ -48,7 +49,7 @@ func (h *history) look(ctx context.Context) (err error) {
 	return err
 }
 
-// Range calls fn for the events from one sequence on, in order.
+// Range calls fn for each event from a sequence on, in order.
 func (h *history) Range(ctx context.Context, from journal.Sequence, fn func(*journal.Event) error) error {
 	next := max(from, 1)
 	each := func(ev *journal.Event) error {
@@ -58,29 +59,27 @@ func (h *history) Range(ctx context.Context, from journal.Sequence, fn func(*jou
 		next, h.last = ev.Sequence+1, ev.Sequence
 		return fn(ev)
 	}
-	tail := h.s.tail
-	if tail == nil {
-		return h.shipped(ctx, next, 0, each)
-	}
-	if first := tail.stats.First; next < first {
-		if err := h.shipped(ctx, next, first-1, each); err != nil {
+	if j := h.s.journal; j != nil {
+		if first := j.stats.First; next < first {
+			if err := h.shipped(ctx, next, first-1, each); err != nil {
+				return err
+			}
+		}
+		if err := j.Range(ctx, max(next, j.stats.First), 0, each); err != nil {
 			return err
 		}
-	}
-	if err := tail.Range(ctx, max(next, tail.stats.First), 0, each); err != nil {
-		return err
 	}
 	return h.shipped(ctx, next, 0, each)
 }
 
-// parallelBatches is how many batches are fetched ahead.
+// parallelBatches is the number of batches that are downloaded at a time.
 const parallelBatches = 4
 
-// errPast says that the rest of a batch is not wanted.
+// errPast ends the decoding of a batch.
 var errPast = errors.New("past the end")
 
-// shipped calls fn for the events that were shipped, from one sequence to
-// another; to = 0 stands for the newest.
+// shipped calls fn for the shipped events from one sequence to another, where to
+// = 0 is the newest.
 func (h *history) shipped(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error {
 	if h.s.remote == nil {
 		return nil
@@ -97,8 +96,7 @@ func (h *history) shipped(ctx context.Context, from, to journal.Sequence, fn fun
 		if err != nil {
 			return err
 		}
-		b := list[i]
-		err = h.s.remote.Decode(b, data, func(ev *journal.Event) error {
+		err = h.s.remote.Decode(list[i], data, func(ev *journal.Event) error {
 			switch {
 			case to != 0 && ev.Sequence > to:
 				return errPast
@@ -112,14 +110,14 @@ func (h *history) shipped(ctx context.Context, from, to journal.Sequence, fn fun
 		case errors.Is(err, errPast):
 			return nil
 		case errors.Is(err, event.ErrCorrupt), errors.Is(err, event.ErrVersion):
-			return fmt.Errorf("read batch %s in %s: %w", b.Name, h.s.backend, err)
+			return fmt.Errorf("read batch %s in %s: %w", list[i].Name, h.s.backend, err)
 		}
 		return err
 	})
 }
 
-// gone reports whether an error is about something that was there when it was
-// listed, and that a snapshot has come to cover.
-func gone(err error) bool {
+// compacted reports whether err is about events that were compacted away after
+// they were listed.
+func compacted(err error) bool {
 	return errors.Is(err, event.ErrGap) || errors.Is(err, backends.ErrNotFound)
 }

@@ -1,9 +1,10 @@
-// Package inspect is the commands that look at what a control plane has kept,
-// in a data directory or in a backend, and change nothing there.
+// Package inspect implements the commands that read a data directory or a
+// backend: status, snapshots, events, verify, restore and export. They change
+// nothing in what they read.
 //
-// They take no lock that a daemon waits for, and so may be used beside one. The
-// newest segment of its journal a daemon keeps to itself; what a command cannot
-// read for that, or for damage, it says, and never leaves out silently.
+// They take no lock that a daemon waits for, and are safe beside a running one.
+// A daemon keeps the newest segment of its journal locked. Each command reports
+// the events that it could not read because of that lock or of damage.
 package inspect
 
 import (
@@ -13,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ExitIncomplete is the exit code of a command that needed all events and could
+// ExitIncomplete is the exit code of a command that needs all events and could
 // not read the newest ones.
 const ExitIncomplete = 3
 
@@ -24,7 +25,7 @@ func Commands() []*cobra.Command {
 	}
 }
 
-// ExitCode returns the exit code of a program that ends with err.
+// ExitCode returns the exit code for the error of a command.
 func ExitCode(err error) int {
 	var incomplete *incompleteError
 	switch {
@@ -37,44 +38,46 @@ func ExitCode(err error) int {
 	}
 }
 
-// incompleteError is the end of a command that would have shown less than there
-// is.
-type incompleteError struct{ err error }
+// incompleteError is the error of a command that could not read all events.
+type incompleteError struct{ error }
 
-func (e *incompleteError) Error() string { return e.err.Error() }
-func (e *incompleteError) Unwrap() error { return e.err }
+func (e *incompleteError) Unwrap() error { return e.error }
 
-// common are the flags of every command.
-type common struct {
+// flags are the flags that several commands have.
+type flags struct {
 	dir     string
 	backend string
 	json    bool
+	at      string
+	partial bool
 }
 
-func (c *common) dirFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.dir, "dir", "", "data directory; it may be that of a running daemon")
+// command returns a command that runs fn, with the flags that all commands have.
+func (f *flags) command(use, short, long, jsonUsage string, fn func(context.Context, *printer) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		p := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
+		err := fn(cmd.Context(), p)
+		// The output is written also after an error.
+		return errors.Join(err, p.flush())
+	}
+	cmd.Flags().StringVar(&f.dir, "dir", "", "data directory; a daemon may have it open")
 	_ = cmd.MarkFlagDirname("dir")
+	cmd.Flags().StringVar(&f.backend, "backend", "", "URL of a backend, for example s3://bucket/prefix?region=eu-west-1 or file:///mnt/backup/xdswal; alone or with --dir")
+	cmd.Flags().BoolVar(&f.json, "json", false, jsonUsage)
+	return cmd
 }
 
-func (c *common) backendFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.backend, "backend", "", "URL of a backend, for example s3://bucket/prefix?region=eu-west-1 or file:///mnt/backup/xdswal; with --dir or without")
-}
-
-func (c *common) jsonFlag(cmd *cobra.Command, usage string) {
-	cmd.Flags().BoolVar(&c.json, "json", false, usage)
+// momentFlags adds the flags of a command that restores a moment.
+func (f *flags) momentFlags(cmd *cobra.Command, verb string) {
+	cmd.Flags().StringVar(&f.at, "at", "", "sequence or time to "+verb+"; default the newest event")
+	cmd.Flags().BoolVar(&f.partial, "allow-partial", false, "continue with the events that can be read")
 }
 
 const partialHelp = `
-Beside a running daemon the newest events cannot be read, and the command ends
-with exit code 3 and has written nothing. --allow-partial goes on with what can
-be read, which it tells; --at SEQ needs no such flag if that event can be read.
-POST /v1/compact of the daemon writes a snapshot, which can be.`
-
-func run(fn func(ctx context.Context, p *printer) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, _ []string) error {
-		p := newPrinter(cmd.OutOrStdout(), cmd.ErrOrStderr())
-		err := fn(cmd.Context(), p)
-		// What could be shown is shown, and a full disk is no success.
-		return errors.Join(err, p.flush())
-	}
-}
+The newest events of a running daemon cannot be read. The command then writes
+nothing and fails with exit code 3. With --allow-partial it continues with the
+events that can be read, and reports the first missing one. --at SEQ does not need
+--allow-partial if event SEQ can be read. POST /v1/compact makes the daemon write a
+snapshot, which can be read.
+`

@@ -100,7 +100,7 @@ func TestSnapshots(t *testing.T) {
 	flip(t, w.snapshots(t)[1], 60)
 	o := run(t, "snapshots", "--dir", w.dir, "--backend", w.url, "--json")
 	require.Equal(t, 1, o.code())
-	require.EqualError(t, o.err, "snapshots: the header of 1 of 4 snapshots cannot be read: see the list; xdswal verify tells what can be restored")
+	require.EqualError(t, o.err, "read snapshots: the header of 1 of 4 snapshots cannot be read, see the list; xdswal verify reports what can be restored")
 	got = lines(t, o.out)
 	require.Len(t, got, 4)
 	require.Contains(t, got[0]["error"], "corrupt")
@@ -204,7 +204,7 @@ func TestEventsWithALimit(t *testing.T) {
 	o := run(t, "events", "--dir", w.dir, "--json", "--limit", "2", "--node", "front")
 	require.NoError(t, o.err)
 	require.Len(t, lines(t, o.out), 2)
-	require.Equal(t, "note: there are more events: go on with --from 4\n", o.notes)
+	require.Equal(t, "note: there are more events: continue with --from 4\n", o.notes)
 	require.Len(t, lines(t, ok(t, "events", "--dir", w.dir, "--json", "--limit", "8")), 8)
 }
 
@@ -213,7 +213,7 @@ func TestEventsThatASnapshotCovers(t *testing.T) {
 	got := lines(t, ok(t, "events", "--dir", w.dir, "--json"))
 	require.EqualValues(t, 4, got[0]["seq"])
 	o := run(t, "events", "--dir", w.dir, "--from", "1")
-	require.EqualError(t, o.err, "event 1 is kept no more: a snapshot covers it; the oldest event is 4: say --from 4")
+	require.EqualError(t, o.err, "event 1 has been compacted away; the oldest is 4: use --from 4")
 	o = run(t, "events", "--dir", w.dir, "--from", "9")
 	require.NoError(t, o.err)
 	require.Equal(t, "note: no event that can be read matches\n", o.notes)
@@ -337,15 +337,15 @@ func TestRestoreRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, args, want string
 	}{
-		{"a directory with something in it", "--to " + occupied, `directory is not empty (contains "mine")`},
-		{"its own directory", "--to " + w.dir, "directory is not empty"},
+		{"a directory with something in it", "--to " + occupied, `not empty`},
+		{"its own directory", "--to " + w.dir, "not empty"},
 		{"a file", "--to " + filepath.Join(occupied, "mine"), "not a directory"},
 		{"a sequence to come", "--at 9", "sequence 9 is yet to come, the newest event is 8"},
 		{"a time to come", "--at 2999-01-01T00:00:00Z", "is in the future"},
-		{"sequence 0", "--at 0", "the first event is 1"},
+		{"sequence 0", "--at 0", "a sequence is at least 1"},
 		{"too large a sequence", "--at 99999999999999999999999", "at most 20 digits"},
 		{"a time without zone", "--at 2026-01-02T15:04:05", "2026-01-02T15:04:05Z"},
-		{"words", "--at yesterday", "say a sequence such as 1234"},
+		{"words", "--at yesterday", "want a sequence such as 1234"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := listing(t, w.dir, occupied)
@@ -362,7 +362,7 @@ func TestRestoreOfATimeBeforeEveryEvent(t *testing.T) {
 	w := newWorld(t, false)
 	o := run(t, "restore", "--dir", w.dir, "--at", "2001-01-01T00:00:00Z")
 	require.Equal(t, 1, o.code())
-	require.EqualError(t, o.err, "restore: no event is as old as time 2001-01-01T00:00:00Z: nothing to restore; xdswal events shows which there are")
+	require.EqualError(t, o.err, "restore time 2001-01-01T00:00:00Z: no event is that old; xdswal events shows the events that can be restored")
 }
 
 func TestRestoreOfADamagedDirectory(t *testing.T) {
@@ -473,7 +473,7 @@ func TestExportAll(t *testing.T) {
 	require.Equal(t, "back.yaml", entries[0].Name())
 	require.Equal(t, "front.yaml", entries[1].Name())
 	o := run(t, "export", "--dir", w.dir, "--all", "--out-dir", dir)
-	require.ErrorContains(t, o.err, "directory is not empty")
+	require.ErrorContains(t, o.err, "not empty")
 
 	s := w.open(t)
 	snap, err := cachev3.NewSnapshot("1", nil)
@@ -492,16 +492,16 @@ func TestExportRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, args, want string
 	}{
-		{"no node", "", "name a node with --node, or say --all"},
-		{"node and all", "--node a --all --out-dir x", "name a node with --node, or say --all"},
-		{"all without a directory", "--all", "go together"},
+		{"no node", "", "want either --node or --all"},
+		{"node and all", "--node a --all --out-dir x", "want either --node or --all"},
+		{"all without a directory", "--all", "require each other"},
 		{"unknown node", "--node nobody", `cache "snapshot/" has no node "nobody" at event 8`},
 		{"cleared node", "--node back", `no node "back"`},
 		{"unknown cache", "--node front --cache other", `there is no cache "snapshot/other"`},
 		{"linear cache", "--node front --cache linear/x", "linear cache"},
-		{"format", "--node front --format toml", "say yaml or json"},
-		{"json and yaml", "--node front --format yaml --json", "contradict each other"},
-		{"a device", "--node front -o /dev/null", "is not a file"},
+		{"format", "--node front --format toml", "want yaml or json"},
+		{"json and yaml", "--node front --format yaml --json", "mutually exclusive"},
+		{"a device", "--node front -o /dev/null", "is not a regular file"},
 		{"no such directory", "--node front -o /nonexistent/x", "no such file or directory"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

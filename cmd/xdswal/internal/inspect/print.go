@@ -3,7 +3,6 @@ package inspect
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,10 +11,10 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/xdswal/xdswal/cmd/xdswal/internal/progress"
+	"github.com/dustin/go-humanize"
 )
 
-// printer writes what a command shows, and remembers if that fails.
+// printer writes the output of a command. A write error is returned by flush.
 type printer struct {
 	out   *bufio.Writer
 	notes io.Writer
@@ -25,31 +24,35 @@ func newPrinter(out, notes io.Writer) *printer {
 	return &printer{out: bufio.NewWriter(out), notes: notes}
 }
 
-func (p *printer) flush() error {
-	if err := p.out.Flush(); err != nil {
+func (p *printer) flush() error { return wrapWrite(p.out.Flush()) }
+
+func wrapWrite(err error) error {
+	if err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
 }
 
-// note tells what is no part of the output. It comes after what was shown.
+// note writes a note that is not part of the output, after the output so far.
 func (p *printer) note(format string, args ...any) {
-	_ = p.out.Flush() // remembered by the writer
+	_ = p.out.Flush() // the writer keeps the error
 	fmt.Fprintf(p.notes, "note: "+format+"\n", args...)
+}
+
+func (p *printer) write(data []byte) error {
+	_, err := p.out.Write(data)
+	return wrapWrite(err)
 }
 
 // line writes a value as one line of JSON.
 func (p *printer) line(v any) error {
 	enc := json.NewEncoder(p.out)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return fmt.Errorf("write output: %w", err)
-	}
-	return nil
+	return wrapWrite(enc.Encode(v))
 }
 
 // table writes rows under a heading.
-func (p *printer) table(heading []string, rows [][]string) {
+func (p *printer) table(heading []string, rows ...[]string) {
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	if len(heading) > 0 {
 		fmt.Fprintln(w, strings.Join(heading, "\t"))
@@ -57,10 +60,24 @@ func (p *printer) table(heading []string, rows [][]string) {
 	for _, row := range rows {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
-	_ = w.Flush() // remembered by p.out
+	_ = w.Flush() // p.out keeps the error
 }
 
-// shown returns a name as it may stand in a table and on a terminal.
+// printAll writes values as lines of JSON, or as the rows of a table.
+func printAll[T any](p *printer, asJSON bool, values []T, heading []string, row func(T) []string) error {
+	if !asJSON {
+		p.table(heading, mapped(values, row)...)
+		return nil
+	}
+	for _, v := range values {
+		if err := p.line(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shown returns a name that is safe in a table and on a terminal.
 func shown(s string) string {
 	odd := func(r rune) bool { return !unicode.IsPrint(r) || r == ' ' || r == '"' }
 	if s == "" || strings.ContainsFunc(s, odd) {
@@ -74,31 +91,30 @@ const typePrefix = "type.googleapis.com/"
 func shortType(url string) string { return shown(strings.TrimPrefix(url, typePrefix)) }
 
 // when returns a time in RFC 3339, UTC.
-func when(t time.Time) string {
-	if t.IsZero() {
+func when(t *time.Time) string {
+	if t == nil || t.IsZero() {
 		return "-"
 	}
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-func whenPtr(t *time.Time) string {
-	if t == nil {
-		return "-"
-	}
-	return when(*t)
-}
-
-// size returns a number of bytes, with a readable form beside it.
+// size returns a number of bytes, followed by a readable form.
 func size(n int64) string {
 	if n < 1024 {
-		return progress.Size(n)
+		return fmt.Sprintf("%d B", n)
 	}
-	return fmt.Sprintf("%d B (%s)", n, progress.Size(n))
+	return fmt.Sprintf("%d B (%s)", n, humanize.IBytes(uint64(n)))
 }
 
-func number[N ~uint64 | ~int | ~int64](n N) string { return fmt.Sprintf("%d", n) }
+func number[N ~uint64 | ~int](n N) string { return fmt.Sprintf("%d", n) }
 
-// lines joins errors that stand one a line, as errors.Join makes them.
+// oneLine returns an error's text without the line breaks of errors.Join.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-var errEnough = errors.New("enough")
+func mapped[T, U any](in []T, fn func(T) U) []U {
+	out := make([]U, len(in))
+	for i, v := range in {
+		out[i] = fn(v)
+	}
+	return out
+}

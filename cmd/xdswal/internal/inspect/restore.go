@@ -7,62 +7,50 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/directory"
-	"github.com/xdswal/xdswal/internal/view"
 )
 
-type restoreFlags struct {
-	common
-	at      string
-	to      string
-	partial bool
-}
-
 func restoreCommand() *cobra.Command {
-	var f restoreFlags
-	cmd := &cobra.Command{
-		Use:   "restore [--dir DIR] [--backend URL] [--at SEQ|TIME] [--to NEWDIR]",
-		Short: "Restore a moment into a new data directory",
-		Long: `Restore restores the state after event SEQ, or after the last event that was
-committed by TIME (RFC 3339, as 2026-01-02T15:04:05Z), or else the newest state.
-Without --to it tells what it would restore. With --to it writes a new data
-directory that holds that state, for xdswal serve --dir NEWDIR to start from;
-what it reads from it never changes.
+	var f flags
+	var to string
+	cmd := f.command("restore [--dir DIR] [--backend URL] [--at SEQ|TIME] [--to NEWDIR]", "Restore a moment into a new data directory",
+		`Restore restores the state after event SEQ, or after the last event committed at
+or before TIME (RFC 3339, for example 2026-01-02T15:04:05Z). The default is the
+newest state. Without --to it shows what it would restore. With --to it writes that
+state to a new data directory, which xdswal serve --dir NEWDIR can start from. It
+never changes the directory or the backend that it reads.
 
-A backend alone will do: its newest snapshot, and the events that were shipped
-since, are downloaded, which is shown on standard error if it takes long. With
---dir too, what the directory lacks comes from the backend.
+A backend alone is sufficient: restore downloads the newest snapshot and the events
+shipped after it, and shows the progress on standard error if that takes long. With
+--dir and --backend it downloads what the directory lacks.
 
-NEWDIR is a store of its own that continues on its own: it has a new identity,
-and needs a backend prefix of its own. It must not exist, or be empty.
-` + partialHelp + ` A damaged journal
-or snapshot is exit code 1, and --allow-partial restores what comes before.`,
-		Args: cobra.NoArgs,
-		RunE: run(func(ctx context.Context, p *printer) error { return runRestore(ctx, p, &f) }),
-	}
-	f.dirFlag(cmd)
-	f.backendFlag(cmd)
-	f.jsonFlag(cmd, "print one JSON document")
-	cmd.Flags().StringVar(&f.at, "at", "", "sequence or time to restore; default the newest")
-	cmd.Flags().StringVar(&f.to, "to", "", "new data directory to write")
-	cmd.Flags().BoolVar(&f.partial, "allow-partial", false, "make do with what can be read")
+NEWDIR becomes a separate store with a new identity. It needs a backend prefix of
+its own. It must not exist, or must be empty.
+`+partialHelp+`
+The exit code is 1 if the journal or a snapshot is damaged. --allow-partial then
+restores the events before the damage.`,
+		"print one JSON document",
+		func(ctx context.Context, p *printer) error { return runRestore(ctx, p, &f, to) })
+	f.momentFlags(cmd, "restore")
+	cmd.Flags().StringVar(&to, "to", "", "new data directory to write")
 	return cmd
 }
 
-func runRestore(ctx context.Context, p *printer, f *restoreFlags) error {
-	m, err := f.moment(ctx, p, f.at, f.partial)
+func runRestore(ctx context.Context, p *printer, f *flags, to string) error {
+	m, err := f.moment(ctx, p)
 	if err != nil {
 		return err
 	}
 	if m.state.Sequence() == 0 && f.at != "" {
-		return fmt.Errorf("restore: no event is as old as %s: nothing to restore; xdswal events shows which there are", m.target)
+		return fmt.Errorf("restore %s: no event is that old; xdswal events shows the events that can be restored", m.target)
 	}
 	if m.state.Sequence() == 0 {
-		return errors.New("restore: there is no event: nothing to restore")
+		return errors.New("restore: there are no events to restore")
 	}
 	out := view.Restore{At: m.target.String(), Restored: view.NewRestored(m.result), Incomplete: m.incomplete}
-	if f.to != "" {
-		d, err := directory.Write(ctx, f.to, m.state)
+	if to != "" {
+		d, err := directory.Write(ctx, to, m.state)
 		if err != nil {
 			return err
 		}
@@ -73,9 +61,7 @@ func runRestore(ctx context.Context, p *printer, f *restoreFlags) error {
 	} else {
 		printRestore(p, out)
 	}
-	if m.incomplete != nil {
-		p.note("%s", m.incomplete.Message)
-	}
+	m.noteIncomplete(p)
 	return err
 }
 
@@ -84,21 +70,17 @@ func printRestore(p *printer, r view.Restore) {
 	if r.Written != nil {
 		verb = "restored"
 	}
-	rows := [][]string{
-		{verb, fmt.Sprintf("event %d of %s", uint64(r.Seq), whenPtr(r.Time))},
+	rows := append([][]string{
+		{verb, fmt.Sprintf("event %d of %s", r.Seq, when(r.Time))},
 		{"", contents(r.Nodes, r.Resources, r.Bytes)},
-		{"from", restoredFrom(r.Restored)},
-	}
-	for _, skipped := range r.Skipped {
-		rows = append(rows, []string{"passed over", skipped.Reason})
-	}
+	}, restoredFrom(r.Restored)...)
 	if r.Written == nil {
 		rows = append(rows, []string{"to", "nowhere: this was a dry run; --to NEWDIR writes a new data directory"})
 	} else {
 		rows = append(rows,
 			[]string{"to", r.Written.Dir},
-			[]string{"", fmt.Sprintf("a store of its own, %s: give it a backend prefix of its own", r.Written.StoreID)},
+			[]string{"", fmt.Sprintf("a separate store, %s: it needs a backend prefix of its own", r.Written.StoreID)},
 			[]string{"start it with", "xdswal serve --dir " + shown(r.Written.Dir)})
 	}
-	p.table(nil, rows)
+	p.table(nil, rows...)
 }

@@ -75,7 +75,7 @@ func TestNothingChanges(t *testing.T) {
 	}
 }
 
-// settled is the listing of directories in which a store has come to rest.
+// settled is the listing of directories that no longer change.
 func settled(t *testing.T, dirs ...string) map[string]string {
 	t.Helper()
 	var last map[string]string
@@ -118,7 +118,7 @@ func TestBesideALiveStore(t *testing.T) {
 			require.Contains(t, last["message"], "curl 'http://127.0.0.1:19000/v1/events?from=")
 			require.Equal(t, "note: "+last["message"].(string)+"\n", o.notes)
 			require.Contains(t, run(t, "events", "--dir", w.dir).notes, "the daemon has the newest segment open")
-			// Who asks for what can be read is told of nothing else.
+			// A query of readable events reports no others.
 			ok(t, "events", "--dir", w.dir, "--to", "5")
 
 			incompleteUnlessAllowed(t, w, first)
@@ -251,7 +251,7 @@ func TestCommandsBesideAWriter(t *testing.T) {
 	ok(t, "verify", "--dir", w.dir)
 }
 
-// write updates a node, and compacts now and then, until it is told to stop.
+// write updates a node, and sometimes compacts, until it is stopped.
 func write(ctx context.Context, s *xdswal.Store, stop <-chan struct{}) error {
 	c := s.SnapshotCache(false, cachev3.IDHash{}, nil)
 	for i := 0; ; i++ {
@@ -297,7 +297,7 @@ func TestBadInput(t *testing.T) {
 		want string
 		is   error
 	}{
-		{"nothing named", nil, "name a data directory with --dir", nil},
+		{"nothing named", nil, "name a data directory, a backend, or both", nil},
 		{"missing directory", []string{"--dir", path("missing")}, path("missing") + ": no such file or directory", os.ErrNotExist},
 		{"a file", []string{"--dir", path("file")}, "is not a directory", nil},
 		{"an empty directory", []string{"--dir", path("empty")}, "it is not a data directory of xdswal", nil},
@@ -346,7 +346,7 @@ func TestBadEventFlags(t *testing.T) {
 			require.ErrorContains(t, o.err, tc.want)
 		})
 	}
-	require.ErrorContains(t, run(t, "events", "--dir", w.dir, "--from", "5", "--to", "4").err, "must not be before --from")
+	require.ErrorContains(t, run(t, "events", "--dir", w.dir, "--from", "5", "--to", "4").err, "must not be 0 or less than --from")
 }
 
 // What this program cannot show whole it does not show in part.
@@ -369,7 +369,7 @@ func TestResourcesThatAreNotKnownWhole(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.Close(t.Context()))
 
-	for node, want := range map[string]string{"a": "fields that this xdswal does not know", "b": "fields that this xdswal does not know", "c": "a resource file cannot hold"} {
+	for node, want := range map[string]string{"a": "fields unknown to this xdswal", "b": "fields unknown to this xdswal", "c": "a resource file cannot contain"} {
 		o := run(t, "export", "--dir", dir, "--node", node)
 		require.Equal(t, 1, o.code(), node)
 		require.ErrorContains(t, o.err, want)

@@ -42,7 +42,7 @@ func TestStatusOfWhatWasShipped(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, text, "1, claimed on "+host+" at ")
 	require.Contains(t, text, "up to event 8, in 2 snapshots, the newest of event 6, and ")
-	require.Contains(t, text, "0 events of the journal, and 2 events of 2 batches that were shipped")
+	require.Contains(t, text, "0 events of the journal, and 2 events of 2 shipped batches")
 }
 
 func TestEventsThatWereShipped(t *testing.T) {
@@ -67,7 +67,7 @@ func TestEventsThatWereShipped(t *testing.T) {
 
 	o := run(t, "events", "--backend", newWorld(t, false).url)
 	require.NoError(t, o.err)
-	require.Contains(t, o.notes, "the backend holds no batches of events")
+	require.Contains(t, o.notes, "the backend contains no batches of events")
 }
 
 // What left the journal may still be in the backend.
@@ -159,7 +159,7 @@ func TestRestoreEachMomentThatWasShipped(t *testing.T) {
 	require.Equal(t, "v4", doc.Version)
 }
 
-// takeOver has another directory go on from what was shipped, with event 9.
+// takeOver opens another directory on the backend, and adds event 9.
 func (w *world) takeOver(t *testing.T) {
 	t.Helper()
 	b, err := backendurl.Open(t.Context(), w.url)
@@ -236,7 +236,7 @@ func TestSupersededSnapshots(t *testing.T) {
 	s := document(t, ok(t, "status", "--backend", w.url, "--json"))
 	require.EqualValues(t, 9, s["seq"])
 	require.EqualValues(t, 1, s["backend"].(map[string]any)["superseded"])
-	require.Contains(t, ok(t, "status", "--backend", w.url), "; 1 objects were superseded and do not count")
+	require.Contains(t, ok(t, "status", "--backend", w.url), "; 1 objects were superseded and are ignored")
 }
 
 // loseAllButEpochs deletes what the backend can restore.
@@ -250,7 +250,7 @@ func (w *world) loseAllButEpochs(t *testing.T) {
 // What serve refuses is not found to be right.
 func TestABackendThatLostAllButItsEpochs(t *testing.T) {
 	w := newShippedWorld(t, false)
-	require.NoError(t, w.open(t).Close(t.Context())) // in a second epoch, which tells of the events
+	require.NoError(t, w.open(t).Close(t.Context())) // in a second epoch, which records the events
 	w.loseAllButEpochs(t)
 	b, err := backendurl.Open(t.Context(), w.url)
 	require.NoError(t, err)
@@ -282,7 +282,7 @@ func TestABackendThatLostAllButItsEpochs(t *testing.T) {
 		o = run(t, command, "--dir", w.dir, "--backend", w.url, "--json")
 		require.NoError(t, o.err)
 		require.EqualValues(t, 8, document(t, o.out)["seq"])
-		require.Equal(t, "note: "+w.url+" holds neither a snapshot nor an event that counts: there is nothing but the directory to restore from\n", o.notes)
+		require.Equal(t, "note: "+w.url+" contains no usable snapshot or event: only the directory can be restored\n", o.notes)
 	}
 
 	// Unless it lost them too.
@@ -313,14 +313,14 @@ func TestABackendWithNothing(t *testing.T) {
 	url := "file://" + t.TempDir()
 	o := run(t, "verify", "--backend", url)
 	require.Equal(t, 1, o.code())
-	require.Regexp(t, `(?m)^PROBLEM +`+url+` holds neither a snapshot nor an event that counts`, o.out)
+	require.Regexp(t, `(?m)^PROBLEM +`+url+` contains no usable snapshot or event`, o.out)
 	require.NotContains(t, o.out, "\nok\n")
 
 	// Nothing is known that could not be restored.
 	for _, args := range [][]string{nil, {"--json"}} {
 		o = run(t, append([]string{"status", "--backend", url}, args...)...)
 		require.NoError(t, o.err)
-		require.Equal(t, "note: "+url+" holds neither a snapshot nor an event that counts: no store has shipped there yet, or the URL names another place\n", o.notes)
+		require.Equal(t, "note: "+url+" contains no usable snapshot or event: no store has shipped to it yet, or the URL is wrong\n", o.notes)
 	}
 
 	// A directory whose daemon has yet to ship there can be restored.
@@ -328,10 +328,10 @@ func TestABackendWithNothing(t *testing.T) {
 	o = run(t, "verify", "--dir", w.dir, "--backend", url)
 	require.NoError(t, o.err)
 	require.Contains(t, o.out, "\nok\n")
-	require.Contains(t, o.notes, "note: "+url+" holds neither a snapshot nor an event that counts: there is nothing but the directory")
+	require.Contains(t, o.notes, "note: "+url+" contains no usable snapshot or event: only the directory")
 }
 
-// What a daemon keeps to itself is not lost, though its epoch tells of it.
+// Events that a daemon has locked are not lost, though its epoch records them.
 func TestANewBackendBesideADaemon(t *testing.T) {
 	w := newWorld(t, false)
 	require.NoError(t, os.RemoveAll(filepath.Join(w.dir, "snapshots")))

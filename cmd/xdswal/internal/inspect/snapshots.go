@@ -3,61 +3,49 @@ package inspect
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/xdswal/xdswal/internal/view"
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/format/snapshot"
 )
 
 func snapshotsCommand() *cobra.Command {
-	var c common
-	cmd := &cobra.Command{
-		Use:   "snapshots [--dir DIR] [--backend URL]",
-		Short: "List the snapshots of a data directory or a backend",
-		Long: `Snapshots lists the snapshots of a data directory, a backend or both, the newest
-first. Of each it reads the header alone; verify reads all of it. One in a backend
-that was superseded is marked: its writer shipped it after another had taken over,
-and no restore uses it. The command changes nothing and is safe beside a running
-daemon.
+	var f flags
+	return f.command("snapshots [--dir DIR] [--backend URL]", "List the snapshots of a data directory or a backend",
+		`Snapshots lists the snapshots of a data directory, a backend or both, the newest
+first. It reads only their headers; verify reads all of them. A snapshot in a
+backend is marked as superseded if its writer shipped it after another writer had
+taken over; no restore uses it. The command changes nothing and is safe beside a
+running daemon.
 
-One whose header is damaged or cannot be read is listed with the reason, and the
-exit code is 1 then, when all were listed.`,
-		Args: cobra.NoArgs,
-		RunE: run(func(ctx context.Context, p *printer) error { return snapshots(ctx, p, &c) }),
-	}
-	c.dirFlag(cmd)
-	c.backendFlag(cmd)
-	c.jsonFlag(cmd, "print one line of JSON for each snapshot")
-	return cmd
+A snapshot whose header is damaged or cannot be read is listed with the error. The
+exit code is 1 then.`,
+		"print one line of JSON for each snapshot",
+		func(ctx context.Context, p *printer) error { return snapshots(ctx, p, &f) })
 }
 
-func snapshots(ctx context.Context, p *printer, c *common) error {
-	s, err := c.open(ctx, p)
+func snapshots(ctx context.Context, p *printer, f *flags) error {
+	s, err := f.open(ctx, p)
 	if err != nil {
 		return err
 	}
-	var files []view.SnapshotFile
-	for _, l := range s.locations() {
-		entries, err := l.list()
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			f, ok := l.describe(ctx, e)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if ok {
-				files = append(files, f)
-			}
-		}
+	files, err := s.snapshots(ctx)
+	if err != nil {
+		return err
 	}
 	slices.SortStableFunc(files, func(a, b view.SnapshotFile) int {
 		return cmp.Or(cmp.Compare(b.Seq, a.Seq), cmp.Compare(b.Epoch, a.Epoch))
 	})
-	if err := list(p, c, files); err != nil {
+	heading := []string{"SEQ", "EPOCH", "EVENT TIME", "CREATED", "SIZE", "STORE", "NAME", "LOCATION"}
+	if err := printAll(p, f.json, files, heading, snapshotRow); err != nil {
 		return err
 	}
 	bad := 0
@@ -67,22 +55,60 @@ func snapshots(ctx context.Context, p *printer, c *common) error {
 		}
 	}
 	if bad > 0 {
-		return fmt.Errorf("snapshots: the header of %d of %d snapshots cannot be read: see the list; xdswal verify tells what can be restored", bad, len(files))
+		return fmt.Errorf("read snapshots: the header of %d of %d snapshots cannot be read, see the list; xdswal verify reports what can be restored", bad, len(files))
 	}
 	return nil
 }
 
-func list(p *printer, c *common, files []view.SnapshotFile) error {
-	if !c.json {
-		p.table([]string{"SEQ", "EPOCH", "EVENT TIME", "CREATED", "SIZE", "STORE", "NAME", "LOCATION"}, mapped(files, snapshotRow))
-		return nil
-	}
-	for _, f := range files {
-		if err := p.line(f); err != nil {
-			return err
+// snapshots returns the snapshots of the directory and of the backend.
+func (s *source) snapshots(ctx context.Context) ([]view.SnapshotFile, error) {
+	var files []view.SnapshotFile
+	if s.dir != nil {
+		dir := s.dir.SnapshotDir()
+		entries, err := catalog.Local(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			files = describe(files, dir, e, false, func() (io.ReadCloser, error) { return os.Open(e.Path) })
 		}
 	}
-	return nil
+	if s.backend != nil {
+		add := func(e catalog.Entry, superseded bool) {
+			files = describe(files, s.backend.String(), e, superseded, func() (io.ReadCloser, error) { return s.backend.Get(ctx, e.Path, 0, -1) })
+		}
+		for _, e := range s.remote.Snapshots {
+			add(e, false)
+		}
+		for _, o := range s.remote.Superseded {
+			if name, ok := snapshot.ParseName(o.Key); ok {
+				add(catalog.Entry{Name: name, Path: o.Key, Size: o.Size, Written: o.ModTime}, true)
+			}
+		}
+	}
+	return files, context.Cause(ctx)
+}
+
+// describe appends a snapshot with the contents of its header, unless it was
+// deleted after it was listed.
+func describe(files []view.SnapshotFile, location string, e catalog.Entry, superseded bool, open func() (io.ReadCloser, error)) []view.SnapshotFile {
+	f := view.SnapshotFile{Location: location, Name: e.String(), Seq: e.Sequence, Epoch: e.Epoch, Bytes: e.Size, Superseded: superseded}
+	var h snapshot.Header
+	r, err := open()
+	if err == nil {
+		h, err = snapshot.ReadHeader(r)
+		r.Close()
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, backends.ErrNotFound):
+		return files
+	case err != nil:
+		f.Error = oneLine(err)
+	default:
+		at, created := h.Time.UTC(), h.Created.UTC()
+		f.StoreID, f.Time, f.Created = h.StoreID, &at, &created
+	}
+	return append(files, f)
 }
 
 func snapshotRow(f view.SnapshotFile) []string {
@@ -94,6 +120,6 @@ func snapshotRow(f view.SnapshotFile) []string {
 		location += "  " + f.Error
 	}
 	return []string{
-		number(f.Seq), number(f.Epoch), whenPtr(f.Time), whenPtr(f.Created), size(f.Bytes), cmp.Or(f.StoreID, "-"), f.Name, location,
+		number(f.Seq), number(f.Epoch), when(f.Time), when(f.Created), size(f.Bytes), cmp.Or(f.StoreID, "-"), f.Name, location,
 	}
 }

@@ -7,48 +7,41 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/restore"
-	"github.com/xdswal/xdswal/internal/view"
 )
 
 func verifyCommand() *cobra.Command {
-	var c common
-	var partial bool
-	cmd := &cobra.Command{
-		Use:   "verify [--dir DIR] [--backend URL]",
-		Short: "Prove that a data directory or a backend can be restored",
-		Long: `Verify reads everything that a data directory, a backend or both hold: each
-snapshot to its last byte and against its digest, each event of the journal, and
-of the batches that were shipped of it, against its checksum and its neighbours.
-Where journal or batches have the events between two snapshots, it applies them to
-the older and compares the result with the newer. What another writer superseded
-it does not look at. It changes nothing and is safe beside a running daemon.
+	var f flags
+	cmd := f.command("verify [--dir DIR] [--backend URL]", "Prove that a data directory or a backend can be restored",
+		`Verify reads everything in a data directory, a backend or both: each snapshot
+completely and against its digest, and each event of the journal and of the shipped
+batches against its checksum and its neighbors. If the journal or the batches
+contain the events between two snapshots, verify applies them to the older snapshot
+and compares the result with the newer one. It does not read objects that another
+writer superseded. It changes nothing and is safe beside a running daemon.
 
-A backend alone in which there is neither a snapshot nor an event is wrong: it is
-no backup. Beside a data directory, whose daemon may have yet to ship there, that
-is only noted.
+A backend alone that contains no snapshot and no event fails, because it is no
+backup. Beside a data directory it is only noted, because the daemon may not have
+shipped yet.
 
-Exit code 0: everything was read and is right. 1: something is wrong; the report
-says what. 3: what could be read is right, but a daemon has the newest segment of
-the journal open; with --allow-partial that is 0.`,
-		Args: cobra.NoArgs,
-		RunE: run(func(ctx context.Context, p *printer) error { return verify(ctx, p, &c, partial) }),
-	}
-	c.dirFlag(cmd)
-	c.backendFlag(cmd)
-	c.jsonFlag(cmd, "print the report as one JSON document")
-	cmd.Flags().BoolVar(&partial, "allow-partial", false, "be content with what can be read beside a running daemon")
+Exit code 0: everything was read and is correct. 1: something is damaged or missing,
+see the report. 3: everything that could be read is correct, but a daemon has the
+newest segment of the journal open; with --allow-partial the exit code is 0.`,
+		"print the report as one JSON document",
+		func(ctx context.Context, p *printer) error { return verify(ctx, p, &f) })
+	cmd.Flags().BoolVar(&f.partial, "allow-partial", false, "succeed if the newest events of a running daemon cannot be read")
 	return cmd
 }
 
-func verify(ctx context.Context, p *printer, c *common, partial bool) error {
-	s, err := c.open(ctx, p)
+func verify(ctx context.Context, p *printer, f *flags) error {
+	s, err := f.open(ctx, p)
 	if err != nil {
 		return err
 	}
-	s.warn(p)
+	s.noteStale(p)
 	var report restore.Report
-	err = s.steadily(ctx, func() (err error) {
+	err = s.retry(ctx, func() (err error) {
 		report, err = restore.Verify(ctx, s.options(restore.Target{}))
 		return err
 	})
@@ -59,7 +52,7 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 		return context.Cause(ctx)
 	}
 	if len(report.Problems) == 0 {
-		if err := s.missing(report); err != nil {
+		if err := s.checkMissing(report); err != nil {
 			report.Problems = append(report.Problems, err)
 		}
 	}
@@ -67,8 +60,8 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 	if s.backend != nil {
 		out.Shipped = &view.VerifiedBatches{Batches: report.Batches, Events: report.ShippedEvents}
 	}
-	out.Incomplete = s.tail.incomplete(report.Sequence)
-	if c.json {
+	out.Incomplete = s.journal.incomplete(report.Sequence)
+	if f.json {
 		if err := p.line(out); err != nil {
 			return err
 		}
@@ -78,27 +71,28 @@ func verify(ctx context.Context, p *printer, c *common, partial bool) error {
 	if out.OK {
 		s.noteEmpty(p)
 	}
-	return verdict(p, out, partial)
+	return verdict(p, out, f.partial)
 }
 
-// missing returns what is wrong with a source in which all that was read is right.
-func (s *source) missing(r restore.Report) error {
+// checkMissing returns an error if the source, in which everything that was read
+// is correct, lacks events.
+func (s *source) checkMissing(r restore.Report) error {
 	if !s.local() && len(r.Snapshots) == 0 && r.Batches == 0 {
-		return fmt.Errorf("%s holds neither a snapshot nor an event that counts, so nothing can be restored from it: correct the URL, or let a store ship there first", s.backend)
+		return fmt.Errorf("%s contains no usable snapshot or event, so nothing can be restored from it: correct the URL, or let a store ship to it first", s.backend)
 	}
-	return s.lost(r.Sequence)
+	return s.checkLost(r.Sequence)
 }
 
 func verdict(p *printer, r view.Report, partial bool) error {
 	switch {
 	case len(r.Problems) == 1:
-		return errors.New("verify: 1 problem: see the report")
+		return errors.New("verify: 1 problem, see the report")
 	case !r.OK:
-		return fmt.Errorf("verify: %d problems: see the report", len(r.Problems))
+		return fmt.Errorf("verify: %d problems, see the report", len(r.Problems))
 	case r.Incomplete == nil:
 		return nil
 	case !partial:
-		return &incompleteError{fmt.Errorf("verify: what could be read is right, but %s", r.Incomplete.Message)}
+		return &incompleteError{fmt.Errorf("verify: everything that could be read is correct, but %s", r.Incomplete.Message)}
 	}
 	p.note("%s", r.Incomplete.Message)
 	return nil
@@ -106,25 +100,25 @@ func verdict(p *printer, r view.Report, partial bool) error {
 
 func printReport(p *printer, r view.Report) {
 	if len(r.Snapshots) > 0 {
-		p.table([]string{"SNAPSHOT", "SEQ", "EVENT TIME", "NODES", "RESOURCES", "SIZE", "LOCATION", "VERDICT"}, mapped(r.Snapshots, verifiedRow))
+		p.table([]string{"SNAPSHOT", "SEQ", "EVENT TIME", "NODES", "RESOURCES", "SIZE", "LOCATION", "VERDICT"}, mapped(r.Snapshots, verifiedRow)...)
 	}
 	journal := "no events"
 	if r.Journal.Last >= r.Journal.First {
-		journal = fmt.Sprintf("events %d to %d, %d read", uint64(r.Journal.First), uint64(r.Journal.Last), r.Journal.Events)
+		journal = fmt.Sprintf("events %d to %d, %d read", r.Journal.First, r.Journal.Last, r.Journal.Events)
 	}
 	rows := [][]string{{"journal", journal}}
 	if r.Shipped != nil {
 		rows = append(rows, []string{"shipped", fmt.Sprintf("%d batches, %d events read", r.Shipped.Batches, r.Shipped.Events)})
 	}
 	p.table(nil, append(rows,
-		[]string{"folded", fmt.Sprintf("%d of %d snapshots are proved to be what the events make of an older one", r.Folded, len(r.Snapshots))},
-		[]string{"restores", fmt.Sprintf("event %d", uint64(r.Seq))},
-	))
+		[]string{"replayed", fmt.Sprintf("%d of %d snapshots equal an older snapshot with the events applied", r.Folded, len(r.Snapshots))},
+		[]string{"restores", fmt.Sprintf("event %d", r.Seq)},
+	)...)
 	for _, problem := range r.Problems {
-		p.table(nil, [][]string{{"PROBLEM", problem}})
+		p.table(nil, []string{"PROBLEM", problem})
 	}
 	if r.OK {
-		p.table(nil, [][]string{{"ok"}})
+		p.table(nil, []string{"ok"})
 	}
 }
 
@@ -134,6 +128,6 @@ func verifiedRow(s view.VerifiedSnapshot) []string {
 		result = "BAD, see below"
 	}
 	return []string{
-		s.Name, number(s.Seq), whenPtr(s.Time), number(s.Nodes), number(s.Resources), size(s.Bytes), s.Location, result,
+		s.Name, number(s.Seq), when(s.Time), number(s.Nodes), number(s.Resources), size(s.Bytes), s.Location, result,
 	}
 }

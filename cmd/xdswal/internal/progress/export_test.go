@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// ShowFast is Show with other times than people want.
-func ShowFast(out io.Writer, terminal bool, shortest, delay, every time.Duration) *Display {
-	return (&Display{out: out, terminal: terminal, shortest: shortest, delay: delay, every: every}).start()
+// ShowFast is Show with shorter times.
+func ShowFast(out io.Writer, terminal bool, shortest, interval time.Duration) *Display {
+	return &Display{out: out, terminal: terminal, interval: interval, shortest: shortest}
 }

@@ -1,12 +1,12 @@
 // Package resourcedir loads a directory of resource files, <node>.yaml or
-// <node>.json, at start and whenever one changes.
+// <node>.json, at start and when they change.
 //
-// It looks every interval rather than being told by the system: that also
-// works on network file systems and where files are symbolic links that change
-// as one, as in a mounted Kubernetes ConfigMap.
+// It reads the directory at an interval instead of using file notifications. That
+// works on network file systems too, and with files that are symbolic links and
+// change together, as in a mounted Kubernetes ConfigMap.
 //
-// A file that disappears leaves its node as it is, since a data source that is
-// gone must not take the configuration of a fleet with it.
+// A node keeps its resources if its file is deleted, so that the loss of a data
+// source does not remove the configuration of a fleet.
 package resourcedir
 
 import (
@@ -27,45 +27,45 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// DefaultInterval is how often the directory is looked at.
+// DefaultInterval is the default of Loader.Interval.
 const DefaultInterval = time.Second
 
 // Loader loads one directory into one cache.
 type Loader struct {
-	// Dir is the directory; it may be missing, and come later.
+	// Dir is the directory. It may be created later.
 	Dir string
-	// Interval is how often it is looked at; default 1 s.
+	// Interval is the time between two reads of the directory; default 1 s.
 	Interval time.Duration
-	// MaxBytes bounds one file.
+	// MaxBytes bounds the size of a file.
 	MaxBytes int64
 	Cache    *xdscache.SnapshotCache
 	Logger   *slog.Logger
 
 	loaded  map[string]loaded // by file name
-	told    map[string]string // what was logged of a file that is not loaded
+	logged  map[string]string // the last error of a file that is not loaded, by file name
 	missing bool
 }
 
-// loaded is what a file was when it was read last.
+// loaded is the version of a file that was read last.
 type loaded struct {
 	info os.FileInfo
 	sum  [sha256.Size]byte
-	// settled is set if the file was old enough then that a later change
-	// shows: within a tick of the file system's clock it may not.
+	// settled is set if the file was older than a tick of the file system's
+	// clock. A change within the same tick does not change the modification time.
 	settled bool
 }
 
-// settleAfter is more than the ticks of file systems.
+// settleAfter is longer than the tick of any file system's clock.
 const settleAfter = 2 * time.Second
 
 func (v loaded) is(info os.FileInfo) bool {
 	return v.settled && os.SameFile(v.info, info) && v.info.Size() == info.Size() && v.info.ModTime().Equal(info.ModTime())
 }
 
-// Run loads what changes until ctx is done. What cannot be loaded is logged,
-// once a version of the file, and leaves its node as it is.
+// Run loads new and changed files until ctx is done. It logs a file that cannot be
+// loaded once for each version, and leaves its node unchanged.
 func (l *Loader) Run(ctx context.Context) {
-	l.loaded, l.told = map[string]loaded{}, map[string]string{}
+	l.loaded, l.logged = map[string]loaded{}, map[string]string{}
 	if l.Interval == 0 {
 		l.Interval = DefaultInterval
 	}
@@ -85,7 +85,7 @@ func (l *Loader) scan(ctx context.Context) {
 	entries, err := os.ReadDir(l.Dir)
 	if err != nil {
 		if !l.missing {
-			l.Logger.Warn("resource directory cannot be read; what was restored goes on being served", "dir", l.Dir, "error", err)
+			l.Logger.Warn("resource directory cannot be read; the restored resources are still served", "dir", l.Dir, "error", err)
 		}
 		l.missing = true
 		return
@@ -99,18 +99,18 @@ func (l *Loader) scan(ctx context.Context) {
 		}
 		present[e.Name()] = true
 		if other, twice := nodes[node]; twice {
-			l.skip(e.Name(), fmt.Errorf("node %q has a file already: %s", node, other))
+			l.skip(e.Name(), fmt.Errorf("node %q already has a file: %s", node, other))
 			continue
 		}
 		nodes[node] = e.Name()
 		l.file(ctx, e.Name(), node)
 	}
-	// A file that comes again is a new one.
+	// A file that is deleted and created again is a new one.
 	maps.DeleteFunc(l.loaded, func(name string, _ loaded) bool { return !present[name] })
-	maps.DeleteFunc(l.told, func(name, _ string) bool { return !present[name] })
+	maps.DeleteFunc(l.logged, func(name, _ string) bool { return !present[name] })
 }
 
-// nodeOf returns the node that a file is for.
+// nodeOf returns the node of a file. It returns false for other files.
 func nodeOf(name string) (string, bool) {
 	ext := filepath.Ext(name)
 	node := strings.TrimSuffix(name, ext)
@@ -121,28 +121,21 @@ func nodeOf(name string) (string, bool) {
 	return "", false
 }
 
-// skip logs why a file is not loaded.
-func (l *Loader) skip(name string, err error) {
-	if l.isNews(name, err) {
-		l.Logger.Error("resource file was not loaded; its node keeps what it has", "file", filepath.Join(l.Dir, name), "error", err)
+// skip logs the error of a file that is not loaded until it changes.
+func (l *Loader) skip(name string, err error) { l.log(name, err, "its node is unchanged") }
+
+// retry logs the error of a file that is loaded again in the next interval.
+func (l *Loader) retry(name string, err error) { l.log(name, err, "it is tried again") }
+
+// log logs an error of a file, unless it is the same as the last one.
+func (l *Loader) log(name string, err error, consequence string) {
+	if l.logged[name] != err.Error() {
+		l.Logger.Error("resource file was not loaded; "+consequence, "file", filepath.Join(l.Dir, name), "error", err)
 	}
+	l.logged[name] = err.Error()
 }
 
-// retry logs why a file was not loaded yet.
-func (l *Loader) retry(name string, err error) {
-	if l.isNews(name, err) {
-		l.Logger.Error("resource file was not loaded; it is tried again", "file", filepath.Join(l.Dir, name), "error", err)
-	}
-}
-
-// isNews reports whether something else is wrong with a file than before.
-func (l *Loader) isNews(name string, err error) bool {
-	known := l.told[name] == err.Error()
-	l.told[name] = err.Error()
-	return !known
-}
-
-// file loads a file if it is another than it was.
+// file loads a file if it is new or has changed.
 func (l *Loader) file(ctx context.Context, name, node string) {
 	info, err := os.Stat(filepath.Join(l.Dir, name))
 	switch {
@@ -175,22 +168,22 @@ func (l *Loader) file(ctx context.Context, name, node string) {
 	}
 }
 
-// apply sets a node to what its file says. It reports false if that is to be
-// tried again.
+// apply sets the resources of a node to those in its file. It returns false if
+// they must be applied again.
 func (l *Loader) apply(ctx context.Context, name, node string, data []byte) bool {
 	seq, doc, err := l.load(ctx, node, data)
-	var refused *resourcefile.Error
+	var rejected *resourcefile.Error
 	switch {
 	case err == nil:
-		delete(l.told, name)
+		delete(l.logged, name)
 		l.Logger.Info("resource file loaded", "file", filepath.Join(l.Dir, name), "node", node, "resources", len(doc.Resources), "sequence", seq)
 	case ctx.Err() != nil:
 		return false
-	case errors.As(err, &refused):
-		delete(l.told, name) // this content was not told of
+	case errors.As(err, &rejected):
+		delete(l.logged, name) // log the error also if another version had it
 		l.skip(name, err)
 	default:
-		// The journal may take it the next time.
+		// The journal may accept it later.
 		l.retry(name, err)
 		return false
 	}
@@ -213,7 +206,7 @@ func (l *Loader) load(ctx context.Context, node string, data []byte) (uint64, *r
 	return uint64(seq), doc, err
 }
 
-// read reads a file, or a little more of it than may be loaded.
+// read reads a file, up to one byte more than MaxBytes.
 func (l *Loader) read(name string) ([]byte, error) {
 	f, err := os.Open(filepath.Join(l.Dir, name))
 	if err != nil {

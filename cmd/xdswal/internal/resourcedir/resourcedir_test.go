@@ -153,10 +153,10 @@ func TestAMalformedFileLeavesItsNode(t *testing.T) {
 			f.waitVersion(t, "n", "1")
 			f.write(t, "n.yaml", bad)
 			f.waitLog(t, "n.yaml")
-			f.waitLog(t, "resource file was not loaded; its node keeps what it has")
+			f.waitLog(t, "resource file was not loaded; its node is unchanged")
 			f.pass(t)
 			require.Equal(t, "1", f.version("n"))
-			require.Equal(t, 1, strings.Count(f.logs.String(), "was not loaded"), "told once")
+			require.Equal(t, 1, strings.Count(f.logs.String(), "was not loaded"), "logged once")
 
 			f.write(t, "n.yaml", document("3"))
 			f.waitVersion(t, "n", "3")
@@ -182,7 +182,7 @@ func TestADirectoryThatComesAndGoes(t *testing.T) {
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	f.write(t, "n.yaml", document("1"))
 	f.waitVersion(t, "n", "1")
-	require.Equal(t, 1, strings.Count(f.logs.String(), "cannot be read"), "told once")
+	require.Equal(t, 1, strings.Count(f.logs.String(), "cannot be read"), "logged once")
 
 	require.NoError(t, os.RemoveAll(dir))
 	require.Eventually(t, func() bool { return strings.Count(f.logs.String(), "cannot be read") == 2 }, 10*time.Second, time.Millisecond)
@@ -197,10 +197,10 @@ func TestTwoFilesOfOneNode(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "n.json"), []byte(`{"version":"json","resources":[]}`), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "n.yaml"), []byte(document("yaml")), 0o600))
 	f := follow(t, dir)
-	f.waitLog(t, `has a file already: n.json`)
+	f.waitLog(t, `already has a file: n.json`)
 	f.pass(t)
 	require.Equal(t, "json", f.version("n"))
-	require.Equal(t, 1, strings.Count(f.logs.String(), "has a file already"), "told once")
+	require.Equal(t, 1, strings.Count(f.logs.String(), "already has a file"), "logged once")
 
 	// The other one is the node's once it is the only one.
 	require.NoError(t, os.Remove(filepath.Join(dir, "n.json")))

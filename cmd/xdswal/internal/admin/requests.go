@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,14 +10,15 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 
+	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/resourcefile"
-	"github.com/xdswal/xdswal/internal/view"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// replySeq answers an update with the sequence at which it is durable.
+// replySeq responds with the sequence of an update or a snapshot.
 func replySeq(w http.ResponseWriter, seq journal.Sequence, err error) error {
 	if err != nil {
 		return err
@@ -98,12 +100,12 @@ func (h *Handler) getSnapshot(s Service, w http.ResponseWriter, r *http.Request)
 	return nil
 }
 
-// Bounds of a page of nodes or events.
+// Bounds of a page.
 const (
 	defaultLimit = 1000
 	maxLimit     = 10_000
-	// maxChanges bounds the resources that the events of a page tell of: each
-	// event may be of any number of them.
+	// maxChanges bounds the changed resources in a page of events, because one
+	// event can change any number.
 	maxChanges = 20_000
 )
 
@@ -114,7 +116,7 @@ func limit(r *http.Request) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, &problem{http.StatusBadRequest, "bad_limit", fmt.Sprintf("limit must be 1 to %d", maxLimit)}
+		return 0, &problem{http.StatusBadRequest, "bad_limit", fmt.Sprintf("limit is %q: want 1 to %d", text, maxLimit)}
 	}
 	return n, nil
 }
@@ -127,7 +129,7 @@ func (h *Handler) getNodes(s Service, w http.ResponseWriter, r *http.Request) er
 	after := r.URL.Query().Get("after")
 	out := struct {
 		Nodes []view.Node `json:"nodes"`
-		// Next is the value of after that gives the next page.
+		// Next is the after of the next page.
 		Next string `json:"next,omitempty"`
 	}{Nodes: []view.Node{}}
 	for n := range s.Cache.Nodes() {
@@ -143,7 +145,8 @@ func (h *Handler) getNodes(s Service, w http.ResponseWriter, r *http.Request) er
 	return reply(w, out)
 }
 
-var errEnough = errors.New("enough")
+// errStop ends a range of events early.
+var errStop = errors.New("stop")
 
 func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) error {
 	most, err := limit(r)
@@ -158,7 +161,7 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 	}
 	out := struct {
 		Events []view.Event `json:"events"`
-		// Next is the value of from that gives the next page.
+		// Next is the from of the next page.
 		Next journal.Sequence `json:"next,omitempty"`
 	}{Events: []view.Event{}}
 	changes := 0
@@ -168,13 +171,59 @@ func (h *Handler) getEvents(s Service, w http.ResponseWriter, r *http.Request) e
 		}
 		if len(out.Events) == most || (changes > maxChanges && len(out.Events) > 0) {
 			out.Next = ev.Sequence
-			return errEnough
+			return errStop
 		}
 		out.Events = append(out.Events, view.NewEvent(ev))
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil && !errors.Is(err, errStop) {
 		return err
 	}
 	return reply(w, out)
+}
+
+func (h *Handler) getStatus(s Service, w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, view.NewStatus(s.Store.Status()))
+}
+
+func (h *Handler) postCompact(s Service, w http.ResponseWriter, r *http.Request) error {
+	seq, err := s.Store.Compact(r.Context())
+	return replySeq(w, seq, err)
+}
+
+// postPromote makes a follower the writer. It continues if the client disconnects,
+// because the previous writer may already be fenced, and the backend would have no
+// writer.
+func (h *Handler) postPromote(s Service, w http.ResponseWriter, r *http.Request) error {
+	st := s.Store.Status()
+	if st.Follower != nil && st.Dir == "" {
+		return &problem{http.StatusConflict, "no_directory", "a writer needs a data directory: start the daemon with --dir and --follow"}
+	}
+	ctx, cancel := context.WithTimeout(s.Context, promoteTimeout)
+	defer cancel()
+	switch err := s.Store.Promote(ctx); {
+	case err != nil && st.Follower == nil:
+		return err
+	case err != nil:
+		return promoteProblem(err)
+	}
+	return h.getStatus(s, w, r)
+}
+
+// promoteProblem returns the error of a promotion with its status and reason.
+func promoteProblem(err error) error {
+	message := err.Error() + "; the daemon remains a follower"
+	switch {
+	case errors.Is(err, xdswal.ErrDisabled), errors.Is(err, xdswal.ErrClosed):
+		return err
+	case errors.Is(err, context.Canceled):
+		return xdswal.ErrClosed
+	case errors.Is(err, xdswal.ErrFenced):
+		return &problem{http.StatusConflict, reasonFenced, message + "; to make it the writer nevertheless, promote it again"}
+	case errors.Is(err, xdswal.ErrLocked):
+		return &problem{http.StatusConflict, "locked", message}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &problem{http.StatusGatewayTimeout, "promote_timeout", message}
+	}
+	return &problem{http.StatusServiceUnavailable, "promote_failed", message + ", and the previous writer may already be fenced; try again"}
 }

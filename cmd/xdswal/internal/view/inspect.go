@@ -9,50 +9,50 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Incomplete tells that what is shown is not all there is.
+// Incomplete describes the events that could not be read.
 type Incomplete struct {
-	// From is the first event that could not be read; 0 where it is not known.
+	// From is the first event that could not be read, or 0 if it is unknown.
 	From journal.Sequence `json:"from,omitempty"`
 	// Reason is "locked" or "damaged".
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
 }
 
-// DirectoryStatus is what a data directory and a backend hold, seen from
-// outside. Restored is what a restore of the newest state gives.
+// DirectoryStatus is the status of a data directory and a backend. Its Restored is
+// the result of a restore of the newest state.
 type DirectoryStatus struct {
 	Status
-	// Backend stands in the place of a running store's, with names of its own
-	// where it tells something else.
+	// Backend replaces the Backend of Status.
 	Backend *HeldBackend `json:"backend,omitempty"`
-	// Stale is why the directory does not count beside the backend.
+	// Stale says why the directory is ignored, if it is stale.
 	Stale string `json:"stale,omitempty"`
-	// Open is set if a process has the directory open, as far as the newest
-	// segment of the journal tells.
+	// Open is true if a process has locked the newest segment of the journal.
 	Open bool `json:"open"`
-	// Problem is why the newest state cannot be restored.
+	// Problem is the error of the restore.
 	Problem    string      `json:"problem,omitempty"`
 	Incomplete *Incomplete `json:"incomplete,omitempty"`
 }
 
-// HeldBackend is what a backend holds.
+// HeldBackend describes the contents of a backend.
 type HeldBackend struct {
 	Location string `json:"location"`
-	// Epoch is the newest one, 0 if none was ever claimed; Host is the machine
-	// that claimed it, at ClaimedAt.
+	// Epoch is the newest epoch, or 0 if none was ever claimed. Host is the
+	// machine that claimed it.
 	Epoch     uint64     `json:"epoch"`
 	Host      string     `json:"host,omitempty"`
 	ClaimedAt *time.Time `json:"claimed_at,omitempty"`
-	// Shipped is the newest event there, Snapshot that of the newest snapshot.
+	// Shipped is the newest event, and Snapshot the event of the newest snapshot.
 	Shipped  journal.Sequence `json:"shipped"`
 	Snapshot journal.Sequence `json:"snapshot"`
-	// Snapshots and Batches count what counts, Superseded what does not.
+	// Superseded is the number of objects that are in neither Snapshots nor
+	// Batches, because their writer was superseded.
 	Snapshots  int `json:"snapshots"`
 	Batches    int `json:"batches"`
 	Superseded int `json:"superseded"`
 }
 
-// NewHeldBackend shows what a backend holds, whose batches end with an event.
+// NewHeldBackend returns the view of a backend. last is the newest event of its
+// batches.
 func NewHeldBackend(location string, r *catalog.Remote, last journal.Sequence) *HeldBackend {
 	newest, _ := r.Newest()
 	out := &HeldBackend{
@@ -72,24 +72,24 @@ type SnapshotFile struct {
 	Name     string           `json:"name"`
 	Seq      journal.Sequence `json:"seq"`
 	Epoch    uint64           `json:"epoch"`
-	// Time is that of the newest event in it, Created when it was written.
+	// Time is the time of its newest event. Created is when it was written.
 	Time    *time.Time `json:"time,omitempty"`
 	Created *time.Time `json:"created,omitempty"`
 	StoreID string     `json:"store_id,omitempty"`
 	Bytes   int64      `json:"bytes"`
-	// Superseded is set if it does not count: its writer wrote it after another
-	// had taken the backend over.
+	// Superseded is true if another writer had taken over the backend before the
+	// snapshot was written. No restore uses it.
 	Superseded bool   `json:"superseded,omitempty"`
 	Error      string `json:"error,omitempty"`
 }
 
-// Missing are events of which it is known that they are nowhere to be read.
+// Missing is a range of events that are in neither the journal nor a batch.
 type Missing struct {
 	From journal.Sequence `json:"from"`
 	To   journal.Sequence `json:"to"`
 }
 
-// Report is what a verification found.
+// Report is the result of a verification.
 type Report struct {
 	OK      bool             `json:"ok"`
 	Seq     journal.Sequence `json:"seq"`
@@ -97,28 +97,28 @@ type Report struct {
 	// Shipped is nil without a backend.
 	Shipped   *VerifiedBatches   `json:"shipped,omitempty"`
 	Snapshots []VerifiedSnapshot `json:"snapshots"`
-	// Folded is how many snapshots were proved to be what the journal or the
-	// batches make of an older one.
+	// Folded is the number of snapshots that equal an older snapshot with the
+	// events between applied.
 	Folded     int         `json:"folded"`
 	Seconds    float64     `json:"seconds"`
 	Problems   []string    `json:"problems"`
 	Incomplete *Incomplete `json:"incomplete,omitempty"`
 }
 
-// VerifiedJournal is what was verified of a journal.
+// VerifiedJournal describes the verified events of a journal.
 type VerifiedJournal struct {
 	First  journal.Sequence `json:"first"`
 	Last   journal.Sequence `json:"last"`
 	Events int              `json:"events"`
 }
 
-// VerifiedBatches is what was verified of the batches in a backend.
+// VerifiedBatches counts the verified batches of a backend, and their events.
 type VerifiedBatches struct {
 	Batches int `json:"batches"`
 	Events  int `json:"events"`
 }
 
-// VerifiedSnapshot is what was verified of a snapshot.
+// VerifiedSnapshot is a verified snapshot.
 type VerifiedSnapshot struct {
 	SnapshotFile
 	Nodes         int   `json:"nodes"`
@@ -126,7 +126,7 @@ type VerifiedSnapshot struct {
 	ResourceBytes int64 `json:"resource_bytes"`
 }
 
-// NewReport shows what a verification found.
+// NewReport returns the view of a verification's result.
 func NewReport(r restore.Report) Report {
 	out := Report{
 		OK: len(r.Problems) == 0, Seq: r.Sequence, Folded: r.Folded, Seconds: r.Duration.Seconds(),
@@ -149,24 +149,24 @@ func NewReport(r restore.Report) Report {
 	return out
 }
 
-// Restore is what a restore gives, and where it was written to.
+// Restore is the result of the restore command.
 type Restore struct {
-	// At is what was asked for.
+	// At is the requested moment.
 	At string `json:"at"`
 	Restored
-	// Written is the new data directory; a dry run has none.
+	// Written is the new data directory, or nil after a dry run.
 	Written    *Written    `json:"written,omitempty"`
 	Incomplete *Incomplete `json:"incomplete,omitempty"`
 }
 
-// Written is a data directory that was made.
+// Written is a data directory that was written.
 type Written struct {
 	Dir     string `json:"dir"`
 	StoreID string `json:"store_id"`
 	Epoch   uint64 `json:"epoch"`
 }
 
-// Exported is a node whose resources were written to a file.
+// Exported is a node and the file that its resources were written to.
 type Exported struct {
 	Node
 	File       string      `json:"file"`

@@ -1,6 +1,6 @@
-// Package view is how the admin interface and the commands show a store: as
-// JSON with stable names, and without the bodies of resources unless somebody
-// asked for them.
+// Package view contains the JSON of the admin interface and of the commands. The
+// names of its fields are stable. It contains the bodies of resources only on
+// request.
 package view
 
 import (
@@ -31,7 +31,7 @@ type Type struct {
 	Resources int    `json:"resources"`
 }
 
-// NewNode shows a node.
+// NewNode returns the view of a node.
 func NewNode(n *state.Node) Node {
 	out := Node{
 		Cache: n.Cache(), Node: n.Name(), Seq: n.Sequence(), Time: n.Time().UTC(),
@@ -44,7 +44,7 @@ func NewNode(n *state.Node) Node {
 	return out
 }
 
-// Event is a journaled update.
+// Event is an event of the journal.
 type Event struct {
 	Seq   journal.Sequence `json:"seq"`
 	Time  time.Time        `json:"time"`
@@ -54,7 +54,7 @@ type Event struct {
 	Types []TypeChange     `json:"types,omitempty"`
 }
 
-// TypeChange is what an event does to one type.
+// TypeChange is the change of one type by an event.
 type TypeChange struct {
 	TypeURL string     `json:"type_url"`
 	Version string     `json:"version"`
@@ -62,41 +62,36 @@ type TypeChange struct {
 	Deleted []string   `json:"deleted,omitempty"`
 }
 
-// Resource is a resource, without its body unless that was asked for.
+// Resource is a resource.
 type Resource struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	TTL     string `json:"ttl,omitempty"`
 	Bytes   int    `json:"bytes"`
-	// Body is the resource in the JSON form of a protobuf Any. BodyError is why
-	// there is none though it was asked for.
+	// Body is the resource in the JSON form of a protobuf Any, and BodyError the
+	// error of marshaling it. Both are empty unless the body was requested.
 	Body      json.RawMessage `json:"body,omitempty"`
 	BodyError string          `json:"body_error,omitempty"`
 }
 
-// NewEvent shows an event.
+// NewEvent returns the view of an event, without bodies.
 func NewEvent(ev *journal.Event) Event {
 	out := Event{Seq: ev.Sequence, Time: ev.Time.UTC(), Kind: ev.Kind.String(), Cache: ev.Cache, Node: ev.Node}
 	for _, tc := range ev.Types {
 		t := TypeChange{TypeURL: tc.TypeURL, Version: tc.Version, Deleted: tc.Deletes}
 		for _, r := range tc.Upserts {
-			t.Set = append(t.Set, NewResource(r))
+			v := Resource{Name: r.Name, Version: r.Version, Bytes: len(r.Value)}
+			if r.TTL != nil {
+				v.TTL = r.TTL.String()
+			}
+			t.Set = append(t.Set, v)
 		}
 		out.Types = append(out.Types, t)
 	}
 	return out
 }
 
-// NewResource shows a resource.
-func NewResource(r *journal.Resource) Resource {
-	out := Resource{Name: r.Name, Version: r.Version, Bytes: len(r.Value)}
-	if r.TTL != nil {
-		out.TTL = r.TTL.String()
-	}
-	return out
-}
-
-// Status is a store's status.
+// Status is the status of a store.
 type Status struct {
 	Dir       string           `json:"dir,omitempty"`
 	StoreID   string           `json:"store_id,omitempty"`
@@ -115,7 +110,7 @@ type Status struct {
 	Restored  Restored         `json:"restored"`
 }
 
-// Journal is what a journal holds.
+// Journal describes the contents of a journal.
 type Journal struct {
 	First    journal.Sequence `json:"first"`
 	Last     journal.Sequence `json:"last"`
@@ -131,48 +126,47 @@ type Snapshot struct {
 	Error string           `json:"error,omitempty"`
 }
 
-// Backend is where a store ships to.
+// Backend is the status of shipping to a backend.
 type Backend struct {
 	Location string `json:"location"`
-	// Epoch is the one in which the store ships; Claimed is set once the
-	// backend knows of it.
+	// Epoch is the store's epoch. Claimed is true once it is recorded in the
+	// backend.
 	Epoch   uint64 `json:"epoch"`
 	Claimed bool   `json:"claimed"`
-	// Weak is set if the backend does not create conditionally.
+	// Weak is true if the backend does not support conditional creation.
 	Weak bool `json:"weak,omitempty"`
-	// Shipped is the newest event that can be restored from the backend,
-	// Snapshot that of the newest snapshot there.
+	// Shipped is the newest event that can be restored from the backend, and
+	// Snapshot the event of its newest snapshot.
 	Shipped  journal.Sequence `json:"shipped"`
 	Snapshot journal.Sequence `json:"snapshot"`
-	// BehindSeconds is how long there has been an event that is not shipped, 0
-	// if there is none.
+	// BehindSeconds is how long at least one event has not been shipped, or 0.
 	BehindSeconds float64 `json:"behind_seconds"`
 	Error         string  `json:"error,omitempty"`
-	// Fenced is why nothing is shipped any more.
+	// Fenced is the error of a fenced store, which ships nothing.
 	Fenced string `json:"fenced,omitempty"`
 }
 
-// Follower is how far a follower has come.
+// Follower is the status of a follower.
 type Follower struct {
-	// Location is what is followed, Epoch that of its writer.
+	// Location is the backend, and Epoch the epoch of its writer.
 	Location string `json:"location"`
 	Epoch    uint64 `json:"epoch"`
-	// LagSeconds is how long ago, at CurrentAt, everything that was shipped was
-	// served.
+	// CurrentAt is the last time at which the follower served all shipped events,
+	// and LagSeconds the time since.
 	LagSeconds float64    `json:"lag_seconds"`
 	CurrentAt  *time.Time `json:"current_at,omitempty"`
 	Error      string     `json:"error,omitempty"`
 }
 
-// Restored is how a state was restored.
+// Restored is the result of a restore.
 type Restored struct {
 	Source      string           `json:"source,omitempty"`
 	Snapshot    string           `json:"snapshot,omitempty"`
 	SnapshotSeq journal.Sequence `json:"snapshot_seq"`
 	Seq         journal.Sequence `json:"seq"`
 	Time        *time.Time       `json:"time,omitempty"`
-	// Events is how many events were applied to the snapshot, Shipped how many
-	// of them came from a backend, in Batches batches.
+	// Events is the number of events applied to the snapshot. Shipped of them
+	// were read from Batches batches of a backend.
 	Events    int       `json:"events"`
 	Shipped   int       `json:"shipped"`
 	Batches   int       `json:"batches"`
@@ -183,14 +177,14 @@ type Restored struct {
 	Skipped   []Skipped `json:"skipped,omitempty"`
 }
 
-// Skipped is a snapshot or a batch that was passed over.
+// Skipped is a snapshot or a batch that could not be used.
 type Skipped struct {
 	Location string `json:"location"`
 	Name     string `json:"name"`
 	Reason   string `json:"reason"`
 }
 
-// NewStatus shows a status.
+// NewStatus returns the view of a status.
 func NewStatus(s xdswal.Status) Status {
 	out := Status{
 		Dir: s.Dir, StoreID: s.StoreID, Epoch: s.Epoch, Seq: s.Sequence, Time: when(s.Time),
@@ -229,7 +223,7 @@ func newFollower(location string, s replay.FollowerStatus) *Follower {
 	return &Follower{Location: location, Epoch: s.Epoch, LagSeconds: s.Lag().Seconds(), CurrentAt: when(s.CurrentAt), Error: text(s.Err)}
 }
 
-// NewRestored shows a restore's result.
+// NewRestored returns the view of a restore's result.
 func NewRestored(r replay.Result) Restored {
 	out := Restored{
 		Source: r.Source, Snapshot: r.Snapshot, SnapshotSeq: r.SnapshotSequence, Seq: r.Sequence, Time: when(r.Time),
