@@ -13,7 +13,7 @@ import (
 
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
 	// Links the messages that an @type in a resource file may name.
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 )
 
 // version is set by the linker.

@@ -20,7 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 )
 
 // binary is the program under test.

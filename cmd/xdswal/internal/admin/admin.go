@@ -23,7 +23,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/xdswal/xdswal"
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/xdscache"
 )
 

@@ -18,9 +18,9 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/logtest"
-	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/xdscache"
 )
 

@@ -11,9 +11,9 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/event"
-	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )

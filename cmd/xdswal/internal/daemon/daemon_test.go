@@ -25,7 +25,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/daemon"
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 	"github.com/xdswal/xdswal/internal/logtest"
 )
 

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/event"
-	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/xdscache"
 )

@@ -27,8 +27,8 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/backendurl"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"

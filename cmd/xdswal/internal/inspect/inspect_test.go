@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/internal/directory"
-	"github.com/xdswal/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/journal"
 )
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/backendurl"
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/journal"
 )
 

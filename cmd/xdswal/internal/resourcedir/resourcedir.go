@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/xdscache"
 )
 

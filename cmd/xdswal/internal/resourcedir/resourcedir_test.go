@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcedir"
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
 	"github.com/xdswal/xdswal/internal/logtest"
 	"github.com/xdswal/xdswal/xdscache"
 )

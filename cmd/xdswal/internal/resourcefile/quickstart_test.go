@@ -13,10 +13,10 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 )
 
-const quickstart = "../../examples/quickstart/resources"
+const quickstart = "../../../../examples/quickstart/resources"
 
 func TestQuickstartResources(t *testing.T) {
 	files, err := filepath.Glob(quickstart + "/*.yaml")

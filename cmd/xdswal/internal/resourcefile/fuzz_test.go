@@ -8,7 +8,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 )
 
 // addSeeds gives a fuzz target the example files and one body for each branch of the

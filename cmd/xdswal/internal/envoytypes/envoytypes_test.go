@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "github.com/xdswal/xdswal/internal/envoytypes"
+	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 )
 
 func TestTypesResolve(t *testing.T) {

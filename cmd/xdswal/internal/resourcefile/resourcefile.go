@@ -21,32 +21,27 @@
 //	upsert: [{"@type": …}]
 //	delete: [{type_url: …, name: a}]
 //
-// # Strictness
+// Nothing is dropped or guessed: unknown and duplicate keys, unknown types, resources
+// without a name and documents without a version are errors. Each message, those in a
+// typed_config too, must pass the validation that Envoy declares for it. A version can
+// be a number, which is kept as it is written: 1.10 is "1.10". Another string that
+// YAML reads as a number or a boolean must be quoted.
 //
-// What would be dropped or guessed is refused: unknown and duplicate keys, unknown
-// types, resources without a name, a document without a version. Each message, those
-// in a typed_config too, must pass the validation that Envoy declares for it. A
-// version may be a number, and then is the text as written: 1.10 is "1.10". Any other
-// string must be a string: YAML that means text but reads as a number or a boolean
-// has to be quoted.
+// An @type is looked up in protoregistry.GlobalTypes. A program that reads files
+// imports cmd/xdswal/internal/envoytypes to link Envoy's messages.
 //
-// # Types
-//
-// An @type is looked up among the messages linked into the program
-// (protoregistry.GlobalTypes). This package links none for the purpose; a program
-// that reads files imports internal/envoytypes.
-//
-// # Secrets
-//
-// A body holds private keys. No error says more of it than places, field names, type
-// names and resource names; no value does appear.
+// A body can contain private keys. An error contains positions and names of fields,
+// types and resources, and no value.
 package resourcefile
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -60,9 +55,8 @@ type Resource struct {
 
 // Document is the whole snapshot of a node.
 type Document struct {
-	// Version is the version of every type that Versions does not name, of types
-	// without resources too: a document says that they are empty, and a client that
-	// waits for them is told so.
+	// Version is the version of every type that is not in Versions, of types without
+	// resources too: a client that waits for such a type receives an empty response.
 	Version string
 	// Versions holds the versions that differ, by type URL. The empty string is for a
 	// type that has no resources and was never published.
@@ -93,6 +87,23 @@ const (
 // resourceWrapper is the type that gives a resource a TTL, as on the wire.
 const resourceWrapper = "type.googleapis.com/envoy.service.discovery.v3.Resource"
 
+// servedTypes are the type URLs that go-control-plane serves, indexed by
+// types.ResponseType: the order in which ADS sends them.
+var servedTypes = func() []string {
+	urls := make([]string, types.UnknownType)
+	for i := range urls {
+		// GetResponseTypeURL fails for other numbers only.
+		urls[i], _ = cachev3.GetResponseTypeURL(types.ResponseType(i))
+	}
+	return urls
+}()
+
+var servedList = strings.Join(servedTypes, ", ")
+
+func served(typeURL string) bool { return slices.Contains(servedTypes, typeURL) }
+
+func shortType(typeURL string) string { return strings.TrimPrefix(typeURL, resource.APITypePrefix) }
+
 // VersionOf returns the version of a type: that in Versions, or else Version.
 func (d *Document) VersionOf(typeURL string) string {
 	if version, ok := d.Versions[typeURL]; ok {
@@ -104,8 +115,8 @@ func (d *Document) VersionOf(typeURL string) string {
 // Snapshot returns the document as go-control-plane's snapshot, with the version of
 // each type and the TTLs. Messages are shared with the document, not copied.
 //
-// It does not check that references between resources are complete: some clients
-// need no such thing. Call Consistent on the result for that.
+// It does not check that references between resources are complete, which some clients
+// do not need. Call Consistent on the result for that.
 func (d *Document) Snapshot() (*cachev3.Snapshot, error) {
 	if err := d.check(); err != nil {
 		return nil, err
@@ -121,8 +132,8 @@ func (d *Document) Snapshot() (*cachev3.Snapshot, error) {
 	return snapshot, nil
 }
 
-// check holds a document made by hand to the rules that Parse enforces and on which
-// a snapshot depends; without it a resource would be lost silently.
+// check checks the rules of Parse on which a snapshot depends, for a document that is
+// not from Parse: a snapshot would silently lose a resource that breaks them.
 func (d *Document) check() error {
 	seen := make(map[Name]bool, len(d.Resources))
 	for i, r := range d.Resources {
@@ -131,7 +142,7 @@ func (d *Document) check() error {
 		case !served(r.TypeURL):
 			return errorf(ReasonUnservedType, "resources[%d] is not of a type that xDS serves; use one of %s", i, servedList)
 		case r.Message == nil || cachev3.GetResourceName(r.Message) != r.Name || r.Name == "":
-			return errorf(ReasonMissingName, "resources[%d] (%s) has no message of the name it claims; set Name to the name in Message", i, shortType(r.TypeURL))
+			return errorf(ReasonMissingName, "resources[%d] (%s) has no message of its name; set Name to the name in Message", i, shortType(r.TypeURL))
 		case seen[id]:
 			return errorf(ReasonDuplicateName, "resources[%d] (%s %q) occurs twice; keep one", i, shortType(r.TypeURL), clip(r.Name))
 		case d.VersionOf(r.TypeURL) == "":

@@ -8,7 +8,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 )
 
 // jsonCluster is a document of one cluster with more members.
@@ -60,10 +60,10 @@ func TestParseErrors(t *testing.T) {
 		"missing version":        {`{"resources":[]}`, resourcefile.ReasonMissingVersion, `document has no version; add the key "version"`},
 		"empty version":          {`{"version":"","resources":[]}`, resourcefile.ReasonMissingVersion, "document has no version"},
 		"null version":           {"version:\nresources: []", resourcefile.ReasonMissingVersion, "document has no version"},
-		"boolean of a type":      {"version: 1\nversions: {" + resource.ClusterType + ": true}\nresources: []", resourcefile.ReasonInvalid, "field versions." + resource.ClusterType + ", line 2:65: a version is a string"},
-		"boolean version":        {"version: true\nresources: []", resourcefile.ReasonInvalid, "field version, line 1:10: a version is a string, and this is a boolean; quote it"},
+		"boolean of a type":      {"version: 1\nversions: {" + resource.ClusterType + ": true}\nresources: []", resourcefile.ReasonInvalid, "field versions." + resource.ClusterType + ", line 2:65: expects a string, found a boolean; quote it"},
+		"boolean version":        {"version: true\nresources: []", resourcefile.ReasonInvalid, "field version, line 1:10: expects a string, found a boolean; quote it"},
 		"type without version":   {`{"versions":{"` + resource.ListenerType + `":"1"},"resources":[` + clusterA + `]}`, resourcefile.ReasonMissingVersion, inCluster + ", line 1:"},
-		"versions not an object": {`{"version":"1","versions":[],"resources":[]}`, resourcefile.ReasonInvalid, "field versions, line 1:27: expects an object of versions by type URL, found a list"},
+		"versions not an object": {`{"version":"1","versions":[],"resources":[]}`, resourcefile.ReasonInvalid, "field versions, line 1:27: expects an object, found a list"},
 		"versions of no type":    {`{"version":"1","versions":{"Cluster":"2"},"resources":[]}`, resourcefile.ReasonUnservedType, "field versions.Cluster, line 1:28: the key is not the URL of a type that xDS serves; use one of type.googleapis.com/envoy.config.cluster.v3.Cluster, "},
 		"no resources":           {`{"version":"1"}`, resourcefile.ReasonMissingResources, `document has no resources; add the key "resources"`},
 		"null resources":         {"version: 1\nresources:\n", resourcefile.ReasonMissingResources, "document has no resources"},
@@ -80,20 +80,28 @@ func TestParseErrors(t *testing.T) {
 		"unknown deep field":     {yamlCluster("  circuit_breakers:", "    thresholds:", "    - max: 1"), resourcefile.ReasonUnknownField, inCluster + ", field circuit_breakers.thresholds[0].max, line 7:7: not a field of envoy.config.cluster.v3.CircuitBreakers.Thresholds"},
 		"two spellings":          {jsonCluster(`"connect_timeout":"1s","connectTimeout":"1s"`), resourcefile.ReasonDuplicateKey, inCluster + ", field connectTimeout, line 2:"},
 		"oneof":                  {jsonCluster(`"type":"EDS","cluster_type":{"name":"x"}`), resourcefile.ReasonInvalid, inCluster + ", field cluster_type, line 2:88: type and cluster_type exclude each other; keep one"},
-		"wrong kind":             {yamlCluster("  alt_stat_name: 1"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a string, found a number that does not fit; quote it"},
+		"wrong kind":             {yamlCluster("  alt_stat_name: 1"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a string, found a number; quote it"},
 		"yaml boolean as string": {yamlCluster("  alt_stat_name: true"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a string, found a boolean; quote it"},
 		"wrong enum":             {jsonCluster(`"lb_policy":"BEST"`), resourcefile.ReasonInvalid, inCluster + ", field lb_policy, line 2:87: expects one of ROUND_ROBIN, LEAST_REQUEST, "},
 		"wrong duration":         {jsonCluster(`"connect_timeout":"1m"`), resourcefile.ReasonInvalid, inCluster + `, field connect_timeout, line 2:93: expects a duration in seconds such as "1.5s", found a string that does not fit`},
-		"wrong wrapper":          {jsonCluster(`"per_connection_buffer_limit_bytes":-1`), resourcefile.ReasonInvalid, inCluster + `, field per_connection_buffer_limit_bytes, line 2:111: expects a 32-bit integer, not negative, found a number`},
+		"wrong wrapper":          {jsonCluster(`"per_connection_buffer_limit_bytes":-1`), resourcefile.ReasonInvalid, inCluster + `, field per_connection_buffer_limit_bytes, line 2:111: expects a uint32, found a number that does not fit`},
 		"scalar for list":        {jsonCluster(`"health_checks":{}`), resourcefile.ReasonInvalid, inCluster + ", field health_checks, line 2:91: expects a list, found an object"},
 		"scalar for message":     {jsonCluster(`"circuit_breakers":[]`), resourcefile.ReasonInvalid, inCluster + ", field circuit_breakers, line 2:94: expects an object (envoy.config.cluster.v3.CircuitBreakers), found a list"},
 		"list for map":           {jsonCluster(`"typed_extension_protocol_options":[]`), resourcefile.ReasonInvalid, inCluster + ", field typed_extension_protocol_options, line 2:110: expects an object"},
 		"null in a list":         {jsonCluster(`"health_checks":[null]`), resourcefile.ReasonInvalid, inCluster + ", field health_checks[0], line 2:92: expects an object"},
-		"lone surrogate":         {jsonCluster(`"alt_stat_name":"\ud800 and more"`), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 2:91: expects a string, found a string that does not fit"},
+		"lone surrogate":         {jsonCluster(`"alt_stat_name":"\ud800 and more"`), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 2:91: a \\u escape is half of a surrogate pair; write both halves"},
+		"lone surrogate version": {`{"version":"\udc00","resources":[]}`, resourcefile.ReasonInvalid, "field version, line 1:12: a \\u escape is half of a surrogate pair"},
+		"number out of range":    {jsonCluster(`"metadata":{"filter_metadata":{"x":{"a":[1,{"b":1e999}]}}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x.a[1].b, line 2:123: expects a number of 64 bits, found a number that does not fit"},
+		"list for a struct":      {jsonCluster(`"metadata":{"filter_metadata":{"x":[]}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects an object, found a list"},
+		"null in a map":          {jsonCluster(`"metadata":{"filter_metadata":{"x":null}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects an object, found null"},
+		"wrong bytes":            {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.BytesValue","value":"?"}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:82: expects a string of base64, found a string that does not fit`},
+		"item of a scalar list":  {wrapped(`"resource":{"@type":"` + resource.VirtualHostType + `","name":"v","domains":["a",1]}`), resourcefile.ReasonInvalid, `resources[0] (envoy.config.route.v3.VirtualHost "v"), field resource.domains[1], line 2:170: expects a string, found a number; quote it`},
+		"packed without value":   {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue"}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config, line 2:16: the message has no value; add the key "value"`},
+		"packed type null":       {jsonListener(`{"@type":null,"x":1}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: expects a string, found null`},
 		"packed without type":    {jsonListener(`{"stat_prefix":"x"}`), resourcefile.ReasonMissingType, inListener + `, field filter_chains[0].filters[0].typed_config, line 2:16: no type is given; add the key "@type"`},
 		"packed unknown type":    {jsonListener(`{"@type":"type.googleapis.com/envoy.Nope"}`), resourcefile.ReasonUnknownType, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: type.googleapis.com/envoy.Nope is not a message that this program links`},
 		"packed odd type":        {jsonListener(`{"@type":"hunter2"}`), resourcefile.ReasonUnknownType, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: not a type URL that this program knows`},
-		"packed type a number":   {jsonListener(`{"@type":7}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: expects a type URL, found a number`},
+		"packed type a number":   {jsonListener(`{"@type":7}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: expects a string, found a number; quote it`},
 		"packed unknown field":   {jsonListener(`{"@type":"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router","dynamic_stat":true}`), resourcefile.ReasonUnknownField, inListener + `, field filter_chains[0].filters[0].typed_config.dynamic_stat, line 2:94: not a field of envoy.extensions.filters.http.router.v3.Router`},
 		"packed wrapper":         {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","value":1}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:83: expects a string, found a number`},
 		"packed wrapper field":   {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","text":"x"}`), resourcefile.ReasonUnknownField, inListener + `, field filter_chains[0].filters[0].typed_config.text, line 2:75: not a field of google.protobuf.StringValue`},
@@ -115,7 +123,7 @@ func TestParseErrors(t *testing.T) {
 		"wrapper unknown":   {wrapped(`"resource":{"@type":"` + resource.ClusterType + `","name":"a","x":1}`), resourcefile.ReasonUnknownField, inCluster + ", field resource.x, line 2:"},
 		"ttl zero":          {wrapped(`"ttl":"0s","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + ", field ttl, line 2:74: a TTL is more than zero"},
 		"ttl too long":      {wrapped(`"ttl":"300000000000s","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + ", field ttl, line 2:74: a TTL is more than zero and less than 292 years"},
-		"ttl not seconds":   {wrapped(`"ttl":"5m","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a duration in seconds such as "5s"`},
+		"ttl not seconds":   {wrapped(`"ttl":"5m","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a duration in seconds such as "1.5s"`},
 		"ttl an object":     {wrapped(`"ttl":{},"resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a duration`},
 	} {
 		t.Run(name, func(t *testing.T) {

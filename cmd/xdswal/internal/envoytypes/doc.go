@@ -5,7 +5,7 @@
 // extensions, so a program that reads resources as JSON or YAML imports this package
 // for its side effect:
 //
-//	import _ "github.com/xdswal/xdswal/internal/envoytypes"
+//	import _ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
 //
 // It adds some 13 MB to a stripped binary, so that only commands import it, never a
 // library package.

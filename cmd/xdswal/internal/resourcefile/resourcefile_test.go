@@ -2,6 +2,7 @@ package resourcefile_test
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/xdswal/xdswal/internal/resourcefile"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 )
 
 const clusterA = `{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","name":"a"}`
@@ -130,6 +131,50 @@ func TestParseYAMLNumbers(t *testing.T) {
 			require.Equal(t, test.want, d.Resources[0].Message.(*cluster.Cluster).GetPerConnectionBufferLimitBytes().GetValue())
 		})
 	}
+}
+
+func TestParseYAMLFloats(t *testing.T) {
+	for written, want := range map[string]float64{
+		".5": 0.5, "+1.5": 1.5, "-.25": -0.25, "5.": 5, "1_000.5": 1000.5, "1e3": 1000, "0xFFFFFFFFFF": 0xFFFFFFFFFF,
+		".inf": math.Inf(1), "-.Inf": math.Inf(-1), "+.INF": math.Inf(1), ".nan": math.NaN(), "!!float 3": 3,
+	} {
+		t.Run(written, func(t *testing.T) {
+			d, err := resourcefile.Parse([]byte(yamlCluster("  common_lb_config: {healthy_panic_threshold: {value: " + written + "}}")))
+			if want < 0 || want > 100 { // not a percentage
+				requireReason(t, err, resourcefile.ReasonInvalid)
+				require.ErrorContains(t, err, "value must be inside range [0, 100]")
+				return
+			}
+			require.NoError(t, err)
+			got := d.Resources[0].Message.(*cluster.Cluster).GetCommonLbConfig().GetHealthyPanicThreshold().GetValue()
+			require.Equal(t, fmt.Sprint(want), fmt.Sprint(got))
+		})
+	}
+}
+
+// A YAML parser reads each of these in another way, or not at all.
+func TestParseJSONAsJSON(t *testing.T) {
+	long := strings.Repeat("k", 2000)
+	for name, test := range map[string]struct{ written, want string }{
+		"solidus":        {`"\/"`, "/"},
+		"surrogate pair": {`"\uD83D\ude00"`, "\U0001F600"},
+		"replacement":    {`"\ufffd"`, "\ufffd"},
+		"line separator": {"\"a\u2028 b\u0085 c\"", "a\u2028 b\u0085 c"},
+		"delete":         {"\"\x7f\"", "\x7f"},
+		"yaml escape":    {`"\\x41"`, `\x41`},
+		"comment":        {`"a #b"`, "a #b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := resourcefile.Parse([]byte(jsonCluster("\t\"alt_stat_name\"\r\n:\t" + test.written)))
+			require.NoError(t, err)
+			require.Equal(t, test.want, d.Resources[0].Message.(*cluster.Cluster).GetAltStatName())
+			requireRoundTrip(t, d)
+		})
+	}
+	d, err := resourcefile.Parse([]byte(jsonCluster(`"metadata":{"filter_metadata":{"` + long + `":{"<<":{"*a":1}}}}`)))
+	require.NoError(t, err)
+	require.Contains(t, d.Resources[0].Message.(*cluster.Cluster).GetMetadata().GetFilterMetadata(), long)
+	requireRoundTrip(t, d)
 }
 
 // yamlCluster is a document of one cluster with more lines.
