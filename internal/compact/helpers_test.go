@@ -137,7 +137,7 @@ func (s *store) open() {
 	s.epoch++
 	j, err := wal.Open(filepath.Join(s.dir, "journal"), wal.Options{
 		SegmentBytes: 64 << 10,
-		Committed:    s.committed,
+		Receiver:     s,
 	})
 	require.NoError(s.t, err)
 	s.journal = j
@@ -167,7 +167,10 @@ func (s *store) restore() (*state.State, replay.Result, error) {
 	return restore.Restore(context.Background(), restore.Options{Dir: s.snapshots(), Journal: bounded{s.journal}})
 }
 
-func (s *store) committed(events []*journal.Event) {
+// Committed and Failed make the store the journal's receiver.
+func (s *store) Failed(_ []*journal.Event, cause error) error { return cause }
+
+func (s *store) Committed(events []*journal.Event, _ int64) {
 	st := s.state.Load()
 	for _, ev := range events {
 		var err error

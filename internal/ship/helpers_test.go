@@ -136,7 +136,7 @@ func (s *store) openJournal() {
 	var err error
 	s.journal, err = wal.Open(filepath.Join(s.dir, "journal"), wal.Options{
 		SegmentBytes: 64 << 10,
-		Committed:    s.committed,
+		Receiver:     s,
 		Hooks: journal.Hooks{Commit: func(i journal.Commit) {
 			if s.ship != nil {
 				s.ship.Committed(i.Last)
@@ -181,7 +181,10 @@ func (s *store) reopen(changes ...func(*ship.Options)) {
 	s.open(changes...)
 }
 
-func (s *store) committed(events []*journal.Event) {
+// Committed and Failed make the store the journal's receiver.
+func (s *store) Failed(_ []*journal.Event, cause error) error { return cause }
+
+func (s *store) Committed(events []*journal.Event, _ int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ev := range events {

@@ -8,26 +8,25 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Advance makes next the sequence of the next event, for a journal that is
-// behind the snapshot it continues: a new one beside a snapshot from elsewhere,
-// or one whose tail a crash of the machine took. What it holds is dropped, as
-// the snapshot covers it. notBefore is the earliest time an event may get. To
-// advance to where the journal is does nothing; to go back is an error.
-//
-// It is called before the first append.
+// Advance makes next the sequence of the next event, and notBefore the earliest time
+// of an event. It is for a journal that ends before the snapshot that it continues:
+// a new journal beside a snapshot from elsewhere, or a journal whose last events
+// were lost in a crash of the machine. The snapshot covers the events of the
+// journal, so Advance deletes them. If next is the next sequence already, Advance
+// deletes nothing; if next is smaller, it returns an error. Call it before the first
+// append.
 func (j *Journal) Advance(next journal.Sequence, notBefore time.Time) error {
 	advanced, err := j.advanceTo(next, notBefore)
 	if err != nil {
 		return &Error{Op: "advance journal", Path: j.dir, Sequence: next, Err: err}
 	}
 	if !advanced {
-		// Nothing says that a snapshot covers the sealed segments.
-		return nil
+		return nil // the sealed segments may not be covered by a snapshot
 	}
 	return j.TruncateBefore(context.Background(), next)
 }
 
-// advanceTo reports whether the journal was behind.
+// advanceTo reports whether next was larger than the next sequence.
 func (j *Journal) advanceTo(next journal.Sequence, notBefore time.Time) (bool, error) {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
@@ -56,8 +55,8 @@ func (j *Journal) advanceTo(next journal.Sequence, notBefore time.Time) (bool, e
 	j.mu.Lock()
 	j.last = next - 1
 	j.mu.Unlock()
-	if j.staged != nil {
-		return true, j.resetStaged()
+	if j.log != nil {
+		return true, j.emptyLog()
 	}
 	return true, nil
 }

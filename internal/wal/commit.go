@@ -12,7 +12,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// commit is the committer. It ends when the queue is closed and empty.
+// commit is the committer. It returns when the queue is closed and empty.
 func (j *Journal) commit() {
 	defer close(j.done)
 	var flush <-chan time.Time
@@ -21,109 +21,104 @@ func (j *Journal) commit() {
 		case <-j.queue.wake:
 		case <-flush:
 			flush = nil
-			j.flushStaged()
+			j.flushLog()
 			continue
 		}
 		for {
-			// Whoever was acknowledged a moment ago may be about to append
-			// again: let them join this batch. Measured: without it writers
-			// fall into two halves that take turns, and batches have half
-			// the size.
+			// Let the callers whose appends have just returned append again, and so
+			// join this group. Measured: without it callers split in two halves that
+			// alternate, and groups have half the size.
 			runtime.Gosched()
-			b, closed := j.queue.take()
-			if b == nil && closed {
-				j.flushStaged()
+			g, closed := j.queue.take()
+			if g == nil && closed {
+				j.flushLog()
 				return
 			}
-			if b == nil {
+			if g == nil {
 				break
 			}
-			j.commitBatch(b)
+			j.commitGroup(g)
 			if flush == nil {
 				flush = j.flushTimer()
 			}
-			select { // in here too: the queue may never be empty
+			select { // here too: the queue may never be empty
 			case <-flush:
 				flush = nil
-				j.flushStaged()
+				j.flushLog()
 			default:
 			}
 		}
 	}
 }
 
-// commitBatch makes a batch durable and acknowledges it, or fails it.
-func (j *Journal) commitBatch(b *batch) {
+// commitGroup makes a group durable, or fails it, and completes its appends.
+func (j *Journal) commitGroup(g *group) {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
 	start := time.Now()
-	first := j.stamp(b, start)
-	err := j.store(first, b)
+	first := j.stamp(g, start)
+	err := j.store(first, g)
 	info := journal.Commit{
-		First: first, Last: first + journal.Sequence(len(b.events)) - 1,
-		Events: len(b.events), Bytes: b.bytes, Duration: time.Since(start), Err: err,
+		First: first, Last: g.last().Sequence,
+		Events: len(g.events), Bytes: g.bytes, Duration: time.Since(start), Err: err,
 	}
 	if err != nil {
-		err = j.fail(info.Last, b, err)
+		err = j.failed(g, err)
 	} else {
-		j.advance(info.Last, b)
-		if j.opt.Committed != nil {
-			j.opt.Committed(b.events)
-		}
+		j.advance(g)
 		if j.opt.Receiver != nil {
-			j.opt.Receiver.Committed(b.events, b.bytes)
+			j.opt.Receiver.Committed(g.events, g.bytes)
 		}
 	}
 	hook.Call(j.opt.Hooks.Commit, info)
 	if err != nil {
-		j.queue.fail(b, err)
+		j.queue.fail(g, err)
 	} else {
-		b.finish(nil)
+		g.finish(nil)
 	}
 	j.rotate()
 }
 
-// stamp gives the events of a batch their sequences and their time.
-func (j *Journal) stamp(b *batch, now time.Time) journal.Sequence {
+// stamp assigns the events of a group their sequences and their time.
+func (j *Journal) stamp(g *group, now time.Time) journal.Sequence {
 	first := j.last + 1
 	if now.Before(j.lastTime) {
 		now = j.lastTime
 	}
-	now = now.Round(0) // as it will be read back
-	for i, ev := range b.events {
+	now = now.Round(0) // without the monotonic reading, as it is read back
+	for i, ev := range g.events {
 		ev.Sequence, ev.Time = first+journal.Sequence(i), now
-		event.Seal(b.records[i], ev.Sequence, now)
+		event.Seal(g.records[i], ev.Sequence, now)
 	}
 	return first
 }
 
-// store writes a batch to the active segment, or stages it.
-func (j *Journal) store(first journal.Sequence, b *batch) error {
-	if j.poison != nil {
-		return j.errorAt(first, fmt.Errorf("%w: %w", ErrPoisoned, j.poison))
+// store writes a group to the active segment, or to the log.
+func (j *Journal) store(first journal.Sequence, g *group) error {
+	fail := func(err error) error {
+		path := j.dir
+		if j.active != nil {
+			path = j.active.path
+		}
+		return &Error{Op: "append to journal", Path: path, Sequence: first, Err: err}
 	}
-	if size := j.size() + b.bytes; size > j.opt.MaxBytes {
-		return j.errorAt(first, fmt.Errorf("%w: it would take %d bytes of at most %d; it shrinks when a snapshot covers it, so see why none was written, or raise MaxBytes", ErrFull, size, j.opt.MaxBytes))
+	if j.poison != nil {
+		return fail(fmt.Errorf("%w: %w", ErrPoisoned, j.poison))
+	}
+	if size := j.size() + g.bytes; size > j.opt.MaxBytes {
+		return fail(fmt.Errorf("%w: got %d bytes with this append, want at most %d; a snapshot makes room, so check why none was written, or raise MaxBytes", ErrFull, size, j.opt.MaxBytes))
 	}
 	var err error
-	if j.staged != nil {
-		err = j.stage(first, b)
+	if j.log != nil {
+		err = j.writeLog(first, g)
 	} else {
-		err = j.active.put(first, b.records)
+		err = j.active.put(first, g.records)
 	}
 	if err != nil {
 		j.setPoison(err)
-		return j.errorAt(first, fmt.Errorf("%w: %w", ErrPoisoned, err))
+		return fail(fmt.Errorf("%w: %w", ErrPoisoned, err))
 	}
 	return nil
-}
-
-func (j *Journal) errorAt(seq journal.Sequence, err error) error {
-	path := j.dir
-	if j.active != nil {
-		path = j.active.path
-	}
-	return &Error{Op: "append to journal", Path: path, Sequence: seq, Err: err}
 }
 
 func (j *Journal) setPoison(err error) {
@@ -132,27 +127,23 @@ func (j *Journal) setPoison(err error) {
 	j.poison = err
 }
 
-func (j *Journal) advance(last journal.Sequence, b *batch) {
+func (j *Journal) advance(g *group) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.last, j.lastTime = last, b.events[len(b.events)-1].Time
+	j.last, j.lastTime = g.last().Sequence, g.last().Time
 }
 
-// fail offers a batch that could not be stored to whoever may take it on. It
-// returns what the batch's appends return.
-func (j *Journal) fail(last journal.Sequence, b *batch, cause error) error {
-	failed := j.opt.Failed
-	if j.opt.Receiver != nil {
-		failed = j.opt.Receiver.Failed
-	}
-	if failed == nil {
+// failed passes a group that could not be stored to the receiver. It returns the
+// error of the group's appends.
+func (j *Journal) failed(g *group, cause error) error {
+	if j.opt.Receiver == nil {
 		return cause
 	}
-	if err := failed(b.events, cause); err != nil {
+	if err := j.opt.Receiver.Failed(g.events, cause); err != nil {
 		return err
 	}
-	j.advance(last, b)
-	j.takenOver = true
+	j.advance(g)
+	j.accepted = true
 	if j.poison == nil {
 		j.setPoison(cause)
 	}
@@ -165,7 +156,7 @@ func (j *Journal) size() int64 {
 	return j.sizeLocked()
 }
 
-// sizeLocked is size for those who hold mu.
+// sizeLocked is size for a caller that holds mu.
 func (j *Journal) sizeLocked() int64 {
 	var n int64
 	for i := range j.sealed {
@@ -174,15 +165,15 @@ func (j *Journal) sizeLocked() int64 {
 	if j.active != nil {
 		n += j.active.bytes.Load()
 	}
-	if j.staged != nil {
-		n += j.staged.bytes
+	if j.log != nil {
+		n += j.log.bytes
 	}
 	return n
 }
 
-// rotate seals the active segment when it is full, and has the next one made
-// in time. If that fails the active one simply grows, and the next commit
-// tries again.
+// rotate seals the active segment when it is full. When it is half full, rotate
+// starts the creation of the next segment. If the next segment cannot be created,
+// the active one grows, and the next commit tries again.
 func (j *Journal) rotate() {
 	if j.active == nil || j.poison != nil {
 		return
@@ -195,8 +186,8 @@ func (j *Journal) rotate() {
 	}
 	next, err := j.newActive(j.active.last+1, nil)
 	if errors.Is(err, ErrPoisoned) {
-		// The new one has its name already: what the old one would take from
-		// now on, the next Open would not look for there.
+		// The new segment may have its name. If so, the next Open ignores what is
+		// appended to the old one from now on.
 		j.setPoison(err)
 	}
 	if err == nil {
@@ -204,8 +195,8 @@ func (j *Journal) rotate() {
 	}
 }
 
-// setActive makes a the active segment. The one before it is sealed, unless a
-// has taken its name.
+// setActive makes a the active segment, and seals the one before it, unless a has
+// replaced its file.
 func (j *Journal) setActive(a *active) {
 	j.mu.Lock()
 	old := j.active
@@ -224,7 +215,7 @@ func (j *Journal) setActive(a *active) {
 	hook.Call(j.opt.Hooks.SegmentCreated, journal.Segment{Path: a.path, First: a.first})
 }
 
-// prepareSpare starts making the next segment, unless that was done.
+// prepareSpare starts the creation of the next segment, if it has not started.
 func (j *Journal) prepareSpare() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -239,79 +230,76 @@ func (j *Journal) prepareSpare() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		j.preparing = false
-		if err == nil && j.spare == nil {
+		if err == nil {
 			j.spare = s
-		} else if err == nil {
-			s.discard()
 		}
 	}()
 }
 
-// Recover brings a poisoned journal back: it begins a new segment behind the
-// last acknowledged event, and so leaves alone the file that is in doubt.
+// Recover makes a poisoned journal accept appends again. It creates a new segment
+// that begins after the last committed event, and does not write to the file whose
+// content is unknown.
 //
-// If events were taken on by Failed, tail is called, while no event can come,
-// for those that no durable snapshot covers: they must be consecutive and end
-// with the last one. If none were, tail is not called. What the sealed
-// segments do not hold of them is made durable here. Recover of a journal that
-// is not poisoned does nothing; one that fails may be tried again.
+// If Receiver.Failed has accepted events, tail is called, while no event can be
+// committed, for the events that no durable snapshot covers: they must be
+// consecutive and end with the last event. Otherwise tail is not called. Recover
+// makes durable those events that the sealed segments do not contain. On a journal
+// that is not poisoned it does nothing; if it fails, it can be called again.
 //
 //	new segment from N on, with its events, under a temporary name
 //	rename(.tmp-*, N.journal), fsync(directory)
 //
-// A crash before the rename leaves the journal as it was; a batch that failed
-// may then be found whole, as if it had been acknowledged. After the rename
-// nothing of the old segment from N on is read any more.
+// A crash before the rename leaves the journal as it was; a group that failed may
+// then be found whole, as if it had been committed. After the rename the events of
+// the old segment from N on are never read again.
 func (j *Journal) Recover(ctx context.Context, tail func() []*journal.Event) error {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
-	fail := func(err error) error {
-		return &Error{Op: "recover journal", Path: j.dir, Err: err}
-	}
 	if j.poison == nil {
 		return nil
 	}
+	const op = "recover journal"
 	if j.active == nil {
-		return fail(ErrClosed)
+		return j.fail(op, ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
-		return fail(err)
+		return j.fail(op, err)
 	}
-	records, err := j.unstored(tail)
+	records, err := j.unsealed(tail)
 	if err != nil {
-		return fail(err)
+		return j.fail(op, err)
 	}
 	a, err := j.newActive(j.last+1-journal.Sequence(len(records)), records)
 	if err != nil {
 		return err
 	}
 	j.setActive(a)
-	if j.staged != nil {
-		// What it holds of a failed batch must not come back in the place of
-		// what is staged next, so here the truncation is made durable.
-		if err := errors.Join(j.resetStaged(), j.staged.f.Sync()); err != nil {
-			return fail(err)
+	if j.log != nil {
+		// The events of a failed group must not reappear under the sequences of
+		// later ones, so this truncation must be durable.
+		if err := errors.Join(j.emptyLog(), j.log.f.Sync()); err != nil {
+			return j.fail(op, err)
 		}
 	}
-	j.takenOver = false
+	j.accepted = false
 	j.setPoison(nil)
 	return nil
 }
 
-// unstored returns the records of acknowledged events that no sealed segment
-// holds for sure.
-func (j *Journal) unstored(tail func() []*journal.Event) ([][]byte, error) {
-	if !j.takenOver && j.staged != nil {
-		return j.staged.records, nil
+// unsealed returns the records of those committed events that the sealed segments
+// and the durable part of the active one may not contain.
+func (j *Journal) unsealed(tail func() []*journal.Event) ([][]byte, error) {
+	if !j.accepted && j.log != nil {
+		return j.log.records, nil
 	}
-	if !j.takenOver {
+	if !j.accepted {
 		return nil, nil
 	}
 	var records [][]byte
 	events := tail()
 	for i, ev := range events {
 		if want := j.last + 1 - journal.Sequence(len(events)-i); ev.Sequence != want {
-			return nil, fmt.Errorf("%w: event %d where %d should stand", ErrGap, ev.Sequence, want)
+			return nil, fmt.Errorf("%w: got event %d, want %d", ErrGap, ev.Sequence, want)
 		}
 		if ev.Sequence < j.active.first {
 			continue

@@ -32,11 +32,15 @@ func TestGroupCommit(t *testing.T) {
 			dir := t.TempDir()
 			var c commits
 			var committed []*journal.Event
+			var bytes int64
 			j := open(t, dir, wal.Options{
 				Sync:         policy,
 				SegmentBytes: minSegment,
-				Committed:    func(events []*journal.Event) { committed = append(committed, events...) },
-				Hooks:        journal.Hooks{Commit: c.add},
+				Receiver: receiver{committed: func(events []*journal.Event, n int64) {
+					committed = append(committed, events...)
+					bytes += n
+				}},
+				Hooks: journal.Hooks{Commit: c.add},
 			})
 			b := newBook(1)
 			var wg sync.WaitGroup
@@ -68,7 +72,9 @@ func TestGroupCommit(t *testing.T) {
 				require.Positive(t, info.Duration)
 				require.NoError(t, info.Err)
 				next = info.Last + 1
+				bytes -= info.Bytes
 			}
+			require.Zero(t, bytes, "the receiver gets the size of each group")
 			require.Equal(t, b.last()+1, next)
 			require.Len(t, committed, writers*each)
 			for i, ev := range committed {
@@ -96,10 +102,10 @@ func TestBatches(t *testing.T) {
 			entered, release := make(chan struct{}), make(chan struct{})
 			var first sync.Once
 			var sizes []int
-			j := open(t, dir, wal.Options{Committed: func(events []*journal.Event) {
+			j := open(t, dir, wal.Options{Receiver: receiver{committed: func(events []*journal.Event, _ int64) {
 				sizes = append(sizes, len(events))
 				first.Do(func() { close(entered); <-release })
-			}})
+			}}})
 			p, err := j.Queue(0, update("node-first", 1))
 			require.NoError(t, err)
 			<-entered
@@ -152,11 +158,11 @@ func TestGeneration(t *testing.T) {
 	j := open(t, dir, wal.Options{
 		SegmentBytes: minSegment,
 		MaxBytes:     2 * minSegment,
-		Failed: func(events []*journal.Event, cause error) error {
+		Receiver: receiver{failed: func(events []*journal.Event, cause error) error {
 			failing <- events
 			<-release
 			return errors.Join(boom, cause)
-		},
+		}},
 	})
 	b := newBook(1)
 	for round := range rounds {
@@ -218,13 +224,13 @@ type keeper struct {
 	failed int
 }
 
-func (k *keeper) committed(events []*journal.Event) {
+func (k *keeper) Committed(events []*journal.Event, _ int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.events = append(k.events, events...)
 }
 
-func (k *keeper) take(events []*journal.Event, _ error) error {
+func (k *keeper) Failed(events []*journal.Event, _ error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.refuse != nil {
@@ -275,7 +281,7 @@ func TestTakenOver(t *testing.T) {
 				k := &keeper{}
 				opt := wal.Options{
 					Sync: policy, SegmentBytes: minSegment, MaxBytes: 6 * minSegment,
-					Committed: k.committed, Failed: k.take,
+					Receiver: k,
 				}
 				j := open(t, dir, opt)
 				b := newBook(1)
@@ -334,7 +340,7 @@ func TestTakenOver(t *testing.T) {
 func TestRecoverRefusesAWrongTail(t *testing.T) {
 	dir := t.TempDir()
 	k := &keeper{}
-	j := open(t, dir, wal.Options{SegmentBytes: minSegment, MaxBytes: 2 * minSegment, Committed: k.committed, Failed: k.take})
+	j := open(t, dir, wal.Options{SegmentBytes: minSegment, MaxBytes: 2 * minSegment, Receiver: k})
 	b := newBook(1)
 	b.fill(t, j, 3, 10)
 	b.fill(t, j, 1, 3*minSegment)
@@ -372,7 +378,7 @@ func TestCrashWithinRecover(t *testing.T) {
 			k := &keeper{}
 			recovering, crashed := false, ""
 			j := open(t, dir, wal.Options{
-				Sync: policy, MaxBytes: 4 * minSegment, Committed: k.committed, Failed: k.take,
+				Sync: policy, MaxBytes: 4 * minSegment, Receiver: k,
 				Hooks: journal.Hooks{SegmentCreated: func(journal.Segment) {
 					if recovering {
 						crashed = copyDir(t, dir) // the new segment has its name
@@ -415,7 +421,7 @@ func TestHooksMayLook(t *testing.T) {
 	opened := make(chan struct{})
 	opt := wal.Options{
 		SegmentBytes: minSegment,
-		Committed:    func([]*journal.Event) { <-opened; look("Committed") },
+		Receiver:     receiver{committed: func([]*journal.Event, int64) { <-opened; look("Committed") }},
 		Hooks: journal.Hooks{
 			Commit:         func(journal.Commit) { look("Commit") },
 			SegmentCreated: func(journal.Segment) { look("SegmentCreated") },

@@ -119,7 +119,7 @@ func takeChild(dir string, policy journal.SyncPolicy) error {
 	k := &keeper{}
 	j, err := wal.Open(dir, wal.Options{
 		Sync: policy, SegmentBytes: minSegment, MaxBytes: 2 * minSegment,
-		Committed: k.committed, Failed: k.take,
+		Receiver: k,
 	})
 	if err != nil {
 		return err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 )
@@ -27,6 +29,9 @@ func (b *book) faulty(j *wal.Journal, n, size int, recovering func(try int)) (in
 			if !errors.Is(err, wal.ErrPoisoned) {
 				return faults, fmt.Errorf("append %d failed for another reason: %w", i, err)
 			}
+			if strings.Contains(err.Error(), durable.TempPrefix) {
+				return faults, fmt.Errorf("append %d names a temporary file: %w", i, err)
+			}
 			if err = b.append(j, "poisoned", 1); err == nil {
 				return faults, fmt.Errorf("append %d succeeded in a poisoned journal", i)
 			}
@@ -42,6 +47,9 @@ func (b *book) faulty(j *wal.Journal, n, size int, recovering func(try int)) (in
 			recovering(try)
 			if err = j.Recover(b0, nil); err == nil {
 				break
+			}
+			if strings.Contains(err.Error(), durable.TempPrefix) {
+				return faults, fmt.Errorf("recover names a temporary file: %w", err)
 			}
 			if stats, _ := j.Stats(); stats.Poisoned == nil {
 				return faults, fmt.Errorf("recover failed, but the journal is not poisoned: %w", err)

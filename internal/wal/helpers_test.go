@@ -50,6 +50,25 @@ func intact(ev *journal.Event) error {
 	return nil
 }
 
+// receiver is a wal.Receiver of functions; one that is nil does nothing.
+type receiver struct {
+	committed func(events []*journal.Event, bytes int64)
+	failed    func(events []*journal.Event, cause error) error
+}
+
+func (r receiver) Committed(events []*journal.Event, bytes int64) {
+	if r.committed != nil {
+		r.committed(events, bytes)
+	}
+}
+
+func (r receiver) Failed(events []*journal.Event, cause error) error {
+	if r.failed == nil {
+		return cause
+	}
+	return r.failed(events, cause)
+}
+
 // book keeps what was acknowledged.
 type book struct {
 	mu    sync.Mutex

@@ -1,30 +1,33 @@
-// Package wal is the journal, xdswal's write-ahead log: a chain of bbolt files with
-// group commit.
+// Package wal implements the journal, the write-ahead log of a store: a chain of
+// bbolt files with group commit. It makes events durable, reads them back, and
+// deletes old segments. It does not know what an event means, nor which events a
+// snapshot covers: its caller decides what is deleted. The encoding of an event is
+// internal/event.
 //
 // # Files
 //
-// A journal is a directory of segments, each a bbolt file named after the
-// first sequence that it may hold, for example
-// 00000000000000000001.journal. The last segment is the active one, to which
-// events are appended; the ones before it are sealed and never change. A
-// segment has two buckets: "meta" with the format, and "records" with one
-// record an event, keyed by its sequence as 8 bytes, big-endian. See
-// docs/format/journal.md.
+// A journal is a directory of segments. A segment is a bbolt file, named after the
+// first sequence that it may contain, for example 00000000000000000001.journal.
+// Events are appended to the last segment, the active one; the segments before it are
+// sealed and never change. With SyncEvery and SyncNever, events are appended to the
+// log first, the file "staged". See docs/format/journal.md.
 //
 // # Commit
 //
-// Appends gather in a batch. One goroutine, the committer, takes the batch
-// when the one before it is durable, gives its events their sequences, writes
-// them in one bbolt transaction, and acknowledges them all. So the cost of an
-// fsync is shared by whoever waits for it, and nothing waits on a timer.
+// Appended events collect in a group. One goroutine, the committer, takes the group
+// when the previous one is durable, assigns the sequences of its events, writes them
+// in one bbolt transaction, and completes their appends. All appends of a group share
+// the cost of one fsync, and none waits for a timer.
 //
-// # Crash
+// # Invariants
 //
-// After a crash of the process every acknowledged event is there, under every
-// [SyncPolicy]. After a crash of the machine that holds with [SyncAlways];
-// with [SyncEvery] what was acknowledged in the last interval may be missing,
-// with [SyncNever] what the system had not written back. What is there is
-// always events 1 to N for some N: never one without those before it.
+//   - The journal contains consecutive events. After a crash it ends with event N for
+//     some N, and contains every event up to N that was not deleted.
+//   - An event is committed when its append has returned without an error. A committed
+//     event survives a crash of the process under every sync policy. With SyncAlways
+//     it survives a crash of the machine; with SyncEvery the events of the last
+//     interval may be lost, with SyncNever those that the system has not written.
+//   - After a failed write or sync no append succeeds until Recover.
 package wal
 
 import (
@@ -49,39 +52,40 @@ type Journal struct {
 
 	queue queue
 
-	// commitMu is held while a batch is committed or the journal recovered.
-	// It comes before mu.
-	commitMu  sync.Mutex
-	takenOver bool // events were taken on by Failed
-	// background counts spares being made and segments being closed.
+	// commitMu is held while a group is committed, and during Recover and Advance.
+	// It is locked before mu.
+	commitMu sync.Mutex
+	accepted bool // Receiver.Failed has accepted events that are not in the journal
+	// background counts the goroutines that create and close segments. They are
+	// started with commitMu held.
 	background sync.WaitGroup
 
-	// mu guards the chain of segments against Range and TruncateBefore;
-	// only the committer and Recover change the active one.
+	// mu protects the fields below. Those that change a field other than sealed,
+	// spare and preparing hold commitMu too.
 	mu        sync.RWMutex
 	sealed    []segment
 	active    *active
 	spare     *spare
-	preparing bool    // a spare is being made
-	staged    *staged // nil with SyncAlways
+	preparing bool // a spare is being created
+	log       *log // nil with SyncAlways
 	last      journal.Sequence
 	lastTime  time.Time
 	poison    error
 
-	done    chan struct{} // closed when the committer has ended
+	done    chan struct{} // closed when the committer has returned
 	closing sync.Once
 }
 
-// Open opens the journal in dir, which is created if need be, and starts its
-// committer. If another process has it open, the error is [ErrLocked], at
-// once. Open checks the active segment whole; a damaged one is [ErrCorrupt],
-// one of a newer format [ErrVersion].
+// Open opens the journal in dir, which it creates if it is missing, and starts the
+// committer. While another process has the journal open, Open returns [ErrLocked]
+// without waiting. Open reads the whole active segment; if it is damaged, the error
+// is [ErrCorrupt], and if its format is newer, [ErrVersion].
 func Open(dir string, opt Options) (*Journal, error) {
+	j := &Journal{dir: dir, queue: queue{wake: make(chan struct{}, 1)}, done: make(chan struct{})}
 	if err := opt.setDefaults(); err != nil {
-		return nil, &Error{Op: "open journal", Path: dir, Err: err}
+		return nil, j.fail("open journal", err)
 	}
-	j := &Journal{dir: dir, opt: opt, done: make(chan struct{})}
-	j.queue.init()
+	j.opt = opt
 	if opt.ReadOnly {
 		close(j.done)
 		if _, err := listSegments(dir); err != nil {
@@ -90,13 +94,12 @@ func Open(dir string, opt Options) (*Journal, error) {
 		return j, nil
 	}
 	if err := durable.MkdirAll(dir); err != nil {
-		return nil, &Error{Op: "create journal", Path: dir, Err: err}
+		return nil, j.fail("create journal", err)
 	}
-	lock, err := durable.Lock(filepath.Join(dir, "LOCK"))
-	if err != nil {
-		return nil, &Error{Op: "open journal", Path: dir, Err: err}
+	var err error
+	if j.lock, err = durable.Lock(filepath.Join(dir, "LOCK")); err != nil {
+		return nil, j.fail("open journal", err)
 	}
-	j.lock = lock
 	if err := j.openForAppend(); err != nil {
 		return nil, errors.Join(err, j.release())
 	}
@@ -104,14 +107,17 @@ func Open(dir string, opt Options) (*Journal, error) {
 	return j, nil
 }
 
-// openForAppend loads the chain, opens its last segment, or creates the first
-// one, and replays what was staged.
+// fail returns the error of an operation on the whole journal.
+func (j *Journal) fail(op string, err error) error {
+	return &Error{Op: op, Path: j.dir, Err: err}
+}
+
+// openForAppend opens the last segment, or creates the first one, and replays the log.
 func (j *Journal) openForAppend() error {
 	if err := durable.RemoveTemp(j.dir); err != nil {
-		return &Error{Op: "open journal", Path: j.dir, Err: err}
+		return j.fail("open journal", err)
 	}
 	var err error
-	// All of them stand among the sealed until one is opened for appending.
 	if j.sealed, err = listSegments(j.dir); err != nil {
 		return err
 	}
@@ -126,15 +132,16 @@ func (j *Journal) openForAppend() error {
 	} else if err := j.openActive(); err != nil {
 		return err
 	}
-	if j.opt.Sync == journal.SyncAlways {
-		return j.drainStaged()
+	if err := j.replayLog(); err != nil || j.opt.Sync == journal.SyncAlways {
+		return err
 	}
-	return j.openStaged()
+	return j.openLog()
 }
 
 // Close commits the queued events, closes the files and releases the lock. Later
 // appends return [ErrClosed]. Every call returns only after that is done; a second
-// call returns nil. Close waits for the committer, so a hook must not call it.
+// call returns nil. Close waits for the committer, so neither a hook nor the receiver
+// may call it.
 func (j *Journal) Close() (err error) {
 	j.closing.Do(func() {
 		j.queue.close()
@@ -146,47 +153,52 @@ func (j *Journal) Close() (err error) {
 	return err
 }
 
-// release closes files and gives the lock back.
+// release closes the files and releases the lock.
 func (j *Journal) release() error {
-	j.commitMu.Lock() // no Recover is under way, none will come
+	j.commitMu.Lock() // waits for Recover and Advance; later calls return ErrClosed
 	defer j.commitMu.Unlock()
 	j.background.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var errs []error
-	if j.staged != nil {
-		if len(j.staged.records) > 0 {
-			errs = append(errs, fmt.Errorf("staged events are not on stable storage: %w", j.poison))
+	if j.log != nil {
+		if len(j.log.records) > 0 {
+			errs = append(errs, fmt.Errorf("committed events are not on stable storage: %w", j.poison))
 		}
-		errs = append(errs, j.staged.close())
+		errs = append(errs, j.log.f.Close())
 	}
 	if j.spare != nil {
 		j.spare.discard()
 		j.spare = nil
 	}
 	if j.active != nil {
-		errs = append(errs, j.active.db.Close())
+		path := j.active.db.Path()
+		errs = append(errs, withoutPath(j.active.db.Close(), path))
 		j.sealed = append(j.sealed, j.active.seal())
 		j.active = nil
 	}
 	errs = append(errs, j.lock.Unlock())
 	if err := errors.Join(errs...); err != nil {
-		return &Error{Op: "close journal", Path: j.dir, Err: err}
+		return j.fail("close journal", err)
 	}
 	return nil
 }
 
-// Stats returns what the journal holds. It is cheap, except on a journal that
-// is open for reading, whose last segment it reads.
+// Stats returns the content of the journal. On a read-only journal it reads the last
+// segment; otherwise it does no I/O.
 func (j *Journal) Stats() (journal.Status, error) {
 	if j.opt.ReadOnly {
 		return j.statsReadOnly()
 	}
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	s := journal.Status{First: j.first(), Last: j.last, Segments: len(j.sealed), Bytes: j.sizeLocked(), Poisoned: j.poison}
+	s := journal.Status{First: j.last + 1, Last: j.last, Segments: len(j.sealed), Bytes: j.sizeLocked(), Poisoned: j.poison}
 	if j.active != nil {
 		s.Segments++
+		s.First = j.active.first
+	}
+	if len(j.sealed) > 0 {
+		s.First = j.sealed[0].first
 	}
 	return s, nil
 }
@@ -200,39 +212,26 @@ func (j *Journal) statsReadOnly() (journal.Status, error) {
 	for i := range chain {
 		s.Bytes += chain[i].bytes
 	}
-	s.Last, err = lastOf(chain[len(chain)-1], j.stagedPath())
+	s.Last, err = lastOf(chain[len(chain)-1], j.logPath())
 	return s, err
 }
 
-func (j *Journal) first() journal.Sequence {
-	switch {
-	case len(j.sealed) > 0:
-		return j.sealed[0].first
-	case j.active != nil:
-		return j.active.first
-	default:
-		return j.last + 1
-	}
-}
-
-// TruncateBefore deletes the sealed segments that hold no event of seq or
-// later. The caller sees to it that a durable snapshot covers them. A crash
-// within leaves a shorter chain, never one with a hole.
+// TruncateBefore deletes the sealed segments that contain only events before seq. The
+// caller ensures that a durable snapshot covers them. A crash in between leaves a
+// shorter chain without a hole.
 func (j *Journal) TruncateBefore(ctx context.Context, seq journal.Sequence) error {
-	fail := func(err error) error {
-		return &Error{Op: "truncate journal", Path: j.dir, Err: err}
-	}
+	const op = "truncate journal"
 	if j.opt.ReadOnly {
-		return fail(ErrReadOnly)
+		return j.fail(op, ErrReadOnly)
 	}
 	var errs []error
 	dropped, err := j.drop(ctx, seq)
 	if err != nil {
-		errs = append(errs, fail(err))
+		errs = append(errs, j.fail(op, err))
 	}
 	if len(dropped) > 0 {
 		if err := durable.SyncDir(j.dir); err != nil {
-			errs = append(errs, fail(err))
+			errs = append(errs, j.fail(op, err))
 		}
 	}
 	for _, s := range dropped {
@@ -260,7 +259,7 @@ func (j *Journal) drop(ctx context.Context, seq journal.Sequence) ([]segment, er
 		if next > seq {
 			break
 		}
-		// Oldest first: what a crash leaves has no hole.
+		// Oldest first, so that a crash leaves no hole.
 		if err := os.Remove(j.sealed[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return dropped, err
 		}

@@ -177,10 +177,10 @@ func TestCloseDrains(t *testing.T) {
 		t.Run(policy.String(), func(t *testing.T) {
 			dir := t.TempDir()
 			entered, release := make(chan struct{}, 10), make(chan struct{})
-			j := open(t, dir, wal.Options{Sync: policy, Committed: func([]*journal.Event) {
+			j := open(t, dir, wal.Options{Sync: policy, Receiver: receiver{committed: func([]*journal.Event, int64) {
 				entered <- struct{}{}
 				<-release
-			}})
+			}}})
 			var pending []wal.Pending
 			var events []*journal.Event
 			queue := func(i int) {
@@ -323,10 +323,10 @@ func TestAdvance(t *testing.T) {
 func TestAppendContext(t *testing.T) {
 	dir := t.TempDir()
 	entered, release := make(chan struct{}, 10), make(chan struct{})
-	j := open(t, dir, wal.Options{Committed: func([]*journal.Event) {
+	j := open(t, dir, wal.Options{Receiver: receiver{committed: func([]*journal.Event, int64) {
 		entered <- struct{}{}
 		<-release
-	}})
+	}}})
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := j.Append(canceled, update("never", 1))
@@ -344,7 +344,7 @@ func TestAppendContext(t *testing.T) {
 	giveUp(gone)
 	err = <-result
 	require.ErrorIs(t, err, gone)
-	require.ErrorContains(t, err, "may still be committed")
+	require.ErrorContains(t, err, "the update may still become durable")
 	close(release)
 	b := newBook(1)
 	b.ack(1, "given-up")
@@ -363,7 +363,7 @@ func TestSyncEveryUnderLoad(t *testing.T) {
 	b := newBook(1)
 	j = open(t, dir, wal.Options{
 		Sync: journal.SyncEvery(time.Millisecond),
-		Committed: func(events []*journal.Event) {
+		Receiver: receiver{committed: func(events []*journal.Event, _ int64) {
 			<-ready
 			for _, ev := range events {
 				b.ack(ev.Sequence, ev.Node)
@@ -381,7 +381,7 @@ func TestSyncEveryUnderLoad(t *testing.T) {
 			if _, err := j.Queue(0, update("next", 1)); err != nil {
 				once.Do(func() { close(done) })
 			}
-		},
+		}},
 	})
 	_, err := j.Queue(0, update("first", 1))
 	require.NoError(t, err)

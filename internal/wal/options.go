@@ -50,10 +50,6 @@ type Options struct {
 
 	// Receiver is called with the outcome of each group of events; nil for none.
 	Receiver Receiver
-	// Committed and Failed are the methods of a Receiver, for a nil Receiver.
-	Committed func([]*journal.Event)
-	Failed    func([]*journal.Event, error) error
-
 	// Hooks report commits and segments. They only observe.
 	Hooks journal.Hooks
 }

@@ -9,59 +9,57 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Bounds of one batch, and so of one bbolt transaction.
+// Bounds of one group, and so of one bbolt transaction.
 const (
-	maxBatchEvents = 4096
-	maxBatchBytes  = 16 << 20
+	maxGroupEvents = 4096
+	maxGroupBytes  = 16 << 20
 )
 
-// Generation counts the journal's failures.
+// Generation counts the failures of groups.
 //
-// An event may be computed from what events before it in the queue will have
-// done: it holds only what differs. It is right only if those are committed.
-// So whoever computes events ahead takes the generation first; when an append
-// fails, all that is queued behind it fails too, the generation grows, and
-// Queue refuses, with [ErrStale], events of the generation before.
+// An event can be computed from the expected result of events that are still
+// queued, and is correct only if those are committed. Its caller reads the
+// generation before it computes the event. When a group fails, all events queued
+// after it fail too, the generation increases, and Queue refuses events of an older
+// generation with [ErrStale].
 type Generation uint64
 
-// Pending is an event on its way to stable storage.
+// Pending is a queued event.
 type Pending struct {
-	batch *batch
+	group *group
 }
 
-// Done is closed when the event is durable or has failed.
-func (p Pending) Done() <-chan struct{} { return p.batch.done }
+// Done is closed when the event is committed or has failed.
+func (p Pending) Done() <-chan struct{} { return p.group.done }
 
-// Err returns why the event failed, nil if it is durable. It may be called
-// only after Done is closed.
-func (p Pending) Err() error { return p.batch.err }
+// Err returns the error of the event, or nil if it is committed. Call it only after
+// Done is closed.
+func (p Pending) Err() error { return p.group.err }
 
-// batch is a run of events that are committed together.
-type batch struct {
+// group is a run of events that one sync makes durable.
+type group struct {
 	events  []*journal.Event
 	records [][]byte
-	bytes   int64
+	bytes   int64 // of the records
 	done    chan struct{}
 	err     error
 }
 
-func newBatch() *batch { return &batch{done: make(chan struct{})} }
+func (g *group) last() *journal.Event { return g.events[len(g.events)-1] }
 
-func (b *batch) finish(err error) {
-	b.err = err
-	close(b.done)
+func (g *group) finish(err error) {
+	g.err = err
+	close(g.done)
 }
 
-// queue gathers events into batches for the committer.
+// queue collects events in groups for the committer.
 type queue struct {
-	mu      sync.Mutex
-	batches []*batch // the last one is still open
-	gen     Generation
-	closed  bool
-	wake    chan struct{} // has room for one
+	mu     sync.Mutex
+	groups []*group // the last one is open for more events
+	gen    Generation
+	closed bool
+	wake   chan struct{} // of capacity 1
 }
-
-func (q *queue) init() { q.wake = make(chan struct{}, 1) }
 
 func (q *queue) add(gen Generation, ev *journal.Event, record []byte) (Pending, error) {
 	q.mu.Lock()
@@ -72,19 +70,19 @@ func (q *queue) add(gen Generation, ev *journal.Event, record []byte) (Pending, 
 	if gen != q.gen {
 		return Pending{}, ErrStale
 	}
-	var b *batch
-	if n := len(q.batches); n > 0 {
-		b = q.batches[n-1]
+	var g *group
+	if n := len(q.groups); n > 0 {
+		g = q.groups[n-1]
 	}
-	if b == nil || len(b.events) >= maxBatchEvents || b.bytes >= maxBatchBytes {
-		b = newBatch()
-		q.batches = append(q.batches, b)
+	if g == nil || len(g.events) >= maxGroupEvents || g.bytes >= maxGroupBytes {
+		g = &group{done: make(chan struct{})}
+		q.groups = append(q.groups, g)
 	}
-	b.events = append(b.events, ev)
-	b.records = append(b.records, record)
-	b.bytes += int64(len(record))
+	g.events = append(g.events, ev)
+	g.records = append(g.records, record)
+	g.bytes += int64(len(record))
 	q.signal()
-	return Pending{b}, nil
+	return Pending{g}, nil
 }
 
 func (q *queue) signal() {
@@ -94,37 +92,32 @@ func (q *queue) signal() {
 	}
 }
 
-// take removes the oldest batch. It returns nil if there is none, and then
-// whether the queue is closed, so that none will come.
-func (q *queue) take() (*batch, bool) {
+// take removes the oldest group. Without a group it returns nil, and whether the
+// queue is closed, so that no group will follow.
+func (q *queue) take() (*group, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.batches) == 0 {
+	if len(q.groups) == 0 {
 		return nil, q.closed
 	}
-	b := q.batches[0]
-	q.batches = q.batches[1:]
-	return b, false
+	g := q.groups[0]
+	q.groups = q.groups[1:]
+	return g, false
 }
 
-// fail ends a generation: it fails a batch that was taken, and all that are
-// queued. Whoever sees the new generation sees them all done, and whoever sees
-// one of them done gets the new generation.
-func (q *queue) fail(b *batch, err error) {
+// fail increments the generation, and fails g, which was taken, and all queued
+// groups. It does so under the lock: a caller that reads the new generation finds
+// these groups done, and a caller that finds one of them done reads the new
+// generation.
+func (q *queue) fail(g *group, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.gen++
-	b.finish(err)
-	for _, rest := range q.batches {
-		rest.finish(fmt.Errorf("%w: %w", ErrStale, err))
+	g.finish(err)
+	for _, later := range q.groups {
+		later.finish(fmt.Errorf("%w: %w", ErrStale, err))
 	}
-	q.batches = nil
-}
-
-func (q *queue) generation() Generation {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.gen
+	q.groups = nil
 }
 
 // close makes later adds return ErrClosed.
@@ -136,38 +129,43 @@ func (q *queue) close() {
 }
 
 // Generation returns the current generation.
-func (j *Journal) Generation() Generation { return j.queue.generation() }
+func (j *Journal) Generation() Generation {
+	j.queue.mu.Lock()
+	defer j.queue.mu.Unlock()
+	return j.queue.gen
+}
 
-// Queue hands an event to the committer and returns at once. Events get their
-// sequences in the order in which they are queued. The event must not be
-// changed afterwards; its Sequence and Time are set before Done is closed.
+// Queue passes an event to the committer and returns without waiting. Events get
+// their sequences in the order in which they are queued. The caller must not change
+// the event afterwards; its Sequence and Time are set before Done is closed.
 func (j *Journal) Queue(gen Generation, ev *journal.Event) (Pending, error) {
-	fail := func(err error) (Pending, error) {
-		return Pending{}, &Error{Op: "append to journal", Path: j.dir, Err: err}
-	}
-	if j.opt.ReadOnly {
-		return fail(ErrReadOnly)
-	}
-	record, err := event.Marshal(ev)
+	p, err := j.enqueue(gen, ev)
 	if err != nil {
-		return fail(err)
-	}
-	if len(record) > j.opt.MaxRecordBytes {
-		return fail(fmt.Errorf("%w: it takes %d bytes of at most %d; split the update or raise MaxRecordBytes", ErrTooLarge, len(record), j.opt.MaxRecordBytes))
-	}
-	p, err := j.queue.add(gen, ev, record)
-	if err != nil {
-		return fail(err)
+		return Pending{}, j.fail("append to journal", err)
 	}
 	return p, nil
 }
 
-// Append queues an event that depends on none before it, and waits until it
-// is durable. It returns the event's sequence. If ctx is done before that, the
-// event may still be committed.
+func (j *Journal) enqueue(gen Generation, ev *journal.Event) (Pending, error) {
+	if j.opt.ReadOnly {
+		return Pending{}, ErrReadOnly
+	}
+	record, err := event.Marshal(ev)
+	if err != nil {
+		return Pending{}, err
+	}
+	if len(record) > j.opt.MaxRecordBytes {
+		return Pending{}, fmt.Errorf("%w: got a record of %d bytes, want at most %d; split the update or raise MaxRecordBytes", ErrTooLarge, len(record), j.opt.MaxRecordBytes)
+	}
+	return j.queue.add(gen, ev, record)
+}
+
+// Append queues an event that does not depend on an earlier one, waits until it is
+// committed, and returns its sequence. If ctx ends first, Append returns its cause,
+// and the event may still be committed.
 func (j *Journal) Append(ctx context.Context, ev *journal.Event) (journal.Sequence, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, &Error{Op: "append to journal", Path: j.dir, Err: err}
+		return 0, j.fail("append to journal", err)
 	}
 	p, err := j.Queue(j.Generation(), ev)
 	if err != nil {
@@ -177,6 +175,6 @@ func (j *Journal) Append(ctx context.Context, ev *journal.Event) (journal.Sequen
 	case <-p.Done():
 		return ev.Sequence, p.Err()
 	case <-ctx.Done():
-		return 0, &Error{Op: "append to journal", Path: j.dir, Err: fmt.Errorf("gave up waiting, it may still be committed: %w", context.Cause(ctx))}
+		return 0, j.fail("append to journal", fmt.Errorf("canceled while waiting for the commit; the update may still become durable: %w", context.Cause(ctx)))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -14,105 +15,110 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Bounds of what is copied out of the active segment in one read transaction:
-// a long one would keep bbolt from growing its map.
+// Bounds of what is copied from the active segment in one read transaction. bbolt
+// cannot grow its map while a read transaction is open.
 const (
 	rangeChunkEvents = 1024
 	rangeChunkBytes  = 1 << 20
 )
 
-// Range calls fn for the events from sequence from to sequence to, both
-// included, in order; to = 0 stands for the last one at the time of the call.
-// Range ends with fn's error, or the context's. It fails with [ErrGap] if the
-// journal does not hold them all, with [ErrCorrupt] if a record is damaged, and
-// with [ErrLocked] if the journal is open for reading and another process has
-// the segment in question open for appending; fn was then called for the
-// events before it. The events may be kept.
+// Range calls fn with the events from sequence from to sequence to, both included, in
+// order; a to of 0 is the last event at the time of the call. Range returns the error
+// of fn as it is, and the cause of ctx if it ends. The error is [ErrGap] if the
+// journal does not contain all events of the range, [ErrCorrupt] if a record is
+// damaged, and [ErrLocked] if the journal is read-only and another process has the
+// segment open for appending; fn has then been called with the events before. The
+// caller may keep the events.
 //
-// Range runs beside appends and other Ranges.
+// Appends and other Ranges can run at the same time.
 func (j *Journal) Range(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error {
-	return j.walk(ctx, from, to, func(record []byte) (journal.Sequence, func() error, error) {
-		ev, err := event.Unmarshal(record)
-		if err != nil {
-			return 0, nil, err
+	var ev *journal.Event
+	parse := func(record []byte) (seq journal.Sequence, err error) {
+		if ev, err = event.Unmarshal(record); err != nil {
+			return 0, err
 		}
-		return ev.Sequence, func() error { return fn(ev) }, nil
-	})
+		return ev.Sequence, nil
+	}
+	return j.walk(ctx, from, to, parse, func(journal.Sequence, []byte) error { return fn(ev) })
 }
 
-// Records is Range for the records as they stand in the journal, verified and
-// not decoded. They may be kept and must not be changed.
+// Records is Range for verified records that are not decoded. The caller may keep them
+// and must not change them.
 func (j *Journal) Records(ctx context.Context, from, to journal.Sequence, fn func(seq journal.Sequence, record []byte) error) error {
-	return j.walk(ctx, from, to, func(record []byte) (journal.Sequence, func() error, error) {
+	parse := func(record []byte) (journal.Sequence, error) {
 		seq, _, err := event.Check(record)
-		return seq, func() error { return fn(seq, record) }, err
-	})
+		return seq, err
+	}
+	return j.walk(ctx, from, to, parse, fn)
 }
 
-// parser verifies a record, and returns its sequence and what is to be done
-// with it if that is the one expected.
-type parser func(record []byte) (journal.Sequence, func() error, error)
+// stop ends a range with an error of fn or of the context.
+type stop struct{ cause error }
 
-func (j *Journal) walk(ctx context.Context, from, to journal.Sequence, parse parser) error {
-	r, err := j.newRanger(ctx, from, to, parse)
-	if err != nil {
+func (s *stop) Error() string { return s.cause.Error() }
+
+func (j *Journal) walk(ctx context.Context, from, to journal.Sequence, parse func([]byte) (journal.Sequence, error), fn func(journal.Sequence, []byte) error) error {
+	r := &ranger{j: j, ctx: ctx, parse: parse, fn: fn, next: max(from, 1), to: to}
+	err := r.run()
+	var s *stop
+	if errors.As(err, &s) {
+		return s.cause
+	}
+	return err
+}
+
+// ranger is a running Range or Records.
+type ranger struct {
+	j     *Journal
+	ctx   context.Context
+	parse func(record []byte) (journal.Sequence, error) // verifies a record
+	fn    func(journal.Sequence, []byte) error
+
+	next journal.Sequence
+	to   journal.Sequence
+	open bool // to is the last event, which is not known yet
+
+	chain  []segment
+	active *active
+	log    [][]byte // records that no segment contains, from event first on
+	first  journal.Sequence
+}
+
+func (r *ranger) run() error {
+	if err := r.snapshot(); err != nil {
 		return err
 	}
-	for i, seg := range r.chain {
-		if err := r.segment(i, seg); err != nil {
+	if len(r.chain) > 0 && r.next < r.chain[0].first && (r.open || r.next <= r.to) {
+		return r.fail(fmt.Errorf("%w: event %d has been compacted away; the oldest is %d", ErrGap, r.next, r.chain[0].first))
+	}
+	for i := range r.chain {
+		if err := r.segment(i); err != nil {
 			return err
 		}
-		if r.stop != nil {
-			return r.stop
-		}
 	}
-	if err := r.stagedRecords(); err != nil {
+	if err := r.logRecords(); err != nil {
 		return err
 	}
-	if r.stop != nil {
-		return r.stop
-	}
 	if r.next <= r.to {
-		return r.gap(r.next, r.to)
+		return r.fail(gap(r.next, r.to))
 	}
 	return nil
 }
 
-// ranger is one Range under way.
-type ranger struct {
-	j      *Journal
-	ctx    context.Context
-	parse  parser
-	next   journal.Sequence
-	to     journal.Sequence
-	open   bool // to is the last event, which is not known beforehand
-	chain  []segment
-	active *active
-	staged [][]byte
-	first  journal.Sequence // of staged
-	stop   error            // of the caller or the context: nothing is wrong with the journal
+func (r *ranger) fail(err error) error { return r.j.fail("read journal", err) }
+
+func gap(first, last journal.Sequence) error {
+	return fmt.Errorf("%w: %d to %d", ErrGap, first, last)
 }
 
-func (j *Journal) newRanger(ctx context.Context, from, to journal.Sequence, parse parser) (*ranger, error) {
-	r := &ranger{j: j, ctx: ctx, parse: parse, next: max(from, 1), to: to}
-	if j.opt.ReadOnly {
-		var err error
-		if r.chain, err = listSegments(j.dir); err != nil {
-			return nil, err
-		}
-		r.open = to == 0
-	} else {
-		r.snapshot()
-	}
-	if len(r.chain) > 0 && r.next < r.chain[0].first && (r.open || r.next <= r.to) {
-		return nil, r.gap(r.next, r.chain[0].first-1)
-	}
-	return r, nil
-}
-
-// snapshot takes what the journal holds at this moment.
-func (r *ranger) snapshot() {
+// snapshot sets the content of the journal at this moment.
+func (r *ranger) snapshot() (err error) {
 	j := r.j
+	if j.opt.ReadOnly {
+		r.open = r.to == 0
+		r.chain, err = listSegments(j.dir)
+		return err
+	}
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	r.active = j.active
@@ -120,34 +126,25 @@ func (r *ranger) snapshot() {
 	if j.active != nil {
 		r.chain = append(r.chain, j.active.segment)
 	}
-	if j.staged != nil {
-		r.staged, r.first = j.staged.records, j.staged.first
+	if j.log != nil {
+		r.log, r.first = j.log.records, j.log.first
 	}
 	if r.to == 0 {
 		r.to = j.last
 	}
+	return nil
 }
 
-func (r *ranger) gap(first, last journal.Sequence) error {
-	return &Error{Op: "read journal", Path: r.j.dir, Err: fmt.Errorf("%w: %d to %d", ErrGap, first, last)}
-}
-
-// segment yields what segment i of the chain holds of the range. Where a
-// segment follows, its name tells where this one ends: what stands here beyond
-// was never acknowledged.
-func (r *ranger) segment(i int, seg segment) error {
-	end := r.to
-	last := i == len(r.chain)-1
-	if !last {
-		if r.chain[i+1].first <= r.next {
-			return nil
-		}
-		next := r.chain[i+1].first - 1
-		if r.open || next < end {
-			end = next
-		}
-	} else if r.open {
-		end = ^journal.Sequence(0)
+// segment yields the events of the range in segment i of the chain. A segment ends
+// before the first event of the next one, and the events in it after that were never
+// committed.
+func (r *ranger) segment(i int) error {
+	seg, end, last := r.chain[i], r.to, i == len(r.chain)-1
+	switch {
+	case !last && (r.open || r.chain[i+1].first <= end):
+		end = r.chain[i+1].first - 1
+	case last && r.open:
+		end = math.MaxUint64
 	}
 	if r.next > end {
 		return nil
@@ -161,17 +158,17 @@ func (r *ranger) segment(i int, seg segment) error {
 			return err
 		}
 		if db != nil {
-			defer db.Close() // not before the staged file is read too
+			defer db.Close() // after the log has been read
 		}
 	}
-	if err := r.sealedSegment(seg, end); err != nil || r.stop != nil {
+	if err := r.sealedSegment(seg, end); err != nil || r.next > end {
 		return err
 	}
-	if !last && r.next <= end {
-		return r.gap(r.next, end)
-	}
-	if last && r.j.opt.ReadOnly && r.next <= end {
-		return r.readStagedFile()
+	switch {
+	case !last:
+		return r.fail(gap(r.next, end))
+	case r.j.opt.ReadOnly:
+		return r.readLog()
 	}
 	return nil
 }
@@ -179,7 +176,7 @@ func (r *ranger) segment(i int, seg segment) error {
 func (r *ranger) sealedSegment(seg segment, end journal.Sequence) error {
 	_, err := scanSegment(seg, func(seq journal.Sequence, record []byte) error {
 		if seq > end {
-			return errStop
+			return errEndScan
 		}
 		if seq < r.next {
 			return nil
@@ -187,103 +184,92 @@ func (r *ranger) sealedSegment(seg segment, end journal.Sequence) error {
 		return r.yield(bytes.Clone(record))
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		// A snapshot covers it by now.
-		return r.gap(r.next, max(r.next, min(end, r.to)))
+		return r.fail(fmt.Errorf("%w: event %d was compacted away while the journal was read", ErrGap, r.next))
 	}
 	return err
 }
 
-// yield passes on the next event. It returns errStop when the range is to end
-// for a reason that it left in stop.
+// yield calls fn with the next event.
 func (r *ranger) yield(record []byte) error {
 	if r.ctx.Err() != nil {
-		r.stop = context.Cause(r.ctx)
-		return errStop
+		return &stop{context.Cause(r.ctx)}
 	}
-	seq, use, err := r.parse(record)
+	seq, err := r.parse(record)
 	if err != nil {
 		return err
 	}
 	if seq != r.next {
-		return fmt.Errorf("%w: event %d where %d should stand", ErrCorrupt, seq, r.next)
+		return fmt.Errorf("%w: got event %d, want %d", ErrCorrupt, seq, r.next)
 	}
-	if err := use(); err != nil {
-		r.stop = err
-		return errStop
+	if err := r.fn(seq, record); err != nil {
+		return &stop{err}
 	}
 	r.next++
 	return nil
 }
 
-// activeSegment reads through bbolt the segment that this process has open,
-// which was verified when it was opened.
+// activeSegment reads through bbolt the segment that this process has open, which was
+// verified when it was opened.
 func (r *ranger) activeSegment(end journal.Sequence) error {
 	for r.next <= end {
 		chunk, err := r.copyChunk(end)
 		if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-			// It was sealed in between.
-			return r.sealedSegment(r.active.segment, end)
+			return r.sealedSegment(r.active.segment, end) // it was sealed meanwhile
+		}
+		if err == nil && len(chunk) == 0 {
+			return nil // the log contains the rest
+		}
+		for i := 0; err == nil && i < len(chunk); i++ {
+			err = r.yield(chunk[i])
 		}
 		if err != nil {
 			return &Error{Op: "read segment", Path: r.active.path, Sequence: r.next, Err: err}
-		}
-		if len(chunk) == 0 {
-			return nil // the rest is staged
-		}
-		for _, record := range chunk {
-			if err := r.yield(record); errors.Is(err, errStop) {
-				return nil
-			} else if err != nil {
-				return &Error{Op: "read segment", Path: r.active.path, Sequence: r.next, Err: err}
-			}
 		}
 	}
 	return nil
 }
 
 func (r *ranger) copyChunk(end journal.Sequence) (chunk [][]byte, err error) {
-	bytes := 0
+	size := 0
 	err = r.active.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketRecords).Cursor()
-		for k, v := c.Seek(key(r.next)); k != nil && len(chunk) < rangeChunkEvents && bytes < rangeChunkBytes; k, v = c.Next() {
+		for k, v := c.Seek(key(r.next)); k != nil && len(chunk) < rangeChunkEvents && size < rangeChunkBytes; k, v = c.Next() {
 			if journal.Sequence(len(chunk))+r.next > end {
 				break
 			}
-			chunk = append(chunk, append([]byte(nil), v...))
-			bytes += len(v)
+			chunk = append(chunk, bytes.Clone(v))
+			size += len(v)
 		}
 		return nil
 	})
 	return chunk, err
 }
 
-// stagedRecords yields what is acknowledged but not in the segment yet.
-func (r *ranger) stagedRecords() error {
-	for i, record := range r.staged {
+// logRecords yields the events of the range that only the log contains.
+func (r *ranger) logRecords() error {
+	for i, record := range r.log {
 		if seq := r.first + journal.Sequence(i); seq < r.next || seq > r.to {
 			continue
 		}
-		if err := r.yield(record); errors.Is(err, errStop) {
-			return nil
-		} else if err != nil {
-			return &Error{Op: "read staged events", Path: r.j.stagedPath(), Sequence: r.next, Err: err}
+		if err := r.yield(record); err != nil {
+			return &Error{Op: "read log", Path: r.j.logPath(), Sequence: r.next, Err: err}
 		}
 	}
 	return nil
 }
 
-// readStagedFile is stagedRecords for a journal that is open for reading.
-func (r *ranger) readStagedFile() error {
-	records, err := readStaged(r.j.stagedPath(), r.next)
-	r.staged, r.first = records, r.next
+// readLog reads the log of a read-only journal, for logRecords.
+func (r *ranger) readLog() (err error) {
+	r.log, err = readLog(r.j.logPath(), r.next)
+	r.first = r.next
 	if r.open {
-		r.to = r.next - 1 + journal.Sequence(len(records))
+		r.to = r.next - 1 + journal.Sequence(len(r.log))
 	}
 	return err
 }
 
 // lastOf returns the last event of a journal whose last segment is seg.
-func lastOf(seg segment, stagedPath string) (journal.Sequence, error) {
+func lastOf(seg segment, logPath string) (journal.Sequence, error) {
 	db, err := lockShared(seg)
 	if err != nil {
 		return 0, err
@@ -295,6 +281,6 @@ func lastOf(seg segment, stagedPath string) (journal.Sequence, error) {
 	if err != nil {
 		return 0, err
 	}
-	records, err := readStaged(stagedPath, scan.last+1)
+	records, err := readLog(logPath, scan.last+1)
 	return scan.last + journal.Sequence(len(records)), err
 }

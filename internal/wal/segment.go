@@ -26,8 +26,8 @@ const (
 	segmentFormat = 1
 	keySize       = 8
 	openTimeout   = 2 * time.Second
-	// growBytes is by how much a segment grows that is filled: bbolt's own
-	// 16 MiB would make it half as large again.
+	// growBytes is the step in which a full segment grows. bbolt's default of 16 MiB
+	// would add half of a segment.
 	growBytes = 1 << 20
 )
 
@@ -42,7 +42,7 @@ var (
 type segment struct {
 	path  string
 	first journal.Sequence
-	bytes int64 // size of the file; of the active segment it is not kept
+	bytes int64 // size of the file; not set in the active segment
 }
 
 func segmentName(first journal.Sequence) string { return first.String() + segmentSuffix }
@@ -56,21 +56,21 @@ func parseSegmentName(name string) (journal.Sequence, bool) {
 	return seq, err == nil
 }
 
-// listSegments returns the segments in dir, in the order of their sequences.
+// listSegments returns the segments in dir, sorted by sequence.
 func listSegments(dir string) ([]segment, error) {
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(dir) // sorted by name
 	if err != nil {
 		return nil, &Error{Op: "open journal", Path: dir, Err: err}
 	}
 	var segments []segment
-	for _, e := range entries { // sorted by name, and so by sequence
+	for _, e := range entries {
 		first, ok := parseSegmentName(e.Name())
 		if !ok {
 			continue
 		}
 		info, err := e.Info()
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // dropped by a writer
+			continue // deleted by another process
 		}
 		if err != nil {
 			return nil, &Error{Op: "open journal", Path: dir, Err: err}
@@ -80,44 +80,47 @@ func listSegments(dir string) ([]segment, error) {
 	return segments, nil
 }
 
-// active is the segment that is appended to.
+// active is the segment to which events are appended.
 type active struct {
 	segment
 	db *bolt.DB
-	// bytes is what the pages in use take of the file.
+	// bytes is the size of the pages in use.
 	bytes atomic.Int64
-	// last is the newest event that a bbolt transaction holds; staged events
-	// come after it.
+	// last is the newest event that the segment contains. The log may contain
+	// later ones.
 	last journal.Sequence
 }
 
-// put makes records durable that follow the newest one in one transaction.
+// put makes records, which follow the newest one, durable in one transaction.
 func (a *active) put(first journal.Sequence, records [][]byte) (err error) {
 	defer func() {
-		// bbolt panics where it finds its file in a state that it did not
-		// leave it in. That is no reason to take the control plane down.
+		// bbolt panics if it finds its file in an unexpected state. The journal is
+		// poisoned then, and the control plane continues.
 		if p := recover(); p != nil {
-			err = fmt.Errorf("commit: bbolt: %v", p)
+			err = fmt.Errorf("bbolt: %v", p)
+		}
+		if err != nil {
+			err = fmt.Errorf("commit: %w", withoutPath(err, a.db.Path()))
 		}
 	}()
 	last := first + journal.Sequence(len(records)) - 1
 	err = a.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketRecords)
-		b.FillPercent = 1 // keys only grow: full pages are never split again
+		b.FillPercent = 1 // keys only grow: a full page is never split again
 		for i, record := range records {
 			if err := b.Put(key(first+journal.Sequence(i)), record); err != nil {
 				return err
 			}
 		}
-		// Written with the transaction anyway, and tells a lost tail.
+		// It shows later whether the last records are missing, and costs nothing:
+		// the transaction writes the page anyway.
 		return b.SetSequence(uint64(last))
 	})
-	if err != nil {
-		return fmt.Errorf("commit: %w", err)
+	if err == nil {
+		a.last = last
+		a.measure()
 	}
-	a.last = last
-	a.measure()
-	return nil
+	return err
 }
 
 func (a *active) measure() {
@@ -127,7 +130,7 @@ func (a *active) measure() {
 	})
 }
 
-// seal returns the segment as one of the sealed.
+// seal returns the segment with the size of its file.
 func (a *active) seal() segment {
 	s := a.segment
 	s.bytes = a.bytes.Load()
@@ -141,15 +144,15 @@ func key(seq journal.Sequence) []byte {
 	return binary.BigEndian.AppendUint64(make([]byte, 0, keySize), uint64(seq))
 }
 
-// spare is a segment that waits under a temporary name, initialised and
-// filled with zeros so that appending to it allocates nothing.
+// spare is an empty segment under a temporary name. It is initialized and filled with
+// zeros, so that appends to it allocate no blocks.
 type spare struct {
 	path string
 	db   *bolt.DB
 }
 
-// newSpare creates a spare. What it takes long for, writing zeros and syncing
-// them, is done here, beside the committer.
+// newSpare creates a spare. Writing and syncing the zeros takes long, so it is not
+// done by the committer if there is time.
 //
 //	openat(.tmp-*, O_CREAT|O_EXCL, 0600), bbolt's pages, fdatasync
 //	pwrite(zeros)..., fsync
@@ -158,14 +161,14 @@ type spare struct {
 func newSpare(dir string, size int64) (*spare, error) {
 	f, err := os.CreateTemp(dir, durable.TempPrefix+"*")
 	if err != nil {
-		return nil, fmt.Errorf("create segment: %w", err)
+		return nil, fmt.Errorf("create file: %w", errors.Unwrap(err)) // without the temporary name
 	}
 	path := f.Name()
 	f.Close()
 	db, err := initSegment(path, size)
 	if err != nil {
 		os.Remove(path)
-		return nil, fmt.Errorf("create segment: %w", err)
+		return nil, withoutPath(err, path)
 	}
 	return &spare{path: path, db: db}, nil
 }
@@ -207,8 +210,8 @@ func openBolt(path string) (*bolt.DB, error) {
 	return db, nil
 }
 
-// fillZero extends a file with zeros, not with a hole: a commit into a hole
-// would have to allocate blocks and journal their metadata.
+// fillZero extends a file to size with zeros. A commit into a hole would have to
+// allocate blocks, and the file system to journal their metadata.
 func fillZero(path string, size int64) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
@@ -232,17 +235,16 @@ func boltOptions() *bolt.Options {
 	return &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistArrayType}
 }
 
-// activate gives a spare its place in the chain.
+// activate renames a spare to its name in the chain.
 //
 //	rename(.tmp-*, N.journal), fsync(directory)
 //
-// A crash before the rename leaves the chain as it was, a crash after it an
-// active segment that is empty or, by Recover, has the events it begins with.
-// If the fsync fails, the name may be there or not, and the error is
-// [ErrPoisoned].
+// A crash before the rename leaves the chain as it was; a crash after it leaves an
+// active segment that is empty, or has the events that Recover wrote. If the fsync
+// fails, either may be the case, and the error is [ErrPoisoned].
 func (a *active) activate(s *spare) error {
 	if err := os.Rename(s.path, a.path); err != nil {
-		return err
+		return withoutPath(err, s.path)
 	}
 	if err := durable.SyncDir(filepath.Dir(a.path)); err != nil {
 		return fmt.Errorf("%w: %w", ErrPoisoned, err)
@@ -255,8 +257,7 @@ func (s *spare) discard() {
 	os.Remove(s.path)
 }
 
-// newActive creates the segment that begins with first and with the given
-// records.
+// newActive creates the segment that begins with event first and contains records.
 func (j *Journal) newActive(first journal.Sequence, records [][]byte) (*active, error) {
 	j.mu.Lock()
 	s := j.spare
@@ -276,20 +277,21 @@ func (j *Journal) newActive(first journal.Sequence, records [][]byte) (*active, 
 		db:      s.db, last: first - 1,
 	}
 	a.measure()
+	var err error
 	if len(records) > 0 {
-		if err := a.put(first, records); err != nil {
-			s.discard()
-			return fail(err)
-		}
+		err = a.put(first, records)
 	}
-	if err := a.activate(s); err != nil {
+	if err == nil {
+		err = a.activate(s)
+	}
+	if err != nil {
 		s.discard()
 		return fail(err)
 	}
 	return a, nil
 }
 
-// openActive checks the last segment of the chain and opens it for appending.
+// openActive verifies the last segment of the chain and opens it for appending.
 func (j *Journal) openActive() error {
 	seg := j.sealed[len(j.sealed)-1]
 	scan, err := scanSegment(seg, nil)
@@ -297,8 +299,11 @@ func (j *Journal) openActive() error {
 		return err
 	}
 	db, err := openBolt(seg.path)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		err = ErrLocked
+	}
 	if err != nil {
-		return &Error{Op: "open segment", Path: seg.path, Err: boltError(err)}
+		return &Error{Op: "open segment", Path: seg.path, Err: err}
 	}
 	j.sealed = j.sealed[:len(j.sealed)-1]
 	j.active = &active{segment: seg, db: db, last: scan.last}
@@ -310,80 +315,71 @@ func (j *Journal) openActive() error {
 	return nil
 }
 
-// boltError gives bbolt's errors the identities of ours.
-func boltError(err error) error {
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return ErrLocked
-	}
-	return err
-}
-
-// scan is what a segment holds.
+// scan is the result of reading a segment.
 type scan struct {
 	last     journal.Sequence
 	lastTime time.Time
 }
 
-var errStop = errors.New("stop")
+var errEndScan = errors.New("end of scan")
 
-// scanSegment reads a whole segment, verifies every page and every record,
-// and calls fn, if it is not nil, with each record. If fn returns errStop the
-// scan ends there, without an error. Records are parts of one copy of the whole
-// file: fn copies what it keeps.
+// scanSegment reads a whole segment, verifies every page and record, and calls fn, if
+// it is not nil, with each record. If fn returns errEndScan, scanSegment returns
+// without an error. The records are parts of one copy of the file: fn clones what it
+// keeps.
 func scanSegment(seg segment, fn func(journal.Sequence, []byte) error) (scan, error) {
-	out := scan{last: seg.first - 1}
-	fail := func(err error) (scan, error) {
-		if errors.Is(err, errStop) {
-			return out, nil
-		}
-		return out, &Error{Op: "read segment", Path: seg.path, Err: err}
+	s := scan{last: seg.first - 1}
+	if err := s.read(seg, fn); err != nil && !errors.Is(err, errEndScan) {
+		return s, &Error{Op: "read segment", Path: seg.path, Err: err}
 	}
+	return s, nil
+}
+
+func (s *scan) read(seg segment, fn func(journal.Sequence, []byte) error) error {
 	f, err := boltpages.Open(seg.path)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	records, err := checkBuckets(f)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	err = f.Walk(records, func(key, value []byte) error {
-		seq, at, err := checkRecord(key, value, out.last+1)
+		seq, at, err := checkRecord(key, value, s.last+1)
 		if err != nil {
 			return err
 		}
-		out.last, out.lastTime = seq, at
+		s.last, s.lastTime = seq, at
 		if fn == nil {
 			return nil
 		}
 		return fn(seq, value)
 	})
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	if out.last != seg.first-1 && uint64(out.last) != records.Sequence {
-		return fail(fmt.Errorf("%w: the last record is event %d, the segment was written up to %d", ErrCorrupt, out.last, records.Sequence))
+	switch empty := s.last == seg.first-1; {
+	case empty && records.Sequence != 0:
+		return fmt.Errorf("%w: got no records, want those up to event %d", ErrCorrupt, records.Sequence)
+	case !empty && uint64(s.last) != records.Sequence:
+		return fmt.Errorf("%w: got records up to event %d, want event %d", ErrCorrupt, s.last, records.Sequence)
 	}
-	if out.last == seg.first-1 && records.Sequence != 0 {
-		return fail(fmt.Errorf("%w: no record is left of a segment that was written up to event %d", ErrCorrupt, records.Sequence))
-	}
-	return out, nilOr(fail, f.CheckFreelist())
+	return f.CheckFreelist()
 }
 
-func nilOr(fail func(error) (scan, error), err error) error {
-	if err == nil {
-		return nil
-	}
-	_, err = fail(err)
-	return err
-}
-
-// checkBuckets verifies what a segment says of itself, and returns the bucket
+// checkBuckets verifies the buckets and the format of a segment, and returns the bucket
 // of its records.
 func checkBuckets(f *boltpages.File) (boltpages.Bucket, error) {
-	buckets := f.Buckets()
-	if len(buckets) != 2 || buckets[0].Name != string(bucketMeta) || buckets[1].Name != string(bucketRecords) {
-		return boltpages.Bucket{}, fmt.Errorf("%w: it has not the buckets of a journal segment", ErrCorrupt)
+	fail := func(err error) (boltpages.Bucket, error) { return boltpages.Bucket{}, err }
+	buckets := f.Buckets() // sorted by name
+	for i, name := range []string{string(bucketMeta), string(bucketRecords)} {
+		if i >= len(buckets) || buckets[i].Name != name {
+			return fail(fmt.Errorf("%w: not a journal segment: bucket %q is missing", ErrCorrupt, name))
+		}
+	}
+	if len(buckets) > 2 {
+		return fail(fmt.Errorf("%w: not a journal segment: got %d buckets, want 2", ErrCorrupt, len(buckets)))
 	}
 	meta := map[string]string{}
 	err := f.Walk(buckets[0], func(key, value []byte) error {
@@ -391,37 +387,39 @@ func checkBuckets(f *boltpages.File) (boltpages.Bucket, error) {
 		return nil
 	})
 	if err != nil {
-		return boltpages.Bucket{}, err
+		return fail(err)
 	}
 	if meta[string(keyMagic)] != segmentMagic {
-		return boltpages.Bucket{}, fmt.Errorf("%w: it has not the magic of a journal segment", ErrCorrupt)
+		return fail(fmt.Errorf("%w: not a journal segment: the magic in bucket %q is wrong", ErrCorrupt, bucketMeta))
 	}
 	if v := meta[string(keyFormat)]; v != string([]byte{segmentFormat}) {
-		return boltpages.Bucket{}, fmt.Errorf("%w: segment has format %x, this xdswal reads %d", ErrVersion, v, segmentFormat)
+		return fail(fmt.Errorf("%w: got segment format %x, want %d; use a newer xdswal", ErrVersion, v, segmentFormat))
 	}
 	return buckets[1], nil
 }
 
-// checkRecord verifies a record under its key; it must be the next one.
+// checkRecord verifies a record and its key. Its sequence must be want.
 func checkRecord(key, value []byte, want journal.Sequence) (journal.Sequence, time.Time, error) {
+	fail := func(err error) (journal.Sequence, time.Time, error) { return 0, time.Time{}, err }
 	if len(key) != keySize {
-		return 0, time.Time{}, fmt.Errorf("%w: key of %d bytes", ErrCorrupt, len(key))
+		return fail(fmt.Errorf("%w: got a key of %d bytes, want %d", ErrCorrupt, len(key), keySize))
 	}
 	seq, at, err := event.Check(value)
 	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("event %d: %w", want, err)
+		return fail(fmt.Errorf("event %d: %w", want, err))
 	}
-	if k := journal.Sequence(binary.BigEndian.Uint64(key)); k != seq {
-		return 0, time.Time{}, fmt.Errorf("%w: event %d stands under key %d", ErrCorrupt, seq, k)
+	if k := binary.BigEndian.Uint64(key); k != uint64(seq) {
+		return fail(fmt.Errorf("%w: key %d holds event %d", ErrCorrupt, k, seq))
 	}
 	if seq != want {
-		return 0, time.Time{}, fmt.Errorf("%w: event %d where %d should stand", ErrCorrupt, seq, want)
+		return fail(fmt.Errorf("%w: got event %d, want %d", ErrCorrupt, seq, want))
 	}
 	return seq, at, nil
 }
 
-// lockShared keeps a segment from being opened for appending while it is read
-// by another process, and fails with ErrLocked while one has it open.
+// lockShared takes the shared lock of a segment, so that no other process opens it for
+// appending while it is read. If one has it open, the error is ErrLocked. It returns
+// nil for a file that bbolt cannot open, as the scan gives the better error.
 func lockShared(seg segment) (*bolt.DB, error) {
 	db, err := bolt.Open(seg.path, 0, &bolt.Options{
 		Timeout:  time.Nanosecond,
@@ -431,6 +429,5 @@ func lockShared(seg segment) (*bolt.DB, error) {
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, &Error{Op: "read segment", Path: seg.path, Err: ErrLocked}
 	}
-	// What else is wrong with the file, the scan tells better.
 	return db, nil
 }
