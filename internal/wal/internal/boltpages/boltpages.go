@@ -1,14 +1,15 @@
-// Package boltpages reads bbolt files without trusting them.
+// Package boltpages reads and verifies bbolt files. It does not write, and does not
+// know what the keys and values mean.
 //
-// bbolt maps its file and follows the page numbers that it finds: a damaged
-// page makes it panic, fault or loop. This package checks every page, offset
-// and count before it follows one, so that a damaged file gives an error that
-// names the page. It follows the file format of bbolt version 2
+// bbolt maps its file and follows the page numbers in it, so a damaged page makes it
+// panic, fault or loop. This package checks every page, offset and count before it
+// uses one, and returns an error that names the page. No error contains a key or a
+// value, since they may be secret. The format is version 2 of bbolt
 // (internal/common/{page,meta,bucket}.go of go.etcd.io/bbolt v1.4).
 //
-// A file that passes, all its buckets walked and its freelist checked, is safe
-// to hand to bbolt for writing: what bbolt reads to place a key or to find a
-// free page agrees with what was walked.
+// If all buckets of a file have been walked and its freelist has been checked without
+// an error, bbolt can write to the file: the keys and free pages that it will find
+// are the ones that were read.
 package boltpages
 
 import (
@@ -44,7 +45,7 @@ const (
 // Bucket is the header of a top-level bucket.
 type Bucket struct {
 	Name string
-	// Sequence is the number kept by bbolt's Bucket.SetSequence.
+	// Sequence is the number set by bbolt's Bucket.SetSequence.
 	Sequence uint64
 	page     uint64
 	inline   []byte
@@ -66,8 +67,9 @@ type meta struct {
 	root, freelist, highWater, txid uint64
 }
 
-// Open opens the file and checks its meta pages, its freelist and its list of
-// buckets. The error is [event.ErrCorrupt] where the file is damaged.
+// Open opens the file and checks its meta pages and its list of buckets. If the file is
+// damaged, the error is [event.ErrCorrupt], and if its format is newer,
+// [event.ErrVersion].
 func Open(path string) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -87,22 +89,18 @@ func (f *File) Close() error { return f.f.Close() }
 // Buckets returns the top-level buckets, sorted by name.
 func (f *File) Buckets() []Bucket { return f.buckets }
 
-// Walk calls fn for each pair of a bucket that holds no buckets, in the order
-// of the keys. Keys and values are parts of one copy of the whole file: who keeps
-// them copies them. A bucket can be walked once: no page may be reached twice.
+// Walk calls fn with each pair of a bucket, in the order of the keys, and returns its
+// error. The bucket must contain no buckets. Keys and values are parts of one copy of
+// the file: a caller that keeps them clones them. A bucket can be walked only once,
+// because no page may be read twice.
 func (f *File) Walk(b Bucket, fn func(key, value []byte) error) error {
-	w := walker{file: f, fn: func(flags uint32, key, value []byte) error {
-		if flags != 0 {
-			return fmt.Errorf("%w: %s: entry %q of bucket %q is not a pair", event.ErrCorrupt, f.path, key, b.Name)
-		}
-		return fn(key, value)
-	}}
+	w := walker{file: f, entry: "pair", fn: fn}
 	if b.page != 0 {
 		return w.visit(b.page, 0)
 	}
-	// A small bucket is a page without a number, in its parent's leaf.
+	// A small bucket is a page without a number, in the leaf of its parent.
 	if len(b.inline) < pageHeaderSize || !isInline(b.inline) {
-		return f.corrupt(0, fmt.Sprintf("inline page of bucket %q is damaged", b.Name))
+		return f.corrupt(0, "inline page of a bucket is damaged")
 	}
 	return w.page(b.inline, 0, 0)
 }
@@ -113,8 +111,8 @@ func isInline(page []byte) bool {
 		binary.LittleEndian.Uint32(page[12:]) == 0 // overflow
 }
 
-// CheckFreelist checks that no page is both free and reached by the walks done
-// so far. bbolt would overwrite such a page. Call it after walking all buckets.
+// CheckFreelist checks that no page is both free and part of the buckets that have been
+// walked: bbolt would overwrite such a page. Call it after walking all buckets.
 func (f *File) CheckFreelist() error {
 	if f.meta.freelist == noFreelist {
 		return nil
@@ -136,7 +134,7 @@ func (f *File) CheckFreelist() error {
 	for i := range count {
 		id := binary.LittleEndian.Uint64(ids[8*i:])
 		if id < 2 || id >= f.meta.highWater || f.seen[id] {
-			return f.corrupt(f.meta.freelist, fmt.Sprintf("freelist names page %d, which is in use, named twice or out of bounds", id))
+			return f.corrupt(f.meta.freelist, fmt.Sprintf("freelist contains page %d, which is in use, named twice or out of bounds", id))
 		}
 		f.seen[id] = true
 	}
@@ -159,13 +157,13 @@ func (f *File) open() error {
 	if err := f.load(); err != nil {
 		return err
 	}
-	w := walker{file: f, fn: f.addBucket}
+	w := walker{file: f, flags: flagLeafBucket, entry: "bucket", fn: f.addBucket}
 	return w.visit(f.meta.root, 0)
 }
 
-// readMeta takes the newer of the two meta pages. bbolt would go on with the
-// older one if the newer is damaged, and so lose the last commit in silence.
-// A crash does not leave a damaged one: all of a meta lies in one sector.
+// readMeta reads the newer of the two meta pages. If it is damaged, bbolt would use the
+// older one, and so lose the last commit without an error. A crash does not damage a
+// meta page, because its content is in one sector.
 func (f *File) readMeta() error {
 	head := make([]byte, pageHeaderSize+metaSize)
 	if _, err := f.f.ReadAt(head, 0); err != nil {
@@ -173,8 +171,7 @@ func (f *File) readMeta() error {
 	}
 	f.pageSize = int64(binary.LittleEndian.Uint32(head[pageHeaderSize+8:]))
 	if f.pageSize < 512 || f.pageSize > 1<<20 || f.pageSize&(f.pageSize-1) != 0 {
-		f.pageSize = int64(os.Getpagesize())
-		return f.corrupt(0, "bad page size")
+		return f.corrupt(0, fmt.Sprintf("got page size %d, want a power of two from 512 to 1 MiB", f.pageSize))
 	}
 	for id := range uint64(2) {
 		m, err := f.parseMeta(id)
@@ -186,7 +183,7 @@ func (f *File) readMeta() error {
 		}
 	}
 	if f.meta.highWater > uint64(f.size/f.pageSize) {
-		return f.corrupt(0, fmt.Sprintf("the file was cut: it has %d bytes and %d pages in use", f.size, f.meta.highWater))
+		return f.corrupt(0, fmt.Sprintf("file is truncated: got %d bytes, want %d pages of %d", f.size, f.meta.highWater, f.pageSize))
 	}
 	return nil
 }
@@ -203,10 +200,10 @@ func (f *File) parseMeta(id uint64) (meta, error) {
 	sum := fnv.New64a()
 	sum.Write(b[:56])
 	if binary.LittleEndian.Uint32(b) != magic || binary.LittleEndian.Uint64(b[56:]) != sum.Sum64() {
-		return meta{}, f.corrupt(id, "checksum of the meta page differs")
+		return meta{}, f.corrupt(id, "checksum of the meta page is wrong")
 	}
 	if v := binary.LittleEndian.Uint32(b[4:]); v != version {
-		return meta{}, fmt.Errorf("%w: %s: bbolt format %d", event.ErrVersion, f.path, v)
+		return meta{}, fmt.Errorf("%w: %s: got bbolt format %d, want %d", event.ErrVersion, f.path, v, version)
 	}
 	return meta{
 		root:      binary.LittleEndian.Uint64(b[16:]),
@@ -216,9 +213,9 @@ func (f *File) parseMeta(id uint64) (meta, error) {
 	}, nil
 }
 
-func (f *File) addBucket(flags uint32, key, value []byte) error {
-	if flags != flagLeafBucket || len(value) < bucketSize {
-		return fmt.Errorf("%w: %s: entry %q at the top is not a bucket", event.ErrCorrupt, f.path, key)
+func (f *File) addBucket(key, value []byte) error {
+	if len(value) < bucketSize {
+		return f.corrupt(f.meta.root, "header of a bucket is too short")
 	}
 	f.buckets = append(f.buckets, Bucket{
 		Name:     string(key),
@@ -229,8 +226,8 @@ func (f *File) addBucket(flags uint32, key, value []byte) error {
 	return nil
 }
 
-// read returns a whole page, with its overflow, of one of the given kinds.
-// bbolt frees a page with its overflow, so that too must belong to it alone.
+// read returns a whole page, with its overflow, of one of the given kinds. The overflow
+// pages must belong to no other page either: bbolt frees them with the page.
 func (f *File) read(id uint64, kinds uint16) ([]byte, error) {
 	if id < 2 || id >= f.meta.highWater {
 		return nil, f.corrupt(id, "page number is out of bounds")
@@ -252,31 +249,29 @@ func (f *File) read(id uint64, kinds uint16) ([]byte, error) {
 	return b[:int64(overflow+1)*f.pageSize], nil
 }
 
-// load reads all pages in use at once, which is many times faster than to read
-// them one by one, and takes the memory of one segment for as long as it is
-// looked at.
+// load reads all pages in use at once, which is many times faster than one by one. It
+// needs the memory of the whole file while that is open.
 func (f *File) load() error {
 	f.data = make([]byte, int64(f.meta.highWater)*f.pageSize)
 	f.seen = make([]bool, f.meta.highWater)
-	if _, err := f.f.ReadAt(f.data, 0); err != nil {
-		return f.readError(0, err)
+	_, err := f.f.ReadAt(f.data, 0)
+	if errors.Is(err, io.EOF) {
+		return f.corrupt(0, "file is truncated")
+	}
+	if err != nil {
+		return fmt.Errorf("read pages of %s: %w", f.path, err)
 	}
 	return nil
 }
 
-func (f *File) readError(id uint64, err error) error {
-	if errors.Is(err, io.EOF) {
-		return f.corrupt(id, "the file was cut")
-	}
-	return fmt.Errorf("read page %d of %s: %w", id, f.path, err)
-}
-
 // walker visits the leaves below a page, from left to right.
 type walker struct {
-	file *File
-	last []byte // the newest key of a leaf
-	next []byte // the key that a branch tells of the page below it, until it is seen
-	fn   func(flags uint32, key, value []byte) error
+	file  *File
+	flags uint32 // of each entry of a leaf
+	entry string // what an entry with these flags is
+	fn    func(key, value []byte) error
+	last  []byte // the last key of a leaf
+	next  []byte // the key of a branch for the page below, until that has been read
 }
 
 func (w *walker) visit(id uint64, depth int) error {
@@ -293,7 +288,7 @@ func (w *walker) page(page []byte, id uint64, depth int) error {
 	}
 	flags, count := binary.LittleEndian.Uint16(page[8:]), int(binary.LittleEndian.Uint16(page[10:]))
 	if pageHeaderSize+count*elementSize > len(page) {
-		return w.file.corrupt(id, "page counts more elements than it has room for")
+		return w.file.corrupt(id, "page has more elements than fit in it")
 	}
 	if count == 0 && (flags == flagBranch || depth > 0) {
 		return w.file.corrupt(id, "page has no elements")
@@ -339,13 +334,16 @@ func (w *walker) leaf(page []byte, at int, id uint64) error {
 	if !w.inOrder(key) {
 		return w.file.corrupt(id, "keys are out of order")
 	}
+	if flags != w.flags {
+		return w.file.corrupt(id, "entry is not a "+w.entry)
+	}
 	w.last, w.next = key, nil
-	return w.fn(flags, key, value)
+	return w.fn(key, value)
 }
 
-// inOrder reports whether key may follow: it is larger than the one before,
-// and the first key of a page is the one that the branch above it has. bbolt
-// finds its way by these, and a put where they differ damages the tree.
+// inOrder reports whether key may be the next one: it must be larger than the one
+// before, and the first key of a page must equal that of the branch above. bbolt
+// searches by the keys of branches, and a put where they differ damages the tree.
 func (w *walker) inOrder(key []byte) bool {
 	if len(key) == 0 || w.next != nil && !bytes.Equal(w.next, key) {
 		return false

@@ -330,6 +330,46 @@ func TestNamedDamage(t *testing.T) {
 	}
 }
 
+// Values may be secret. Damage can make a key of a value, so no error contains a key.
+func TestErrorsContainNoKeys(t *testing.T) {
+	const secret = "secret"
+	le := binary.LittleEndian
+	path := filepath.Join(t.TempDir(), "db")
+	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: 1024, NoSync: true})
+	require.NoError(t, err)
+	require.NoError(t, db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("pages"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte("key"), []byte(strings.Repeat(secret, 100)))
+	}))
+	require.NoError(t, db.Close())
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	errs := 0
+	for id := range uint64(len(whole) / 1024) {
+		file := append([]byte(nil), whole...)
+		p := page(file, id)
+		if le.Uint64(p) != id || le.Uint16(p[8:]) != 0x02 {
+			continue
+		}
+		// The first entry of the leaf is a bucket, or a pair, with all that
+		// follows as its key.
+		key := p[16+le.Uint32(p[16+4:]):]
+		le.PutUint32(p[16+8:], uint32(len(key)))
+		le.PutUint32(p[16+12:], 0)
+		p[16] ^= 1
+		require.NoError(t, os.WriteFile(path, file, 0o600))
+		if _, err := read(path); err != nil {
+			errs++
+			require.ErrorIs(t, err, event.ErrCorrupt)
+			require.NotContains(t, err.Error(), secret)
+		}
+	}
+	require.Positive(t, errs)
+}
+
 func TestWalkReturnsTheErrorOfFn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	small(t, path)
