@@ -85,15 +85,15 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// What is queued while a batch is committed makes the next batch, up to its
+// The events that are queued while a group is committed form the next group, up to its
 // bounds, in the order of the queue.
-func TestBatches(t *testing.T) {
+func TestGroups(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		n, size   int
 		wantSizes []int
 	}{
-		{"one batch", 1000, 10, []int{1, 1000}},
+		{"one group", 1000, 10, []int{1, 1000}},
 		{"bounded by events", 5000, 10, []int{1, 4096, 904}},
 		{"bounded by bytes", 5, 8 << 20, []int{1, 2, 2, 1}},
 	} {
@@ -145,8 +145,8 @@ func closed(p wal.Pending) bool {
 	}
 }
 
-// When an append fails, all that is queued behind it fails with it. Whoever
-// sees the new generation sees them all done.
+// When an append fails, all events queued after it fail too. A caller that reads the
+// new generation finds them all done.
 func TestGeneration(t *testing.T) {
 	boom := errors.New("boom")
 	rounds := 50
@@ -193,7 +193,7 @@ func TestGeneration(t *testing.T) {
 		}()
 		release <- struct{}{}
 		<-big.Done()
-		require.Equal(t, gen+1, j.Generation(), "whoever sees the failure gets the new generation")
+		require.Equal(t, gen+1, j.Generation(), "a caller that sees the failure reads the new generation")
 		require.NoError(t, <-watcher)
 		for i, p := range behind {
 			require.ErrorIs(t, p.Err(), boom)
@@ -216,11 +216,11 @@ func TestGeneration(t *testing.T) {
 	b.verify(t, j, dir, 1)
 }
 
-// keeper is what takes events on when the journal fails.
+// keeper is a receiver that accepts events when the journal fails.
 type keeper struct {
 	mu     sync.Mutex
 	refuse error
-	events []*journal.Event // all of them, by Committed and Failed
+	events []*journal.Event // committed and accepted
 	failed int
 }
 
@@ -255,9 +255,9 @@ func (k *keeper) tail(first journal.Sequence) func() []*journal.Event {
 	}
 }
 
-// Another takes events on while the journal is full; Recover brings back what
-// no snapshot covers.
-func TestTakenOver(t *testing.T) {
+// The receiver accepts events while the journal is full; Recover makes durable those
+// that no snapshot covers.
+func TestAccepted(t *testing.T) {
 	for _, policy := range policies {
 		for _, c := range []struct {
 			name string
@@ -270,11 +270,11 @@ func TestTakenOver(t *testing.T) {
 			{"from amid a sealed segment", func(before, _ journal.Sequence) journal.Sequence { return before / 2 }, false},
 			{"from the last one before the failure", func(before, _ journal.Sequence) journal.Sequence { return before }, false},
 			{"from the failure", func(before, _ journal.Sequence) journal.Sequence { return before + 1 }, false},
-			{"from amid what was taken over", func(_, after journal.Sequence) journal.Sequence { return after - 2 }, true},
+			{"from amid the accepted events", func(_, after journal.Sequence) journal.Sequence { return after - 2 }, true},
 			{"nothing", func(_, after journal.Sequence) journal.Sequence { return after + 1 }, true},
 		} {
 			if policy != journal.SyncAlways && c.name == "from the failure" {
-				continue // the tail has what was staged before
+				continue // the tail has the events of the log
 			}
 			t.Run(policy.String()+", "+c.name, func(t *testing.T) {
 				dir := t.TempDir()
@@ -296,7 +296,7 @@ func TestTakenOver(t *testing.T) {
 				require.ErrorIs(t, stats.Poisoned, wal.ErrFull)
 				require.Equal(t, after, stats.Last)
 
-				// Refused by the other too: it failed.
+				// The receiver does not accept it: the append fails.
 				k.refuse = errors.New("no room here either")
 				require.ErrorIs(t, b.append(j, "refused", 10), k.refuse)
 				k.refuse = nil
@@ -326,7 +326,7 @@ func TestTakenOver(t *testing.T) {
 				require.Equal(t, after+3, b.last())
 				b.verify(t, j, dir, from)
 
-				// Without Recover, what was taken over is the other's to keep.
+				// Without Recover, the journal does not contain accepted events.
 				b2 := newBook(1)
 				for _, ev := range k.events[:before] {
 					b2.ack(ev.Sequence, ev.Node)
@@ -344,7 +344,7 @@ func TestRecoverRefusesAWrongTail(t *testing.T) {
 	b := newBook(1)
 	b.fill(t, j, 3, 10)
 	b.fill(t, j, 1, 3*minSegment)
-	require.NoError(t, j.Recover(t.Context(), k.tail(1)), "the bound does not hold for what was acknowledged")
+	require.NoError(t, j.Recover(t.Context(), k.tail(1)), "MaxBytes does not bound accepted events")
 	b.fill(t, j, 1, 3*minSegment)
 	require.NoError(t, b.append(j, "small", 10))
 	events := k.tail(1)()
@@ -369,8 +369,8 @@ func TestRecoverRefusesAWrongTail(t *testing.T) {
 	b.verify(t, j, dir, 1)
 }
 
-// A crash at any moment of Recover leaves the journal as it was, or recovered:
-// what was durable before the failure stays so.
+// A crash during Recover leaves the journal as it was, or recovered: the events that
+// were durable before the failure stay durable.
 func TestCrashWithinRecover(t *testing.T) {
 	for _, policy := range policies {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -400,8 +400,8 @@ func TestCrashWithinRecover(t *testing.T) {
 	}
 }
 
-// Hooks and callbacks may look at the journal.
-func TestHooksMayLook(t *testing.T) {
+// Hooks and the receiver may read the status of the journal.
+func TestHooksMayReadStatus(t *testing.T) {
 	dir := t.TempDir()
 	var j *wal.Journal
 	calls := map[string]int{}
@@ -438,7 +438,7 @@ func TestHooksMayLook(t *testing.T) {
 	case err := <-done:
 		require.NoError(t, err)
 	case <-time.After(patience):
-		t.Fatal("a hook that looks at the journal blocks it")
+		t.Fatal("a hook that reads the status blocks the journal")
 	}
 	stats, err := j.Stats()
 	require.NoError(t, err)

@@ -18,8 +18,8 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// appendChild appends from several goroutines until it is killed, and prints
-// each acknowledgement with one write. Now and then it truncates.
+// appendChild appends from several goroutines until it is killed, and prints each
+// committed event with one write.
 func appendChild(dir string, policy journal.SyncPolicy) error {
 	j, err := wal.Open(dir, wal.Options{Sync: policy, SegmentBytes: minSegment})
 	if err != nil {
@@ -44,8 +44,8 @@ func appendChild(dir string, policy journal.SyncPolicy) error {
 	return <-failed
 }
 
-// read takes a line that a child printed into the book. It reports whether
-// the line is an acknowledgement.
+// read adds a line that a child printed to the book. It reports whether the line is
+// that of a committed event.
 func (b *book) read(t testing.TB, line string) bool {
 	t.Helper()
 	var seq journal.Sequence
@@ -55,18 +55,18 @@ func (b *book) read(t testing.TB, line string) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	require.Empty(t, b.ids[seq], "event %d is acknowledged twice", seq)
+	require.Empty(t, b.ids[seq], "event %d is committed twice", seq)
 	b.ids[seq] = id
 	return true
 }
 
-// survives checks that j holds all that was acknowledged. What was on its way
-// when the process died may be there too; from now on it is in the book.
+// survives checks that j contains all committed events. It may contain those that were
+// being committed when the process died; they are added to the book.
 func (b *book) survives(t testing.TB, j *wal.Journal, from journal.Sequence) {
 	t.Helper()
 	n, err := b.checkPrefix(j, from, true)
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, from+journal.Sequence(n), b.last()+1, "acknowledged events are missing")
+	require.GreaterOrEqual(t, from+journal.Sequence(n), b.last()+1, "committed events are missing")
 	events, err := collect(j, from, 0)
 	require.NoError(t, err)
 	for _, ev := range events {
@@ -75,7 +75,7 @@ func (b *book) survives(t testing.TB, j *wal.Journal, from journal.Sequence) {
 	require.NoError(t, b.check(j, from))
 }
 
-// Killed at any moment, a process loses nothing that it acknowledged.
+// Killed at any moment, a process loses no committed event.
 func TestKill(t *testing.T) {
 	const rounds = 5
 	for _, policy := range policies {
@@ -113,8 +113,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// takeChild fills a journal, has what follows taken over, and recovers with
-// all there is. It acknowledges what was durable before.
+// takeChild fills a journal, accepts the events that fail, and recovers with all
+// events. It prints those that were durable before the first failure.
 func takeChild(dir string, policy journal.SyncPolicy) error {
 	k := &keeper{}
 	j, err := wal.Open(dir, wal.Options{
@@ -137,9 +137,8 @@ func takeChild(dir string, policy journal.SyncPolicy) error {
 	return j.Recover(b0, k.tail(1))
 }
 
-// Whatever stands at the end of the staged file, the events before it are
-// there, and the journal goes on.
-func TestStagedFileIsCut(t *testing.T) {
+// The journal opens with the whole records of the log, whatever follows them.
+func TestLogIsCut(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{Sync: journal.SyncEvery(time.Hour)})
 	b := newBook(1)
@@ -240,14 +239,14 @@ func TestStagedFileIsCut(t *testing.T) {
 		requirePlace(t, err, "staged")
 		got, err := os.ReadFile(filepath.Join(path, "staged"))
 		require.NoError(t, err)
-		require.Equal(t, whole[ends[2]:], got, "nothing is thrown away")
+		require.Equal(t, whole[ends[2]:], got, "the log is unchanged")
 		put(t, whole)
 	})
 	holds(t, 6)
 }
 
-// Old staged events, whose removal did not reach the disk, change nothing.
-func TestStagedFileComesBack(t *testing.T) {
+// Old events in the log, whose truncation was not durable, are skipped.
+func TestLogReappears(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{Sync: journal.SyncEvery(time.Hour)})
 	b := newBook(1)
@@ -260,7 +259,7 @@ func TestStagedFileComesBack(t *testing.T) {
 	b.verifyClosed(t, dir, 1)
 }
 
-// Opening and closing in any policy, many times, keeps what is there.
+// Opening and closing under any policy keeps the events.
 func TestReopenInEveryPolicy(t *testing.T) {
 	dir := t.TempDir()
 	b := newBook(1)

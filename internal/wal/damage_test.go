@@ -232,7 +232,7 @@ func TestCuts(t *testing.T) {
 	s.truth.verifyClosed(t, s.dir, 1)
 }
 
-// What no checksum covers tells whether the segment is one of a newer format.
+// A segment of a newer format is ErrVersion, another file ErrCorrupt.
 func TestForeignSegments(t *testing.T) {
 	for _, c := range []struct {
 		name string

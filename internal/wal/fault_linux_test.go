@@ -42,7 +42,7 @@ func breakFile(t testing.TB, path string) {
 }
 
 // After a write error no append succeeds until Recover; then what was
-// acknowledged is there, and nothing else.
+// committed is in the journal, and nothing else.
 func TestPoison(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -53,8 +53,8 @@ func TestPoison(t *testing.T) {
 		{"segment, always", journal.SyncAlways, activePath, 100},
 		{"segment, flushed in time", journal.SyncEvery(time.Millisecond), activePath, 100},
 		{"segment, flushed when there is much", journal.SyncNever, activePath, 20_000},
-		{"staged, in time", journal.SyncEvery(time.Hour), stagedPath, 100},
-		{"staged, never", journal.SyncNever, stagedPath, 100},
+		{"log, in time", journal.SyncEvery(time.Hour), logPath, 100},
+		{"log, never", journal.SyncNever, logPath, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -71,8 +71,8 @@ func TestPoison(t *testing.T) {
 				require.ErrorIs(t, err, wal.ErrPoisoned)
 				requirePlace(t, err, dir)
 				_, err = b.faulty(j, 1, 10, func(int) {
-					if c.file(t, dir) == stagedPath(t, dir) {
-						repairFile(t, stagedPath(t, dir))
+					if c.file(t, dir) == logPath(t, dir) {
+						repairFile(t, logPath(t, dir))
 					}
 				})
 				require.NoError(t, err)
@@ -87,9 +87,9 @@ func activePath(t *testing.T, dir string) string {
 	return filepath.Join(dir, names[len(names)-1])
 }
 
-func stagedPath(_ *testing.T, dir string) string { return filepath.Join(dir, "staged") }
+func logPath(_ *testing.T, dir string) string { return filepath.Join(dir, "staged") }
 
-// repairFile is the opposite of breakFile, for the staged file.
+// repairFile is the opposite of breakFile, for the log.
 func repairFile(t testing.TB, path string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -107,8 +107,8 @@ func repairFile(t testing.TB, path string) {
 	}
 }
 
-// A journal that is closed while it is poisoned says so if events are not on
-// stable storage, and has them when it is opened again.
+// Close of a poisoned journal returns an error if events are not on stable storage;
+// the next Open finds them.
 func TestClosePoisoned(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{Sync: journal.SyncEvery(time.Millisecond)})
@@ -186,7 +186,7 @@ func descriptorsChild(dir string, policy journal.SyncPolicy) error {
 	}
 	for deadline := time.Now().Add(patience); !spareReady(dir); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			return errors.New("the next segment is not made in time")
+			return errors.New("next segment is not ready")
 		}
 	}
 	var old syscall.Rlimit
@@ -237,8 +237,8 @@ func spareReady(dir string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
-// When a new segment may or may not have its name after a crash, nothing more
-// is acknowledged in the old one.
+// If a crash may leave a new segment with or without its name, nothing more is
+// committed to the old one.
 func TestOutOfDescriptors(t *testing.T) {
 	dir := t.TempDir()
 	c := startChild(t, "descriptors", dir, "always")
@@ -271,7 +271,7 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 }
 
-// A disk that is full is one that may have room again.
+// Recover succeeds when a full disk has room again.
 func TestDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may mount a small file system")

@@ -14,9 +14,9 @@ import (
 // b0 is the context of children, which have no test.
 var b0 = context.Background()
 
-// faulty appends n events through I/O errors. While the journal is poisoned no
-// append may succeed; after Recover it must hold what was acknowledged and
-// nothing else. It returns the number of errors that appends returned.
+// faulty appends n events through I/O errors. While the journal is poisoned no append
+// may succeed; after Recover it must contain the committed events and no others. It
+// returns the number of errors that appends returned.
 func (b *book) faulty(j *wal.Journal, n, size int, recovering func(try int)) (int, error) {
 	faults := 0
 	for i := range n {
@@ -68,7 +68,7 @@ func (b *book) faulty(j *wal.Journal, n, size int, recovering func(try int)) (in
 	return faults, nil
 }
 
-// faultsChild meets the I/O errors that its parent injects.
+// faultsChild appends while its parent injects I/O errors.
 func faultsChild(dir string, policy journal.SyncPolicy) error {
 	var j *wal.Journal
 	var err error
@@ -109,7 +109,7 @@ func faultsChild(dir string, policy journal.SyncPolicy) error {
 	for seq, id := range b.ids {
 		fmt.Println(uint64(seq), id)
 	}
-	// Whatever Close meets now, nothing is lost.
+	// No event is lost if Close fails.
 	_ = j.Close()
 	return nil
 }

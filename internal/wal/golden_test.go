@@ -48,8 +48,7 @@ func goldenEvents() []*journal.Event {
 	return events
 }
 
-// writeGoldenJournal writes a journal as a crash leaves it: three segments,
-// and staged events.
+// writeGoldenJournal writes a journal as a crash leaves it: three segments and a log.
 func writeGoldenJournal(t *testing.T, golden string) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{First: 100, NotBefore: goldenTime})
@@ -80,8 +79,8 @@ func writeGoldenJournal(t *testing.T, golden string) {
 	require.NoError(t, j.Close())
 }
 
-// A journal of format 1, as the first release wrote it, stays readable and
-// can be gone on with forever.
+// A journal of format 1, as the first release wrote it, stays readable,
+// and events can be appended to it.
 func TestGolden(t *testing.T) {
 	const golden = "testdata/format1"
 	if _, err := os.Stat(golden); *writeGolden && err != nil {
@@ -89,7 +88,7 @@ func TestGolden(t *testing.T) {
 	}
 	names, err := filepath.Glob(filepath.Join(golden, "*.gz"))
 	require.NoError(t, err)
-	require.Len(t, names, 4, "three segments and a staged file")
+	require.Len(t, names, 4, "three segments and a log")
 	dir := t.TempDir()
 	for _, name := range names {
 		f, err := os.Open(name)

@@ -22,7 +22,7 @@ const (
 	patience = 20 * time.Second
 )
 
-// update is an event that is known by its node, with a value of size bytes.
+// update returns an event for the node id, with a value of size bytes.
 func update(id string, size int) *journal.Event {
 	value := make([]byte, size)
 	for i := range value {
@@ -69,7 +69,7 @@ func (r receiver) Failed(events []*journal.Event, cause error) error {
 	return r.failed(events, cause)
 }
 
-// book keeps what was acknowledged.
+// book contains the committed events.
 type book struct {
 	mu    sync.Mutex
 	first journal.Sequence
@@ -129,15 +129,15 @@ func (b *book) last() journal.Sequence {
 	return last
 }
 
-// check verifies that j holds, from sequence from on, what was acknowledged
-// and nothing else.
+// check verifies that j contains, from sequence from on, the committed events and no
+// others.
 func (b *book) check(j *wal.Journal, from journal.Sequence) error {
 	n, err := b.checkPrefix(j, from, false)
 	if err != nil {
 		return err
 	}
 	if last := b.last(); from+journal.Sequence(n) != last+1 {
-		return fmt.Errorf("%d events from %d on, the last one acknowledged is %d", n, from, last)
+		return fmt.Errorf("got %d events from %d on, want those up to %d", n, from, last)
 	}
 	return nil
 }
@@ -153,9 +153,9 @@ func (b *book) checkPrefix(j *wal.Journal, from journal.Sequence, more bool) (in
 		id, acked := b.ids[ev.Sequence]
 		switch {
 		case ev.Sequence != next:
-			return fmt.Errorf("event %d where %d should stand", ev.Sequence, next)
+			return fmt.Errorf("got event %d, want %d", ev.Sequence, next)
 		case ev.Node != id && (acked || !more):
-			return fmt.Errorf("event %d is of %q, acknowledged was one of %q", ev.Sequence, ev.Node, id)
+			return fmt.Errorf("got event %d of %q, want one of %q", ev.Sequence, ev.Node, id)
 		case ev.Time.Before(last):
 			return fmt.Errorf("event %d goes back in time", ev.Sequence)
 		}
@@ -180,8 +180,8 @@ func open(t testing.TB, dir string, opt wal.Options) *wal.Journal {
 }
 
 // verify is the invariant check at the end of a test: the journal closes, and
-// holds what was acknowledged and nothing else, for a reader that changes
-// nothing and for the next writer, whose event comes next.
+// contains the committed events and no others, for a reader that changes nothing and
+// for the next writer, whose event is the next one.
 func (b *book) verify(t testing.TB, j *wal.Journal, dir string, from journal.Sequence) {
 	t.Helper()
 	require.NoError(t, b.check(j, from))
@@ -271,7 +271,7 @@ func collect(j *wal.Journal, from, to journal.Sequence) ([]*journal.Event, error
 	return events, err
 }
 
-// requirePlace requires that an error tells where it happened.
+// requirePlace requires that an error names the place.
 func requirePlace(t testing.TB, err error, path string) {
 	t.Helper()
 	var place *wal.Error

@@ -40,7 +40,7 @@ func TestAppendRangeReopen(t *testing.T) {
 					require.Positive(t, stats.Bytes)
 					require.NoError(t, b.check(j, b.first))
 					require.NoError(t, j.Close())
-					opt.First = 77 // means nothing to a journal that is there
+					opt.First = 77 // has no effect on a journal that exists
 				}
 				b.verifyClosed(t, dir, b.first)
 			})
@@ -65,7 +65,7 @@ func TestEmpty(t *testing.T) {
 	newBook(100).verify(t, j, dir, 100)
 }
 
-// Times never go back: not before the snapshot's, nor over a reopening.
+// Times never decrease: not below the snapshot's, nor when the journal is reopened.
 func TestTimes(t *testing.T) {
 	dir := t.TempDir()
 	future := time.Now().Add(time.Hour).Round(0)
@@ -165,7 +165,7 @@ func TestClosed(t *testing.T) {
 			require.ErrorIs(t, err, wal.ErrClosed)
 			require.ErrorIs(t, j.TruncateBefore(t.Context(), math.MaxUint64), wal.ErrClosed)
 			require.NoError(t, j.Recover(t.Context(), nil))
-			require.NoError(t, b.check(j, 1), "what is there can still be read")
+			require.NoError(t, b.check(j, 1), "the events can still be read")
 			b.verifyClosed(t, dir, 1)
 		})
 	}
@@ -197,7 +197,7 @@ func TestCloseDrains(t *testing.T) {
 			closed := make(chan error, 1)
 			go func() { closed <- j.Close() }()
 			require.Eventually(t, func() bool {
-				// An event that is let in is one that Close has to commit.
+				// Close must commit an event that is queued without an error.
 				ev := update("node-late", 10)
 				p, err := j.Queue(j.Generation(), ev)
 				if err == nil {
@@ -234,7 +234,7 @@ func TestTooLarge(t *testing.T) {
 	b.verify(t, j, dir, 1)
 }
 
-// An event that could never be read back is not let in.
+// An event that could not be read back is refused.
 func TestUnreadableEvents(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{})
@@ -267,7 +267,7 @@ func TestFull(t *testing.T) {
 			stats, err := j.Stats()
 			require.NoError(t, err)
 			require.NoError(t, stats.Poisoned)
-			// A batch, and what was staged, may take more than was reckoned.
+			// A group, and the log, may need more than was counted.
 			require.LessOrEqual(t, stats.Bytes, int64(14*minSegment))
 			require.Greater(t, stats.Bytes, int64(6*minSegment), "most of the space was used")
 
@@ -280,7 +280,7 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// A journal that is behind its snapshot goes on behind the snapshot.
+// A journal that ends before its snapshot continues after the snapshot.
 func TestAdvance(t *testing.T) {
 	for _, policy := range policies {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -352,14 +352,14 @@ func TestAppendContext(t *testing.T) {
 	b.verify(t, j, dir, 1)
 }
 
-// SyncEvery keeps its promise while the queue is never empty.
+// SyncEvery syncs in time while the queue is never empty.
 func TestSyncEveryUnderLoad(t *testing.T) {
-	const limit = 20_000 // fewer bytes than what is staged at most
+	const limit = 20_000 // groups, of fewer bytes than maxLogBytes
 	dir := t.TempDir()
 	var j *wal.Journal
 	ready, done := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	batches, flushed, size := 0, false, int64(0)
+	groups, flushed, size := 0, false, int64(0)
 	b := newBook(1)
 	j = open(t, dir, wal.Options{
 		Sync: journal.SyncEvery(time.Millisecond),
@@ -374,7 +374,7 @@ func TestSyncEveryUnderLoad(t *testing.T) {
 			}
 			flushed = flushed || info.Size() < size
 			size = info.Size()
-			if batches++; flushed || batches == limit {
+			if groups++; flushed || groups == limit {
 				once.Do(func() { close(done) })
 				return
 			}
@@ -388,12 +388,11 @@ func TestSyncEveryUnderLoad(t *testing.T) {
 	close(ready)
 	<-done
 	require.NoError(t, j.Close())
-	require.True(t, flushed, "after %d batches nothing was synced", batches)
+	require.True(t, flushed, "nothing was synced after %d groups", groups)
 	b.verifyClosed(t, dir, 1)
 }
 
-// With SyncEvery, what was acknowledged reaches the segment without another
-// append.
+// With SyncEvery, committed events are flushed to the segment without another append.
 func TestSyncEveryWhenIdle(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{Sync: journal.SyncEvery(time.Millisecond)})
@@ -448,8 +447,8 @@ func TestReadOnlyBesideWriter(t *testing.T) {
 				for before := len(segments(t, dir)); len(segments(t, dir)) < before+2; {
 					b.fill(t, j, 5, 500+5000*round)
 				}
-				// The next segment is there, and the sealed one closed, a
-				// moment after an append returns.
+				// The next segment is created, and the sealed one closed, shortly
+				// after an append returns.
 				require.EventuallyWithT(t, func(c *assert.CollectT) {
 					names := segments(t, dir)
 					active := names[len(names)-1]
@@ -475,20 +474,20 @@ func TestReadOnlyBesideWriter(t *testing.T) {
 	}
 }
 
-func staged(t testing.TB, dir string) int64 {
+func logSize(t testing.TB, dir string) int64 {
 	info, err := os.Stat(filepath.Join(dir, "staged"))
 	require.NoError(t, err)
 	return info.Size()
 }
 
-// A reader finds what a crashed writer had staged only.
-func TestReadOnlyStaged(t *testing.T) {
+// A reader finds the events that a crashed writer wrote only to the log.
+func TestReadOnlyLog(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{Sync: journal.SyncEvery(time.Hour)})
 	b := newBook(1)
 	b.fill(t, j, 10, 100)
 	crashed := copyDir(t, dir)
-	require.Positive(t, staged(t, crashed))
+	require.Positive(t, logSize(t, crashed))
 	reader := open(t, crashed, wal.Options{ReadOnly: true})
 	for _, c := range []struct {
 		name     string

@@ -2,5 +2,5 @@
 
 package wal_test
 
-// raceEnabled tells slow tests to do less.
+// raceEnabled makes slow tests do less.
 const raceEnabled = true

@@ -232,7 +232,7 @@ func (r *ranger) activeSegment(end journal.Sequence) error {
 func (r *ranger) copyChunk(end journal.Sequence) (chunk [][]byte, err error) {
 	size := 0
 	err = r.active.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketRecords).Cursor()
+		c := tx.Bucket([]byte(bucketRecords)).Cursor()
 		for k, v := c.Seek(key(r.next)); k != nil && len(chunk) < rangeChunkEvents && size < rangeChunkBytes; k, v = c.Next() {
 			if journal.Sequence(len(chunk))+r.next > end {
 				break
@@ -266,21 +266,4 @@ func (r *ranger) readLog() (err error) {
 		r.to = r.next - 1 + journal.Sequence(len(r.log))
 	}
 	return err
-}
-
-// lastOf returns the last event of a journal whose last segment is seg.
-func lastOf(seg segment, logPath string) (journal.Sequence, error) {
-	db, err := lockShared(seg)
-	if err != nil {
-		return 0, err
-	}
-	if db != nil {
-		defer db.Close()
-	}
-	scan, err := scanSegment(seg, nil)
-	if err != nil {
-		return 0, err
-	}
-	records, err := readLog(logPath, scan.last+1)
-	return scan.last + journal.Sequence(len(records)), err
 }

@@ -62,8 +62,8 @@ func TestRange(t *testing.T) {
 	}
 }
 
-// The error of fn, and the cause of the context's end, come back as they are,
-// wherever the event is kept.
+// Range returns the error of fn and the cause of the context unchanged, in every
+// file.
 func TestRangeStops(t *testing.T) {
 	boom, gone := errors.New("boom"), errors.New("gone")
 	for _, policy := range policies {
@@ -101,8 +101,7 @@ func TestRangeStops(t *testing.T) {
 	}
 }
 
-// Events that Range yields are the caller's: they stay as they are while the
-// journal goes on.
+// The caller may keep the events of Range: they do not change when the journal does.
 func TestRangeEventsMayBeKept(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{SegmentBytes: minSegment})
@@ -121,9 +120,8 @@ func TestRangeEventsMayBeKept(t *testing.T) {
 	}
 }
 
-// Records yields the same events as Range, as they stand in the journal: verified,
-// and the caller's to keep; also of a journal that was closed, or is open for
-// reading.
+// Records yields the records of the same events as Range, verified, and the caller may
+// keep them; also in a closed and in a read-only journal.
 func TestRecords(t *testing.T) {
 	for _, policy := range policies {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -183,7 +181,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// Records beside appends yields what was acknowledged when it was called.
+// Records beside appends yields the events that were committed before the call.
 func TestRecordsBesideWriters(t *testing.T) {
 	dir := t.TempDir()
 	j := open(t, dir, wal.Options{SegmentBytes: minSegment})
@@ -216,8 +214,8 @@ func TestRecordsBesideWriters(t *testing.T) {
 	b.verify(t, j, dir, 1)
 }
 
-// Range beside appends, rotation and truncation yields all that there is, or
-// ErrGap for what is gone.
+// Range beside appends, rotation and truncation yields all events, or returns ErrGap
+// for those that were deleted.
 func TestRangeBesideWriters(t *testing.T) {
 	for _, policy := range policies {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -282,7 +280,7 @@ func TestRangeBesideWriters(t *testing.T) {
 					next := from
 					err = j.Range(t.Context(), from, 0, func(ev *journal.Event) error {
 						if ev.Sequence != next {
-							return fmt.Errorf("event %d where %d should stand", ev.Sequence, next)
+							return fmt.Errorf("got event %d, want %d", ev.Sequence, next)
 						}
 						next++
 						return intact(ev)
@@ -294,7 +292,7 @@ func TestRangeBesideWriters(t *testing.T) {
 					case err != nil:
 						return err
 					case next <= acked:
-						return fmt.Errorf("the range ended before event %d, acknowledged was %d", next, acked)
+						return fmt.Errorf("the range ended before event %d, want event %d", next, acked)
 					}
 					whole.Add(1)
 					return nil

@@ -24,18 +24,15 @@ const (
 	segmentSuffix = ".journal"
 	segmentMagic  = "xdswal journal"
 	segmentFormat = 1
+	bucketMeta    = "meta"
+	bucketRecords = "records"
+	keyMagic      = "magic"
+	keyFormat     = "format"
 	keySize       = 8
 	openTimeout   = 2 * time.Second
 	// growBytes is the step in which a full segment grows. bbolt's default of 16 MiB
 	// would add half of a segment.
 	growBytes = 1 << 20
-)
-
-var (
-	bucketMeta    = []byte("meta")
-	bucketRecords = []byte("records")
-	keyFormat     = []byte("format")
-	keyMagic      = []byte("magic")
 )
 
 // segment is one file of the chain.
@@ -105,7 +102,7 @@ func (a *active) put(first journal.Sequence, records [][]byte) (err error) {
 	}()
 	last := first + journal.Sequence(len(records)) - 1
 	err = a.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketRecords)
+		b := tx.Bucket([]byte(bucketRecords))
 		b.FillPercent = 1 // keys only grow: a full page is never split again
 		for i, record := range records {
 			if err := b.Put(key(first+journal.Sequence(i)), record); err != nil {
@@ -174,22 +171,22 @@ func newSpare(dir string, size int64) (*spare, error) {
 }
 
 func initSegment(path string, size int64) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, boltOptions())
+	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucket(bucketMeta)
+		meta, err := tx.CreateBucket([]byte(bucketMeta))
 		if err != nil {
 			return err
 		}
-		if err := meta.Put(keyMagic, []byte(segmentMagic)); err != nil {
+		if err := meta.Put([]byte(keyMagic), []byte(segmentMagic)); err != nil {
 			return err
 		}
-		if err := meta.Put(keyFormat, []byte{segmentFormat}); err != nil {
+		if err := meta.Put([]byte(keyFormat), []byte{segmentFormat}); err != nil {
 			return err
 		}
-		_, err = tx.CreateBucket(bucketRecords)
+		_, err = tx.CreateBucket([]byte(bucketRecords))
 		return err
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
@@ -202,7 +199,7 @@ func initSegment(path string, size int64) (*bolt.DB, error) {
 }
 
 func openBolt(path string) (*bolt.DB, error) {
-	db, err := bolt.Open(path, 0o600, boltOptions())
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistArrayType})
 	if err != nil {
 		return nil, err
 	}
@@ -229,10 +226,6 @@ func fillZero(path string, size int64) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-func boltOptions() *bolt.Options {
-	return &bolt.Options{Timeout: openTimeout, FreelistType: bolt.FreelistArrayType}
 }
 
 // activate renames a spare to its name in the chain.
@@ -346,15 +339,15 @@ func (s *scan) read(seg segment, fn func(journal.Sequence, []byte) error) error 
 		return err
 	}
 	err = f.Walk(records, func(key, value []byte) error {
-		seq, at, err := checkRecord(key, value, s.last+1)
+		at, err := checkRecord(key, value, s.last+1)
 		if err != nil {
 			return err
 		}
-		s.last, s.lastTime = seq, at
+		s.last, s.lastTime = s.last+1, at
 		if fn == nil {
 			return nil
 		}
-		return fn(seq, value)
+		return fn(s.last, value)
 	})
 	if err != nil {
 		return err
@@ -373,7 +366,7 @@ func (s *scan) read(seg segment, fn func(journal.Sequence, []byte) error) error 
 func checkBuckets(f *boltpages.File) (boltpages.Bucket, error) {
 	fail := func(err error) (boltpages.Bucket, error) { return boltpages.Bucket{}, err }
 	buckets := f.Buckets() // sorted by name
-	for i, name := range []string{string(bucketMeta), string(bucketRecords)} {
+	for i, name := range []string{bucketMeta, bucketRecords} {
 		if i >= len(buckets) || buckets[i].Name != name {
 			return fail(fmt.Errorf("%w: not a journal segment: bucket %q is missing", ErrCorrupt, name))
 		}
@@ -389,32 +382,32 @@ func checkBuckets(f *boltpages.File) (boltpages.Bucket, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if meta[string(keyMagic)] != segmentMagic {
+	if meta[keyMagic] != segmentMagic {
 		return fail(fmt.Errorf("%w: not a journal segment: the magic in bucket %q is wrong", ErrCorrupt, bucketMeta))
 	}
-	if v := meta[string(keyFormat)]; v != string([]byte{segmentFormat}) {
+	if v := meta[keyFormat]; v != string([]byte{segmentFormat}) {
 		return fail(fmt.Errorf("%w: got segment format %x, want %d; use a newer xdswal", ErrVersion, v, segmentFormat))
 	}
 	return buckets[1], nil
 }
 
-// checkRecord verifies a record and its key. Its sequence must be want.
-func checkRecord(key, value []byte, want journal.Sequence) (journal.Sequence, time.Time, error) {
-	fail := func(err error) (journal.Sequence, time.Time, error) { return 0, time.Time{}, err }
+// checkRecord verifies a record and its key, and returns the time of the event. The
+// sequence must be want.
+func checkRecord(key, value []byte, want journal.Sequence) (time.Time, error) {
 	if len(key) != keySize {
-		return fail(fmt.Errorf("%w: got a key of %d bytes, want %d", ErrCorrupt, len(key), keySize))
+		return time.Time{}, fmt.Errorf("%w: got a key of %d bytes, want %d", ErrCorrupt, len(key), keySize)
 	}
 	seq, at, err := event.Check(value)
 	if err != nil {
-		return fail(fmt.Errorf("event %d: %w", want, err))
+		return time.Time{}, fmt.Errorf("event %d: %w", want, err)
 	}
 	if k := binary.BigEndian.Uint64(key); k != uint64(seq) {
-		return fail(fmt.Errorf("%w: key %d holds event %d", ErrCorrupt, k, seq))
+		return time.Time{}, fmt.Errorf("%w: key %d holds event %d", ErrCorrupt, k, seq)
 	}
 	if seq != want {
-		return fail(fmt.Errorf("%w: got event %d, want %d", ErrCorrupt, seq, want))
+		return time.Time{}, fmt.Errorf("%w: got event %d, want %d", ErrCorrupt, seq, want)
 	}
-	return seq, at, nil
+	return at, nil
 }
 
 // lockShared takes the shared lock of a segment, so that no other process opens it for

@@ -15,7 +15,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Segments follow each other without a hole, whatever the sizes.
+// Segments are consecutive, whatever the sizes of records.
 func TestRotation(t *testing.T) {
 	for _, policy := range policies {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestSegmentSize(t *testing.T) {
 	}
 }
 
-// What a crash left of a segment that was being made is removed.
+// Open removes the temporary file of a segment that was being created at a crash.
 func TestTemporaryFilesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	left := filepath.Join(dir, durable.TempPrefix+"left")

@@ -17,7 +17,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Killed at a system call, a process loses nothing that it acknowledged.
+// Killed at a system call, a process loses no committed event.
 func TestKillAtSystemCalls(t *testing.T) {
 	strace := findStrace(t)
 	calls := []string{"pwrite64", "fdatasync", "fsync", "renameat", "ftruncate", "write"}
@@ -86,7 +86,7 @@ func killTracee(t testing.TB, c *child) {
 }
 
 // An error of any system call that makes data durable poisons the journal or
-// fails what was asked; nothing acknowledged is lost, nothing else is found.
+// fails the operation; no committed event is lost, and no other event is found.
 func TestInjectedErrors(t *testing.T) {
 	strace := findStrace(t)
 	counts := []int{1, 3, 6, 10}
@@ -99,7 +99,7 @@ func TestInjectedErrors(t *testing.T) {
 		{"fsync of the directory EIO", "fsync", "EIO", "."},
 		{"pwrite64 EIO", "pwrite64", "EIO", ""},
 		{"pwrite64 ENOSPC", "pwrite64", "ENOSPC", ""},
-		{"write of staged events ENOSPC", "write", "ENOSPC", "staged"},
+		{"write of the log ENOSPC", "write", "ENOSPC", "staged"},
 		{"ftruncate EIO", "ftruncate", "EIO", ""},
 		{"renameat EIO", "renameat", "EIO", ""},
 	} {

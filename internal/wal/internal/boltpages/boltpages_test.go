@@ -173,7 +173,7 @@ func small(t testing.TB, path string) {
 	require.NoError(t, db.Close())
 }
 
-// usable checks that bbolt can go on with a file that passed: it reads what
+// usable checks that bbolt can use a file that passed: it reads what
 // was read, and what it writes is a file that passes.
 func usable(t testing.TB, path string, want content, what string) {
 	t.Helper()
@@ -391,7 +391,7 @@ func TestOpenMissing(t *testing.T) {
 }
 
 // FuzzOpen damages a small file: it is read with a bound on what is yielded,
-// and if it passes, bbolt can go on with it.
+// and if it passes, bbolt can use it.
 func FuzzOpen(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "db")
 	small(f, path)
