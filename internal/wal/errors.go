@@ -73,8 +73,8 @@ func (e *pathless) Error() string { return strings.ReplaceAll(e.err.Error(), e.p
 func (e *pathless) Unwrap() error { return e.err }
 
 func withoutPath(err error, path string) error {
-	if err == nil {
-		return nil
+	if err == nil || path == "" { // bbolt has no path after Close
+		return err
 	}
 	return &pathless{err, path}
 }

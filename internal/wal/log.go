@@ -15,7 +15,7 @@ import (
 )
 
 // maxLogBytes is the size at which the log is flushed to the segment, if it is less
-// than SegmentBytes: the log cannot be truncated.
+// than SegmentBytes. TruncateBefore cannot delete events that are in the log.
 const maxLogBytes = 4 << 20
 
 // log is the file to which events are first appended under SyncEvery and SyncNever.
