@@ -68,7 +68,7 @@ func TestImports(t *testing.T) {
 		// Formats and data.
 		"internal/event":           {"journal"},
 		"internal/state":           {"journal"},
-		"internal/format/snapshot": {"internal/event", "journal"},
+		"internal/format/snapshot": {"internal/event", "internal/state", "journal"},
 		"internal/format/batch":    {"internal/event", "journal"},
 		"internal/catalog":         {"backends", "internal/event", "internal/format/", "journal"},
 		// Plumbing.

@@ -316,7 +316,7 @@ func TestFollowOnlyEpochsLeft(t *testing.T) {
 	require.Error(t, err)
 	_, err = xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: b})
 	require.ErrorIs(t, err, xdswal.ErrGap)
-	require.ErrorContains(t, err, "epoch 2 in memory: tells of events up to 1")
+	require.ErrorContains(t, err, "epoch 2 in memory: continues from event 1")
 
 	lists := counted.Calls(backendtest.OpList)
 	require.Eventually(t, func() bool { return counted.Calls(backendtest.OpList) > lists+6 }, timeout, time.Millisecond)

@@ -12,10 +12,8 @@ import (
 
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
-	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/state"
 )
 
@@ -83,7 +81,7 @@ func decode(ctx context.Context, path string) (*state.State, error) {
 		return nil, err
 	}
 	defer file.Close()
-	st, _, err := restore.Decode(ctx, file, nil)
+	st, _, err := snapshot.Decode(ctx, file, nil)
 	return st, err
 }
 
@@ -99,7 +97,7 @@ func (w *snapshotWriter) encode(ctx context.Context, r *harness.Round) error {
 	var size int64
 	err := durable.WriteFile(w.path, func(out io.Writer) error {
 		var err error
-		size, err = compact.Encode(ctx, out, w.state, snapshot.Header{
+		size, err = snapshot.Encode(ctx, out, w.state, snapshot.Header{
 			Sequence: w.state.Sequence(), Time: w.state.Time(), Epoch: 1, Created: start, StoreID: "bench",
 		})
 		return err

@@ -1,6 +1,10 @@
-// Package catalog lists what a directory and a backend hold, and tells what of
-// it counts: a backend may also hold what a writer published after another had
-// taken over.
+// Package catalog lists the snapshots, batches and epochs of a directory and of a
+// backend, and decides which of them count and which are kept.
+//
+// A backend may also hold objects that a writer published after another writer had
+// taken over. They do not count: the chain of epochs decides; see [Remote]. The
+// package reads names and epochs, never the contents of snapshots and batches. It
+// writes epochs and nothing else.
 package catalog
 
 import (
@@ -15,8 +19,8 @@ import (
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 )
 
-// KeyPrefix is where snapshots are in a backend.
-const KeyPrefix = "snapshots/"
+// SnapshotPrefix begins the keys of snapshots in a backend.
+const SnapshotPrefix = "snapshots/"
 
 // Entry is a snapshot in a directory or in a backend.
 type Entry struct {
@@ -25,12 +29,12 @@ type Entry struct {
 	Path string
 	// Size is the size of the file in bytes.
 	Size int64
-	// Written is when the file or the object came into being.
+	// Written is the modification time of the file or the object.
 	Written time.Time
 }
 
-// Local returns the snapshots in a directory, newest first. A directory that
-// is not there has none.
+// Local returns the snapshots in a directory, newest first. A missing directory
+// contains none.
 func Local(dir string) ([]Entry, error) {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -47,7 +51,7 @@ func Local(dir string) ([]Entry, error) {
 		}
 		info, err := f.Info()
 		if errors.Is(err, os.ErrNotExist) {
-			continue // pruned meanwhile
+			continue // deleted since ReadDir
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list snapshots: %w", err)

@@ -16,36 +16,35 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// ErrFenced is the identity of the error about a writer whose backend another
-// one has taken over.
+// ErrFenced is the identity of the error of a writer after another writer has taken
+// over its backend.
 var ErrFenced = errors.New("superseded by another writer")
 
-// Epoch is a writer's turn at a backend. The object that tells of it is created
-// once, by the writer who claims the epoch, and settles two things: nobody else
-// has that epoch, and what the writers before published after Sequence does not
-// count.
+// Epoch is a writer's term of office at a backend. Its object is created once, by
+// the writer that claims the epoch. From then on no other writer can claim it, and
+// events that earlier writers publish after Sequence do not count.
 type Epoch struct {
 	// Format is the format of the object: 1.
 	Format int `json:"format"`
-	// Number is the epoch, one more than the newest before it.
+	// Number is the number of the epoch: one more than the newest existing one.
 	Number uint64 `json:"epoch"`
-	// Parent is the epoch before, which is continued, and ParentToken the token
-	// of its writer; 0 and empty if there was none.
+	// Parent is the epoch that this one continues, and ParentToken the token of its
+	// writer. They are 0 and empty if there was none.
 	Parent      uint64 `json:"parent"`
 	ParentToken string `json:"parent_token,omitempty"`
 	// Sequence is the last event of the parent that counts.
 	Sequence journal.Sequence `json:"sequence"`
-	// Fence says that the epoch is there to supersede its parent alone: nothing
-	// is published in it, and all of the parent counts, Sequence or not. Whoever
-	// takes over from another machine claims one, looks what there is, and then
-	// claims the epoch to write in.
+	// Fence reports that the epoch only ends its parent: nothing is published in it,
+	// and it sets no limit, so all of the parent counts. A writer that takes over from
+	// another machine claims such an epoch, lists the backend, and then claims the
+	// epoch in which it publishes.
 	Fence bool `json:"fence,omitempty"`
-	// StoreID identifies the store whose events the backend holds.
+	// StoreID identifies the store whose events the backend contains.
 	StoreID string `json:"store_id"`
-	// Token is drawn by the writer, who knows its own claim by it.
+	// Token is a random string by which a writer recognizes its own claim.
 	Token string `json:"token"`
-	// Host is the writer's machine and Claimed when it claimed the epoch: for
-	// people.
+	// Host is the writer's machine, and Claimed the time of the claim. They are for
+	// operators only.
 	Host    string    `json:"host,omitempty"`
 	Claimed time.Time `json:"claimed"`
 }
@@ -53,7 +52,7 @@ type Epoch struct {
 const (
 	epochPrefix = "epochs/"
 	epochFormat = 1
-	// maxEpochSize bounds what is read of an epoch's object.
+	// maxEpochSize bounds how many bytes of an epoch's object are read.
 	maxEpochSize = 64 << 10
 )
 
@@ -87,22 +86,25 @@ func unmarshalEpoch(data []byte, number uint64) (Epoch, error) {
 	var e Epoch
 	line, sum, ok := bytes.Cut(data, []byte("\n"))
 	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(data[:len(line)+1], castagnoli)) {
-		return e, fmt.Errorf("%w: checksum of the epoch differs", event.ErrCorrupt)
+		return e, fmt.Errorf("%w: checksum of the epoch does not match", event.ErrCorrupt)
 	}
 	if err := json.Unmarshal(line, &e); err != nil {
 		return e, fmt.Errorf("%w: not an epoch", event.ErrCorrupt)
 	}
 	if e.Format > epochFormat {
-		return e, fmt.Errorf("%w: epoch has format %d, this xdswal reads %d", event.ErrVersion, e.Format, epochFormat)
+		return e, fmt.Errorf("%w: got epoch format %d, want at most %d", event.ErrVersion, e.Format, epochFormat)
 	}
-	if e.Number != number || e.Parent >= e.Number {
-		return e, fmt.Errorf("%w: it is of epoch %d with parent %d", event.ErrCorrupt, e.Number, e.Parent)
+	if e.Number != number {
+		return e, fmt.Errorf("%w: got epoch %d, want %d", event.ErrCorrupt, e.Number, number)
+	}
+	if e.Parent >= e.Number {
+		return e, fmt.Errorf("%w: got parent %d of epoch %d, want an older one", event.ErrCorrupt, e.Parent, e.Number)
 	}
 	return e, nil
 }
 
-// ReadEpoch reads what an epoch's object says. An epoch that nobody has claimed
-// is [backends.ErrNotFound].
+// ReadEpoch reads the object of an epoch. The error is [backends.ErrNotFound] if no
+// writer has claimed the epoch.
 func ReadEpoch(ctx context.Context, b backends.Backend, number uint64) (Epoch, error) {
 	fail := func(err error) error { return fmt.Errorf("read epoch %d: %w", number, err) }
 	r, err := b.Get(ctx, EpochKey(number), 0, -1)
@@ -121,12 +123,12 @@ func ReadEpoch(ctx context.Context, b backends.Backend, number uint64) (Epoch, e
 	return e, nil
 }
 
-// Claim makes an epoch the writer's, or finds that it is. If another writer has
-// it, the error is [ErrFenced]. Any other error leaves open whether the epoch
-// was claimed: calling Claim again with the same epoch tells.
+// Claim creates the object of an epoch, or finds that an earlier call has created
+// it. The error is [ErrFenced] if another writer has the epoch. After any other
+// error the epoch may or may not be claimed: call Claim again with the same epoch.
 func Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	if e.Parent >= e.Number {
-		return fmt.Errorf("claim epoch %d: its parent %d is not older", e.Number, e.Parent)
+		return fmt.Errorf("claim epoch %d: got parent %d, want an older one", e.Number, e.Parent)
 	}
 	data, err := e.marshal()
 	if err != nil {
@@ -136,25 +138,25 @@ func Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	if putErr == nil {
 		return nil
 	}
-	// The answer may have been lost, or this is not the first try.
-	there, err := ReadEpoch(ctx, b, e.Number)
+	// The object may exist: the answer to this Put, or to an earlier one, was lost.
+	existing, err := ReadEpoch(ctx, b, e.Number)
 	switch {
 	case errors.Is(err, backends.ErrNotFound):
 		return fmt.Errorf("claim epoch %d: %w", e.Number, putErr)
 	case err != nil:
 		return fmt.Errorf("claim epoch %d: %w", e.Number, errors.Join(putErr, err))
-	case there.Token != e.Token:
-		return Fenced(there)
+	case existing.Token != e.Token:
+		return Fenced(existing)
 	}
 	return nil
 }
 
-// Fenced returns the error of a writer that another one supersedes.
+// Fenced returns the error of a writer after another writer has claimed an epoch.
 func Fenced(by Epoch) error {
 	host := ""
 	if by.Host != "" {
 		host = " on " + by.Host
 	}
-	return fmt.Errorf("%w: epoch %d was claimed%s at %s; stop one of the two, or give each a backend prefix of its own",
+	return fmt.Errorf("%w: epoch %d was claimed%s at %s; stop one of the two writers, or give each its own backend prefix",
 		ErrFenced, by.Number, host, by.Claimed.UTC().Format(time.RFC3339))
 }

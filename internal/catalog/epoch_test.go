@@ -54,7 +54,7 @@ func TestEpochGolden(t *testing.T) {
 	require.Equal(t, golden, string(get(t, b, catalog.EpochKey(2))))
 }
 
-// Whatever byte of it is another, and wherever it is cut, an epoch is corrupt.
+// An epoch with a changed byte, or cut anywhere, is corrupt.
 func TestEpochEveryByte(t *testing.T) {
 	b := backendtest.NewMemory()
 	require.NoError(t, catalog.Claim(t.Context(), b, newEpoch(3, 2, 17)))
@@ -165,7 +165,7 @@ func TestClaimAmbiguous(t *testing.T) {
 				require.ErrorContains(t, err, r.mentioned)
 				require.NotErrorIs(t, err, catalog.ErrFenced)
 			}
-			// Calling it again tells.
+			// A second call finds out.
 			err = catalog.Claim(t.Context(), m, mine)
 			if r.there {
 				require.ErrorIs(t, err, catalog.ErrFenced)
@@ -176,8 +176,8 @@ func TestClaimAmbiguous(t *testing.T) {
 	}
 }
 
-// Of any number who claim an epoch at once one has it, and all others know whose
-// it is, also if answers are lost and they ask again.
+// Of many concurrent claims of an epoch one succeeds, and all others return whose it
+// is, also if answers are lost and the claims are repeated.
 func TestClaimRace(t *testing.T) {
 	const claimants = 16
 	for name, driver := range drivers {
@@ -227,7 +227,7 @@ func TestClaimRace(t *testing.T) {
 	}
 }
 
-// A claim goes on from what was listed, and from nothing else.
+// A claim must continue the newest epoch of the listing.
 func TestRemoteClaim(t *testing.T) {
 	set := func(epochs ...catalog.Epoch) backends.Backend {
 		b := backendtest.NewMemory()

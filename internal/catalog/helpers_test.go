@@ -15,7 +15,6 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/internal/catalog"
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/format/batch"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -35,7 +34,7 @@ var drivers = map[string]func(testing.TB) backends.Backend{
 	},
 }
 
-// newEpoch returns a claim, whose token tells its number and its parent.
+// newEpoch returns a claim, with the tokens of its number and of its parent.
 func newEpoch(number, parent uint64, seq journal.Sequence) catalog.Epoch {
 	e := catalog.Epoch{
 		Number: number, Parent: parent, Sequence: seq, StoreID: storeID, Token: token(number),
@@ -78,7 +77,7 @@ type at struct {
 }
 
 func (a at) snapshotKey() string {
-	return catalog.KeyPrefix + snapshot.Name{Epoch: a.epoch, Sequence: a.seq}.String()
+	return catalog.SnapshotPrefix + snapshot.Name{Epoch: a.epoch, Sequence: a.seq}.String()
 }
 
 func (a at) batchKey() string {
@@ -134,7 +133,7 @@ func encodeBatch(t testing.TB, events []*journal.Event) []byte {
 func encodeSnapshot(t testing.TB, st *state.State, epoch uint64) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	_, err := compact.Encode(t.Context(), &b, st, snapshot.Header{
+	_, err := snapshot.Encode(t.Context(), &b, st, snapshot.Header{
 		Sequence: st.Sequence(), Time: st.Time(), Epoch: epoch, Created: time.Unix(1700000000, 0), StoreID: storeID,
 	})
 	require.NoError(t, err)

@@ -18,7 +18,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// ErrForeign is the identity of the error about a backend that holds another
+// ErrForeign is the identity of the error about a backend that contains another
 // store's data.
 var ErrForeign = errors.New("belongs to another store")
 
@@ -27,7 +27,7 @@ type Batch struct {
 	batch.Name
 	// Size is the size of the object in bytes.
 	Size int64
-	// Written is when the object came into being.
+	// Written is the modification time of the object.
 	Written time.Time
 }
 
@@ -37,19 +37,20 @@ func (b Batch) Key() string { return BatchPrefix + b.String() }
 // BatchPrefix begins the keys of batches.
 const BatchPrefix = "events/"
 
-// Remote is what a backend held when it was listed, and what of that counts:
-// each epoch names its parent and the last of the parent's events that counts,
-// which makes a chain. What was published in no epoch of the chain, or behind
-// the point from which the next epoch went on, was superseded.
+// Remote is a listing of a backend, and the part of it that counts. Each epoch names
+// its parent and the last event of the parent that counts, so the epochs form a chain
+// from the newest one back. A snapshot or a batch was superseded, and does not count,
+// if its epoch is not in the chain, or if it begins after the last event of its epoch
+// that counts.
 type Remote struct {
 	// Epochs are the epochs of the chain whose objects were read, newest first.
 	Epochs []Epoch
-	// Snapshots are those that count, newest first.
+	// Snapshots are the snapshots that count, newest first.
 	Snapshots []Entry
-	// Batches are those of which something may count, sorted by their first
+	// Batches are the batches that count, whole or in part, sorted by their first
 	// sequence and then by epoch.
 	Batches []Batch
-	// Superseded are the keys of snapshots and batches that do not count.
+	// Superseded are the snapshots and batches that do not count.
 	Superseded []backends.Object
 	// Numbers are the epochs that have an object, sorted.
 	Numbers []uint64
@@ -57,24 +58,25 @@ type Remote struct {
 	read      map[uint64]Epoch
 	snapshots []Entry
 	batches   []Batch
-	limits    map[uint64]journal.Sequence // nil where there are no epochs
-	until     journal.Sequence            // behind it nothing counts
-	// rootless is the oldest epoch of the chain if its object is missing: those
-	// before it count up to the same limit.
-	rootless uint64
+	limits    map[uint64]journal.Sequence // nil if there are no epochs
+	until     journal.Sequence            // later events do not count
+	// unread is the oldest epoch of the chain if its object is missing, or 0. All
+	// epochs before it have the same limit.
+	unread uint64
 }
 
-// parallelReads is how many epochs are read at a time.
+// parallelReads is the number of epochs that are read at a time.
 const parallelReads = 8
 
-// List lists a backend.
+// List lists a backend and reads its epochs. An error does not mean that the backend
+// is empty.
 func List(ctx context.Context, b backends.Backend) (*Remote, error) {
 	r := &Remote{read: map[uint64]Epoch{}}
-	// At once: whoever has to know what was published until a moment lists after
-	// it, and each list has that.
+	// The three lists need not be of one moment: each contains at least what was
+	// published before the call, which is what callers rely on.
 	var lists [3][]backends.Object
 	g, listing := errgroup.WithContext(ctx)
-	for i, prefix := range []string{epochPrefix, KeyPrefix, BatchPrefix} {
+	for i, prefix := range []string{epochPrefix, SnapshotPrefix, BatchPrefix} {
 		g.Go(func() (err error) {
 			lists[i], err = b.List(listing, prefix)
 			return err
@@ -99,7 +101,7 @@ func List(ctx context.Context, b backends.Backend) (*Remote, error) {
 	return r, nil
 }
 
-// Relist lists the backend anew, with the same bound of what counts.
+// Relist lists the backend again, with the bound that [Remote.Until] has set.
 func (r *Remote) Relist(ctx context.Context, b backends.Backend) (*Remote, error) {
 	out, err := List(ctx, b)
 	if err != nil {
@@ -116,8 +118,8 @@ func (r *Remote) addEpoch(o backends.Object) {
 }
 
 func (r *Remote) addSnapshot(o backends.Object) {
-	// What lies deeper is somebody's copy.
-	if name, ok := snapshot.ParseName(o.Key); ok && o.Key == KeyPrefix+name.String() {
+	// An object below another prefix is a user's copy.
+	if name, ok := snapshot.ParseName(o.Key); ok && o.Key == SnapshotPrefix+name.String() {
 		r.snapshots = append(r.snapshots, Entry{Name: name, Path: o.Key, Size: o.Size, Written: o.ModTime})
 	}
 }
@@ -128,8 +130,8 @@ func (r *Remote) addBatch(o backends.Object) {
 	}
 }
 
-// readEpochs reads the objects of the epochs that tell what counts: those newer
-// than the oldest that published something that is there.
+// readEpochs reads the epochs that decide what counts: from the oldest one that has a
+// snapshot or a batch to the newest.
 func (r *Remote) readEpochs(ctx context.Context, b backends.Backend) error {
 	if len(r.Numbers) == 0 {
 		return nil
@@ -138,8 +140,8 @@ func (r *Remote) readEpochs(ctx context.Context, b backends.Backend) error {
 	for _, s := range r.snapshots {
 		oldest = min(oldest, s.Epoch)
 	}
-	for _, t := range r.batches {
-		oldest = min(oldest, t.Epoch)
+	for _, b := range r.batches {
+		oldest = min(oldest, b.Epoch)
 	}
 	at, _ := slices.BinarySearch(r.Numbers, oldest)
 	epochs := make([]Epoch, len(r.Numbers)-at)
@@ -149,7 +151,7 @@ func (r *Remote) readEpochs(ctx context.Context, b backends.Backend) error {
 		g.Go(func() (err error) {
 			epochs[i], err = ReadEpoch(ctx, b, n)
 			if errors.Is(err, backends.ErrNotFound) {
-				return nil // pruned meanwhile
+				return nil // deleted since it was listed
 			}
 			return err
 		})
@@ -165,21 +167,21 @@ func (r *Remote) readEpochs(ctx context.Context, b backends.Backend) error {
 	return nil
 }
 
-// Claim makes e, which continues what was listed, the newest epoch, and r what
-// counts then. If another writer has taken over, the error is [ErrFenced]; if
-// the backend is another store's, [ErrForeign]. After any other error it is open
-// whether the epoch was claimed; calling Claim again, with a new listing, tells.
+// Claim claims e, which continues what was listed, and updates r to what counts then.
+// The error is [ErrFenced] if another writer has taken over, and [ErrForeign] if the
+// backend contains another store. After any other error the epoch may or may not be
+// claimed: list the backend and call Claim again.
 func (r *Remote) Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	if newest, ok := r.Newest(); ok {
 		switch {
 		case newest.StoreID != e.StoreID:
 			return Foreign(b, newest.StoreID, e.StoreID)
 		case newest.Number == e.Number && newest.Token == e.Token:
-			return nil // by an earlier call
+			return nil // an earlier call claimed it
 		case newest.Number > e.Parent || (newest.Number == e.Parent && newest.Token != e.ParentToken):
 			return Fenced(newest)
 		}
-		if err := r.fenceOlder(ctx, b, newest, e); err != nil {
+		if err := r.claimFence(ctx, b, newest, e); err != nil {
 			return err
 		}
 	}
@@ -192,10 +194,10 @@ func (r *Remote) Claim(ctx context.Context, b backends.Backend, e Epoch) error {
 	return nil
 }
 
-// fenceOlder sees to it that the writer of the newest epoch here learns of e,
-// where the backend has lost the epochs between the two: it looks for the number
-// after its own alone.
-func (r *Remote) fenceOlder(ctx context.Context, b backends.Backend, newest, e Epoch) error {
+// claimFence claims the epoch after the newest one, if e has a higher number because
+// the backend has lost the epochs between. The writer of the newest epoch checks only
+// that one number, so it would not notice e.
+func (r *Remote) claimFence(ctx context.Context, b backends.Backend, newest, e Epoch) error {
 	if newest.Number+1 >= e.Number || newest.Token == e.Token {
 		return nil
 	}
@@ -204,23 +206,24 @@ func (r *Remote) fenceOlder(ctx context.Context, b backends.Backend, newest, e E
 	return Claim(ctx, b, f)
 }
 
-// Foreign returns the error about a backend that another store ships to.
+// Foreign returns the error about a backend that contains the store theirs, for the
+// store ours.
 func Foreign(b backends.Backend, theirs, ours string) error {
-	return fmt.Errorf("%s %w: it holds store %s, and this is store %s: give each store a backend prefix of its own; to take that store over, start on an empty data directory",
+	return fmt.Errorf("%s %w: got store %s, want %s; give each store a backend prefix of its own; to take that store over, start on an empty data directory",
 		b, ErrForeign, theirs, ours)
 }
 
-// Until returns what counts for a writer who has gone on from an event and has
-// not been able to claim an epoch yet.
+// Until returns the listing with a bound: events after seq do not count. A writer that
+// has continued from seq, and could not claim its epoch yet, sees the backend so.
 func (r *Remote) Until(seq journal.Sequence) *Remote {
 	out := *r
 	out.resolve(seq)
 	return &out
 }
 
-// resolve finds what counts, if nothing after an event does.
+// resolve determines what counts, of the events up to a limit.
 func (r *Remote) resolve(limit journal.Sequence) {
-	r.until, r.rootless = limit, 0
+	r.until, r.unread = limit, 0
 	r.Epochs, r.Snapshots, r.Batches, r.Superseded, r.limits = nil, nil, nil, nil, nil
 	newest := uint64(0)
 	for n := range r.read {
@@ -233,8 +236,8 @@ func (r *Remote) resolve(limit journal.Sequence) {
 		r.limits[n] = limit
 		e, ok := r.read[n]
 		if !ok {
-			// The backend is younger than the store, or has lost it.
-			r.rootless = n
+			// The store began without this backend, or the object was lost.
+			r.unread = n
 			break
 		}
 		r.Epochs = append(r.Epochs, e)
@@ -250,11 +253,11 @@ func (r *Remote) resolve(limit journal.Sequence) {
 			r.Superseded = append(r.Superseded, backends.Object{Key: s.Path, Size: s.Size, ModTime: s.Written})
 		}
 	}
-	for _, t := range r.batches {
-		if t.First <= r.Limit(t.Epoch) {
-			r.Batches = append(r.Batches, t)
+	for _, b := range r.batches {
+		if b.First <= r.Limit(b.Epoch) {
+			r.Batches = append(r.Batches, b)
 		} else {
-			r.Superseded = append(r.Superseded, backends.Object{Key: t.Key(), Size: t.Size, ModTime: t.Written})
+			r.Superseded = append(r.Superseded, backends.Object{Key: b.Key(), Size: b.Size, ModTime: b.Written})
 		}
 	}
 }
@@ -264,18 +267,18 @@ func (r *Remote) Limit(epoch uint64) journal.Sequence {
 	if r.limits == nil {
 		return math.MaxUint64 // no writer has ever claimed an epoch
 	}
-	if limit, ok := r.limits[epoch]; ok || epoch >= r.rootless {
+	if limit, ok := r.limits[epoch]; ok || epoch >= r.unread {
 		return limit
 	}
-	return r.limits[r.rootless]
+	return r.limits[r.unread]
 }
 
-// GoesOnFrom reports whether what counts goes on from an event of an epoch, and all
-// events until then count: whether the epoch is of the chain, that of the writer
-// with this token, and the chain leaves it there or later. Of an epoch that
-// the chain is too short to tell of, that is not known. Where no writer has ever
-// claimed an epoch, all counts.
-func (r *Remote) GoesOnFrom(e Epoch, seq journal.Sequence) bool {
+// Includes reports whether the events up to seq of an epoch all count, so that what
+// counts continues a state at seq. That is so if the epoch is in the chain, with the
+// same token, and its limit is seq or later. If the listing does not reach back to the
+// epoch, Includes returns false. If no writer has ever claimed an epoch, everything
+// counts.
+func (r *Remote) Includes(e Epoch, seq journal.Sequence) bool {
 	if r.limits == nil {
 		return true
 	}
@@ -283,8 +286,8 @@ func (r *Remote) GoesOnFrom(e Epoch, seq journal.Sequence) bool {
 	return ok && seq <= limit && r.token(e.Number) == e.Token
 }
 
-// token returns that of an epoch of the chain. The oldest may be known by the one
-// after it alone.
+// token returns the token of an epoch of the chain. That of an epoch without an object
+// is in the epoch after it.
 func (r *Remote) token(number uint64) string {
 	for _, e := range r.Epochs {
 		switch number {
@@ -297,7 +300,7 @@ func (r *Remote) token(number uint64) string {
 	return ""
 }
 
-// Newest returns the newest epoch of the chain, false if there is none.
+// Newest returns the newest epoch, or false if there is none.
 func (r *Remote) Newest() (Epoch, bool) {
 	if len(r.Epochs) == 0 {
 		return Epoch{}, false
@@ -305,7 +308,7 @@ func (r *Remote) Newest() (Epoch, bool) {
 	return r.Epochs[0], true
 }
 
-// Next returns the number that the next epoch has to have.
+// Next returns the number of the next epoch to claim.
 func (r *Remote) Next() uint64 {
 	next := uint64(1)
 	if n := len(r.Numbers); n > 0 {
@@ -313,79 +316,80 @@ func (r *Remote) Next() uint64 {
 	}
 	for _, s := range r.snapshots {
 		if r.limits == nil {
-			next = max(next, s.Epoch+1) // shipped before there were epochs
+			next = max(next, s.Epoch+1) // an xdswal without epochs shipped it
 		}
 	}
 	return next
 }
 
-// Empty reports whether nothing counts.
+// Empty reports whether no snapshot and no batch counts.
 func (r *Remote) Empty() bool { return len(r.Snapshots) == 0 && len(r.Batches) == 0 }
 
-// CheckEmpty returns [event.ErrGap] for a backend that has lost all but its epochs,
-// and these tell of events after seq: who starts on it would serve nothing.
+// CheckEmpty returns an error for a backend in which only epochs are left, if one of
+// them continues from an event after seq: a writer that starts with it would serve
+// nothing. The error is [event.ErrGap].
 func (r *Remote) CheckEmpty(b backends.Backend, seq journal.Sequence) error {
 	if !r.Empty() {
 		return nil
 	}
 	for _, e := range r.Epochs {
 		if e.Sequence > seq {
-			return fmt.Errorf("%w: epoch %d in %s tells of events up to %d, and neither a snapshot nor an event that counts is there: they were deleted, or never shipped; start where the data directory is, or give a new store another prefix",
+			return fmt.Errorf("%w: epoch %d in %s continues from event %d, but the backend has no snapshot and no batch that counts: they were deleted, or never shipped; start with the data directory that has the events, or give a new store another prefix",
 				event.ErrGap, e.Number, b, uint64(e.Sequence))
 		}
 	}
 	return nil
 }
 
-// Trace returns the newest event that what counts tells of without being read:
-// the newest batch holds one or more from there on.
-func (r *Remote) Trace() journal.Sequence {
-	trace := journal.Sequence(0)
+// Known returns the newest event that is known to exist from the names of what counts.
+// The newest batch contains this event and possibly later ones.
+func (r *Remote) Known() journal.Sequence {
+	known := journal.Sequence(0)
 	if len(r.Snapshots) > 0 {
-		trace = r.Snapshots[0].Sequence
+		known = r.Snapshots[0].Sequence
 	}
 	if n := len(r.Batches); n > 0 {
-		trace = max(trace, r.Batches[n-1].First)
+		known = max(known, r.Batches[n-1].First)
 	}
-	return trace
+	return known
 }
 
-// Tail returns the event behind which a writer who takes over goes on to ship. What
-// the newest batch holds beyond its first event is not known, and is shipped again.
-// What went into a snapshot alone is shipped too, if the journal has it, so that
-// each moment since the oldest snapshot can be restored.
-func (r *Remote) Tail() journal.Sequence {
-	tail := journal.Sequence(0)
+// ShipAfter returns the event after which a new writer continues to ship batches. How
+// far the newest batch reaches is unknown, so it is shipped again. Events that so far
+// only a snapshot contains are shipped too, if the journal still has them: then each
+// state since the oldest snapshot can be restored.
+func (r *Remote) ShipAfter() journal.Sequence {
+	after := journal.Sequence(0)
 	if n := len(r.Snapshots); n > 0 {
-		tail = r.Snapshots[n-1].Sequence
+		after = r.Snapshots[n-1].Sequence
 	}
 	if n := len(r.Batches); n > 0 {
-		tail = max(tail, r.Batches[n-1].First-1)
+		after = max(after, r.Batches[n-1].First-1)
 	}
-	return tail
+	return after
 }
 
-// After returns the batches that may hold events after seq, in an order in
-// which their events continue each other.
+// After returns the batches that may contain events after seq, in the order in which
+// to apply them.
 func (r *Remote) After(seq journal.Sequence) []Batch {
-	// Of each epoch, the last batch that begins at seq+1 or before may reach
-	// beyond it, and those before that may not.
+	// Of each epoch, only the last batch that begins at seq+1 or before can reach
+	// beyond seq+1.
 	begins := map[uint64]journal.Sequence{}
-	for _, t := range r.Batches {
-		if t.First <= seq+1 {
-			begins[t.Epoch] = max(begins[t.Epoch], t.First)
+	for _, b := range r.Batches {
+		if b.First <= seq+1 {
+			begins[b.Epoch] = max(begins[b.Epoch], b.First)
 		}
 	}
 	var out []Batch
-	for _, t := range r.Batches {
-		if t.First >= begins[t.Epoch] {
-			out = append(out, t)
+	for _, b := range r.Batches {
+		if b.First >= begins[b.Epoch] {
+			out = append(out, b)
 		}
 	}
 	return out
 }
 
-// Continues reports whether the batches go on behind an event.
+// Continues reports whether a batch may contain the event after seq.
 func (r *Remote) Continues(seq journal.Sequence) bool {
 	after := r.After(seq)
 	return len(after) > 0 && after[0].First <= seq+1
@@ -407,5 +411,5 @@ func (r *Remote) Decode(b Batch, data []byte, fn func(*journal.Event) error) err
 	return err
 }
 
-// errSuperseded says that the rest of a batch was superseded by a later epoch.
+// errSuperseded ends the decoding of a batch at the last event that counts.
 var errSuperseded = errors.New("superseded")

@@ -14,7 +14,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Each row is what a backend holds, and what of it counts.
+// Each row is the contents of a backend, and the part that counts.
 func TestResolve(t *testing.T) {
 	type epoch struct {
 		number, parent uint64
@@ -86,7 +86,7 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]journal.Sequence{1: 20, 2: unbounded}, tail: 20, trace: 20, next: 3,
 		},
 		{
-			name:      "a later writer goes on from before the one between",
+			name:      "a later writer continues from before the one between",
 			epochs:    []epoch{{1, 0, 0}, {2, 1, 20}, {3, 2, 15}},
 			snapshots: []at{{1, 10}, {1, 18}, {2, 22}},
 			batches:   []at{{1, 11}, {1, 16}, {2, 21}, {3, 16}},
@@ -95,7 +95,7 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]journal.Sequence{1: 15, 2: 15, 3: unbounded}, tail: 15, trace: 16, next: 4,
 		},
 		{
-			name:      "claimed and given up",
+			name:      "claimed and abandoned",
 			epochs:    []epoch{{1, 0, 0}, {2, 1, 20}, {3, 1, 24}},
 			snapshots: []at{{1, 22}, {2, 21}},
 			batches:   []at{{1, 21}, {1, 24}, {1, 25}, {2, 21}, {3, 25}},
@@ -114,7 +114,7 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]journal.Sequence{1: 20, 2: 40, 3: 60, 4: unbounded}, tail: 60, trace: 61, next: 5,
 		},
 		{
-			name:      "superseded, and not yet gone on from",
+			name:      "superseded, and not yet continued",
 			epochs:    []epoch{{1, 0, 0}, {2, 1, fences}},
 			snapshots: []at{{1, 22}},
 			batches:   []at{{1, 21}, {1, 25}},
@@ -122,7 +122,7 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]journal.Sequence{1: unbounded, 2: unbounded}, tail: 24, trace: 25, next: 3,
 		},
 		{
-			name:      "superseded, and gone on from",
+			name:      "superseded, and continued",
 			epochs:    []epoch{{1, 0, 0}, {2, 1, fences}, {3, 2, 24}},
 			snapshots: []at{{1, 22}},
 			batches:   []at{{1, 21}, {1, 25}, {3, 25}},
@@ -138,7 +138,7 @@ func TestResolve(t *testing.T) {
 			limits: map[uint64]journal.Sequence{1: 30, 2: 30, 3: 30, 4: unbounded}, tail: 24, trace: 25, next: 5,
 		},
 		{
-			name:      "for a writer who went on before it could claim",
+			name:      "for a writer that continued before it could claim",
 			epochs:    []epoch{{1, 0, 0}, {2, 1, 20}},
 			snapshots: []at{{1, 10}, {2, 30}},
 			batches:   []at{{1, 11}, {2, 21}, {2, 25}, {2, 26}},
@@ -193,8 +193,8 @@ func TestResolve(t *testing.T) {
 				for epoch, limit := range r.limits {
 					require.Equal(t, limit, remote.Limit(epoch), "epoch %d", epoch)
 				}
-				require.Equal(t, r.tail, remote.Tail())
-				require.Equal(t, r.trace, remote.Trace())
+				require.Equal(t, r.tail, remote.ShipAfter())
+				require.Equal(t, r.trace, remote.Known())
 				require.Equal(t, r.next, remote.Next())
 				require.Equal(t, len(r.wantSnapshots)+len(r.wantBatches) == 0, remote.Empty())
 				newest, ok := remote.Newest()
@@ -248,15 +248,15 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-// What lies beside is neither listed nor superseded, and so never deleted.
+// Foreign objects are neither listed nor superseded, so they are never deleted.
 func TestListPassesOver(t *testing.T) {
 	b := backendtest.NewMemory()
 	for _, key := range []string{
 		"README", "epochs/1", "epochs/0000000001.bak", "epochs/x/0000000001", "epochs/0000000000",
 		"events/README", "events/old/" + at{1, 1}.batchKey(), "events/events-1-1.zst",
-		catalog.KeyPrefix + "old/" + at{1, 1}.snapshotKey(), "x/" + at{1, 1}.batchKey(),
-		"events/" + at{1, 1}.snapshotKey()[len(catalog.KeyPrefix):],
-		catalog.KeyPrefix + at{1, 1}.batchKey()[len("events/"):],
+		catalog.SnapshotPrefix + "old/" + at{1, 1}.snapshotKey(), "x/" + at{1, 1}.batchKey(),
+		"events/" + at{1, 1}.snapshotKey()[len(catalog.SnapshotPrefix):],
+		catalog.SnapshotPrefix + at{1, 1}.batchKey()[len("events/"):],
 	} {
 		put(t, b, key, []byte("?"))
 	}
@@ -304,11 +304,11 @@ func TestListFails(t *testing.T) {
 	}
 }
 
-// What goes on from a state is told by the epoch that has it: its number, its
-// writer's token, and how far it counts.
-func TestGoesOnFrom(t *testing.T) {
+// A state is included if its epoch counts: the number, the token of the writer, and
+// the limit decide.
+func TestIncludes(t *testing.T) {
 	b := backendtest.NewMemory()
-	require.True(t, list(t, b).GoesOnFrom(newEpoch(1, 0, 0), 100), "nobody has claimed an epoch")
+	require.True(t, list(t, b).Includes(newEpoch(1, 0, 0), 100), "nobody has claimed an epoch")
 	for _, e := range []catalog.Epoch{newEpoch(1, 0, 0), newEpoch(2, 1, 20), newEpoch(3, 2, 30), newEpoch(4, 3, 40), newEpoch(5, 3, 35)} {
 		require.NoError(t, catalog.Claim(t.Context(), b, e))
 	}
@@ -322,7 +322,7 @@ func TestGoesOnFrom(t *testing.T) {
 	}{
 		{epoch: 5, seq: 1000, want: true},
 		{epoch: 5, token: "another", seq: 1},
-		{epoch: 4, seq: 1}, // given up
+		{epoch: 4, seq: 1}, // abandoned
 		{epoch: 3, seq: 35, want: true},
 		{epoch: 3, seq: 36},
 		{epoch: 3, token: "another", seq: 35},
@@ -336,12 +336,11 @@ func TestGoesOnFrom(t *testing.T) {
 		if e.Token == "" {
 			e.Token = token(r.epoch)
 		}
-		require.Equal(t, r.want, remote.GoesOnFrom(e, r.seq), "%+v", r)
+		require.Equal(t, r.want, remote.Includes(e, r.seq), "%+v", r)
 	}
 }
 
-// A backend of which the epochs alone are left has lost the events that they
-// tell of.
+// A backend in which only epochs are left has lost the events that they continue from.
 func TestCheckEmpty(t *testing.T) {
 	b := backendtest.NewMemory()
 	require.NoError(t, list(t, b).CheckEmpty(b, 0))

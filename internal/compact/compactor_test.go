@@ -1,10 +1,9 @@
 package compact_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,13 +14,11 @@ import (
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
-	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Where nothing changed nothing is written: at once, after a restart, and at
-// the end.
+// If nothing changed, nothing is written: at once, after a restart, and at the end.
 func TestUnchanged(t *testing.T) {
 	s := newStore(t, never)
 	require.Zero(t, s.compact(), "the empty state is no snapshot")
@@ -59,7 +56,7 @@ func TestUnchanged(t *testing.T) {
 	})
 }
 
-// What starts a compaction is reported as its reason.
+// The reason of a compaction is reported.
 func TestReasons(t *testing.T) {
 	with := func(change func(*compact.Options)) compact.Options {
 		opt := never
@@ -176,13 +173,13 @@ func TestNoReason(t *testing.T) {
 	require.Equal(t, []journal.Sequence{3}, s.local())
 }
 
-// While a snapshot is being written, updates go on, and the snapshot is of the
-// moment when it began.
+// While a snapshot is being written, updates continue, and the snapshot has the state
+// at its beginning.
 func TestWritersDoNotWait(t *testing.T) {
-	begun, goOn := make(chan struct{}), make(chan struct{})
+	begun, release := make(chan struct{}), make(chan struct{})
 	s := newWatchedStore(t, never, func(compactor.Snapshot) {
 		begun <- struct{}{}
-		<-goOn
+		<-release
 	})
 	s.append(5, 10)
 	want := s.state.Load().Digest()
@@ -196,26 +193,26 @@ func TestWritersDoNotWait(t *testing.T) {
 	require.EqualValues(t, 55, s.state.Load().Sequence())
 	require.Zero(t, s.compactor.Status().Sequence)
 
-	// Who wants another one meanwhile waits as long as it likes.
+	// A second call waits until its context is done.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.compactor.Compact(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 
-	close(goOn)
+	close(release)
 	require.EqualValues(t, 5, <-done)
 	f, err := os.Open(s.path(5))
 	require.NoError(t, err)
 	defer f.Close()
-	st, _, err := restore.Decode(t.Context(), f, nil)
+	st, _, err := snapshot.Decode(t.Context(), f, nil)
 	require.NoError(t, err)
 	require.Equal(t, want, st.Digest())
 	go func() { <-begun }()
 	require.EqualValues(t, 55, s.compact())
 }
 
-// Updates, compactions on demand, by tail and by interval, restores and looks
-// at the status go on beside one another.
+// Updates, compactions on demand, by tail and by interval, and reads of the status are
+// concurrent.
 func TestTogether(t *testing.T) {
 	noLeak(t)
 	opt := never
@@ -242,7 +239,7 @@ func TestTogether(t *testing.T) {
 	require.Empty(t, s.log.String(), "to be stopped is no failure")
 }
 
-// At Close the journal may be closed already, and nobody is warned for nothing.
+// At Close the journal may be closed already, which logs no warning.
 func TestCloseAfterJournal(t *testing.T) {
 	s := newStore(t, never)
 	s.compactor.Start()
@@ -286,7 +283,64 @@ func TestWriteFails(t *testing.T) {
 	require.NoError(t, s.compactor.Status().Err)
 }
 
-// A compaction that is given up leaves nothing, however large a node is.
+// A compaction that failed is tried again by itself, without an interval and
+// without further events, and however many events are committed meanwhile it is
+// tried ever more rarely.
+func TestRetry(t *testing.T) {
+	for name, r := range map[string]struct {
+		events int
+		fail   func(*store)
+	}{
+		"tail":   {5, func(s *store) { s.append(5, 10) }},
+		"demand": {1, func(s *store) { s.append(1, 10); _, _ = s.compactor.Compact(context.Background()) }},
+		"many events": {205, func(s *store) {
+			s.append(5, 10)
+			eventually(s.t, func() bool { return s.compactor.Status().Err != nil }, "a failure")
+			start := time.Now()
+			s.append(200, 10)
+			s.seen.locked(func() {
+				require.LessOrEqual(s.t, s.seen.failed, 2+int(time.Since(start)/(500*time.Millisecond)))
+			})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opt := never
+			opt.TailRecords = 5
+			s := newStore(t, opt)
+			s.compactor.Start()
+			away := s.dir + "-away"
+			require.NoError(t, os.Rename(s.snapshots(), away))
+			r.fail(s)
+			eventually(t, func() bool { return s.compactor.Status().Err != nil }, "a failure")
+			require.NoError(t, os.Rename(away, s.snapshots()))
+			eventually(t, func() bool { return s.compactor.Status().Sequence == journal.Sequence(r.events) }, "a snapshot")
+			eventually(t, func() bool { return s.compactor.Status().Err == nil }, "recovery")
+			s.compactor.Stop()
+			require.Equal(t, []journal.Sequence{journal.Sequence(r.events)}, s.local())
+		})
+	}
+}
+
+// The events before a compaction that failed or was canceled still count.
+func TestFailureKeepsTail(t *testing.T) {
+	opt := never
+	opt.TailRecords = 7
+	s := newStore(t, opt)
+	s.compactor.Start()
+	s.append(5, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.compactor.Compact(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, s.compactor.Status().Err, "its caller canceled it")
+	s.append(2, 10)
+	eventually(t, func() bool { return s.compactor.Status().Sequence == 7 }, "a snapshot")
+	s.compactor.Stop()
+	s.seen.locked(func() { require.Equal(t, compactor.ReasonTail, s.seen.compactions[0].Reason) })
+}
+
+// A compaction that is canceled leaves nothing, however large a node is.
 func TestCompactCancelled(t *testing.T) {
 	s := newStore(t, never)
 	s.append(3, 10)
@@ -298,42 +352,7 @@ func TestCompactCancelled(t *testing.T) {
 	require.Empty(t, files(t, s.snapshots()))
 }
 
-// Encode heeds its context also within a node.
-func TestEncodeCancelled(t *testing.T) {
-	st := &state.State{}
-	var err error
-	for i := range 8 {
-		value := make([]byte, 1<<20)
-		st, err = st.Apply(&journal.Event{
-			Sequence: journal.Sequence(i + 1), Kind: journal.Update, Cache: "linear/x",
-			Types: []journal.TypeChange{{TypeURL: clusterURL, Version: "1", Upserts: []*journal.Resource{{Name: string(rune('a' + i)), TypeURL: clusterURL, Value: value}}}},
-		})
-		require.NoError(t, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var w bytes.Buffer
-	n, err := compact.Encode(ctx, cancellingWriter{&w, cancel}, st, snapshot.Header{Sequence: 8})
-	require.ErrorIs(t, err, context.Canceled)
-	require.EqualValues(t, w.Len(), n)
-	var whole bytes.Buffer
-	n, err = compact.Encode(t.Context(), &whole, st, snapshot.Header{Sequence: 8})
-	require.NoError(t, err)
-	require.EqualValues(t, whole.Len(), n)
-	require.Less(t, w.Len(), whole.Len())
-}
-
-// cancellingWriter gives its writer up at the first write.
-type cancellingWriter struct {
-	io.Writer
-	cancel func()
-}
-
-func (w cancellingWriter) Write(p []byte) (int, error) {
-	w.cancel()
-	return w.Writer.Write(p)
-}
-
-// New clears away what a crash left half written, and takes up what is whole.
+// New removes a partly written file of a crash, and counts the complete ones.
 func TestNewAfterCrash(t *testing.T) {
 	s := newStore(t, never)
 	s.append(3, 10)
@@ -357,4 +376,41 @@ func TestNeverStarted(t *testing.T) {
 	s.compactor.Stop()
 	require.NoError(t, s.compactor.Close(t.Context()))
 	require.Equal(t, []journal.Sequence{3}, s.local())
+}
+
+// Each option has a default and a range: 0 is the default, a negative value is off
+// where that has a meaning, and an error names any other.
+func TestOptions(t *testing.T) {
+	for _, r := range []struct {
+		field  string
+		change func(*compact.Options)
+		want   string // the error, if any
+	}{
+		{"Dir", func(o *compact.Options) { o.Dir = "" }, "Dir is empty, want a directory"},
+		{"Interval", func(o *compact.Options) { o.Interval = 0 }, ""},
+		{"Interval", func(o *compact.Options) { o.Interval = -time.Hour }, ""},
+		{"Interval", func(o *compact.Options) { o.Interval = 1 }, ""},
+		{"TailBytes", func(o *compact.Options) { o.TailBytes = 0 }, ""},
+		{"TailBytes", func(o *compact.Options) { o.TailBytes = -7 }, ""},
+		{"TailBytes", func(o *compact.Options) { o.TailBytes = 1 }, ""},
+		{"TailRecords", func(o *compact.Options) { o.TailRecords = 0 }, ""},
+		{"TailRecords", func(o *compact.Options) { o.TailRecords = -7 }, ""},
+		{"TailRecords", func(o *compact.Options) { o.TailRecords = 1 }, ""},
+		{"KeepSnapshots", func(o *compact.Options) { o.KeepSnapshots = 0 }, ""},
+		{"KeepSnapshots", func(o *compact.Options) { o.KeepSnapshots = 2 }, ""},
+		{"KeepSnapshots", func(o *compact.Options) { o.KeepSnapshots = 1 }, "KeepSnapshots is 1, want at least 2"},
+		{"KeepSnapshots", func(o *compact.Options) { o.KeepSnapshots = -1 }, "KeepSnapshots is -1, want at least 2"},
+		{"KeepFor", func(o *compact.Options) { o.KeepFor = 0 }, ""},
+		{"KeepFor", func(o *compact.Options) { o.KeepFor = -time.Hour }, ""},
+		{"KeepFor", func(o *compact.Options) { o.KeepFor = 1 }, ""},
+	} {
+		opt := compact.Options{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+		r.change(&opt)
+		_, err := compact.New(func() *state.State { return &state.State{} }, nil, opt)
+		if r.want == "" {
+			require.NoError(t, err, r.field)
+		} else {
+			require.ErrorContains(t, err, r.want)
+		}
+	}
 }

@@ -34,7 +34,7 @@ const (
 	tick       = 2 * time.Millisecond
 )
 
-// never switches off what would compact by itself.
+// never disables all compactions that start by themselves.
 var never = compact.Options{Interval: -1, TailBytes: -1, TailRecords: -1, KeepFor: -1}
 
 // store is a journal with the fold and a compactor beside it, as the facade
@@ -45,19 +45,21 @@ type store struct {
 	epoch uint64
 	opt   compact.Options
 
-	journal   *wal.Journal
-	state     atomic.Pointer[state.State]
-	pressed   atomic.Bool
-	compactor *compact.Compactor
-	restored  replay.Result
-	seen      seen
-	log       syncBuffer
-	begun     func(compactor.Snapshot)
+	journal *wal.Journal
+	state   atomic.Pointer[state.State]
+	pressed atomic.Bool
+	// truncateErr is the error of TruncateBefore, or nil.
+	truncateErr atomic.Pointer[error]
+	compactor   *compact.Compactor
+	restored    replay.Result
+	seen        seen
+	log         syncBuffer
+	begun       func(compactor.Snapshot)
 	// stopped is set by a test that has closed the store.
 	stopped bool
 }
 
-// seen is what the hooks told.
+// seen is what the hooks reported.
 type seen struct {
 	mu          sync.Mutex
 	compactions []compactor.Compaction // ended
@@ -113,8 +115,8 @@ func newStore(t testing.TB, opt compact.Options) *store {
 	return newWatchedStore(t, opt, nil)
 }
 
-// newWatchedStore is newStore with a function that is called, by who writes it,
-// when a snapshot begins to be written.
+// newWatchedStore is newStore with a function that is called before a snapshot is
+// written, by the goroutine that writes it.
 func newWatchedStore(t testing.TB, opt compact.Options, begun func(compactor.Snapshot)) *store {
 	s := &store{t: t, dir: t.TempDir(), opt: opt, begun: begun}
 	s.open()
@@ -194,6 +196,9 @@ func (s *store) Committed(events []*journal.Event, _ int64) {
 
 // TruncateBefore and Pressure make the store the compactor's journal.
 func (s *store) TruncateBefore(ctx context.Context, seq journal.Sequence) error {
+	if err := s.truncateErr.Load(); err != nil {
+		return *err
+	}
 	return s.journal.TruncateBefore(ctx, seq)
 }
 

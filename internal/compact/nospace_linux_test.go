@@ -15,9 +15,9 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// On a full volume a snapshot fails with an error that says so and leaves
-// nothing; what was there stays, updates go on, and when there is room again
-// the next attempt succeeds.
+// On a full volume a snapshot fails with that error and leaves nothing. Older
+// snapshots stay, updates continue, and when there is room again the next attempt
+// succeeds.
 func TestVolumeFull(t *testing.T) {
 	s := &store{t: t, dir: t.TempDir(), opt: never}
 	require.NoError(t, durable.MkdirAll(s.snapshots()))

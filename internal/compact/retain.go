@@ -2,8 +2,9 @@ package compact
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
-	"time"
 
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/internal/catalog"
@@ -11,65 +12,85 @@ import (
 	"github.com/xdswal/xdswal/internal/hook"
 )
 
-// settle prunes what an earlier process left.
+// settle prunes what an earlier process or a failed attempt left.
 func (c *Compactor) settle(ctx context.Context) {
 	if c.begin(ctx) != nil {
-		return // who is busy prunes
+		return
 	}
 	defer c.end()
 	c.prune(ctx)
 }
 
-// prune deletes local snapshots that are neither among the newest nor young,
-// then lets go of the journal that the ones left make needless. What cannot be
-// deleted is logged and tried again with the next snapshot.
+// prune deletes the snapshots that retention does not keep, then drops the part of
+// the journal that the kept ones cover. After a failure run calls it again; the first
+// failure is logged.
 func (c *Compactor) prune(ctx context.Context) {
+	kept, err := c.deleteSnapshots()
+	if len(kept) > 1 {
+		err = errors.Join(err, c.truncate(ctx, kept))
+	}
+	if err != nil && ctx.Err() == nil && !c.unpruned.Load() {
+		c.opt.Logger.Warn("snapshots or the journal were not pruned; it is retried", "error", err)
+	}
+	c.unpruned.Store(err != nil)
+}
+
+// deleteSnapshots returns the snapshots that remain, newest first, and why others
+// could not be deleted.
+func (c *Compactor) deleteSnapshots() (kept []catalog.Entry, err error) {
 	local, damaged, err := c.local()
 	if err != nil {
-		c.opt.Logger.Warn("snapshots were not pruned", "error", err)
-		return
+		return nil, err
 	}
-	var kept []catalog.Entry
+	var errs []error
 	deleted := 0
+	remove := func(s catalog.Entry) bool {
+		if err := os.Remove(s.Path); err != nil {
+			errs = append(errs, fmt.Errorf("delete snapshot: %w", err))
+			return false
+		}
+		deleted++
+		hook.Call(c.opt.Hooks.SnapshotDeleted, compactor.Snapshot{Location: c.opt.Dir, Name: s.String(), Sequence: s.Sequence, Bytes: s.Size})
+		return true
+	}
 	for i, s := range local {
-		if keep(i, s.Written, c.opt.KeepSnapshots, c.opt.KeepFor) || !c.remove(s) {
+		if c.retention.Keeps(i, s.Written) || !remove(s) {
 			kept = append(kept, s)
-		} else {
-			deleted++
 		}
 	}
 	for _, s := range damaged {
-		// Until it is superseded it may be of use to who looks into it.
-		if len(kept) > 0 && kept[0].Sequence >= s.Sequence && c.remove(s) {
-			deleted++
+		// Until a newer snapshot exists an operator may want to examine it.
+		if len(kept) > 0 && kept[0].Sequence >= s.Sequence {
+			remove(s)
 		}
 	}
 	if deleted > 0 {
-		if err := durable.SyncDir(c.opt.Dir); err != nil {
-			c.opt.Logger.Warn("snapshots were not pruned durably", "error", err)
-		}
+		errs = append(errs, durable.SyncDir(c.opt.Dir))
 	}
-	c.truncate(ctx, kept)
+	return kept, errors.Join(errs...)
 }
 
-func (c *Compactor) remove(s catalog.Entry) bool {
-	if err := os.Remove(s.Path); err != nil {
-		c.opt.Logger.Warn("snapshot was not pruned", "path", s.Path, "error", err)
-		return false
+// truncate drops the journal up to the oldest kept snapshot, so that every state since
+// then can be restored. If the journal is more than half full, it is dropped up to the
+// second newest snapshot: the newest may still turn out to be damaged. The events that
+// a backend does not have yet are kept, unless the journal is more than half full.
+func (c *Compactor) truncate(ctx context.Context, kept []catalog.Entry) error {
+	if c.journal == nil {
+		return nil
 	}
-	hook.Call(c.opt.Hooks.SnapshotDeleted, compactor.Snapshot{Location: c.opt.Dir, Name: s.String(), Sequence: s.Sequence, Bytes: s.Size})
-	return true
+	covered := kept[len(kept)-1].Sequence
+	if c.journal.Pressure() {
+		covered = kept[1].Sequence
+	} else if c.opt.Shipped != nil {
+		covered = min(covered, c.opt.Shipped())
+	}
+	return c.journal.TruncateBefore(ctx, covered+1)
 }
 
-// keep reports whether retention keeps the i-th newest snapshot.
-func keep(i int, written time.Time, count int, age time.Duration) bool {
-	return i < count || time.Since(written) <= age
-}
-
-// relieve drops the journal up to the newest snapshot. It is called where the
-// journal is more than half full of what came after the second newest, and no
-// other snapshot will come, as nothing changes any more: perhaps because the
-// journal is full.
+// relieve drops the journal up to the newest snapshot. It is called if the journal is
+// more than half full of events after the second newest snapshot and nothing changes,
+// perhaps because the full journal rejects updates: then no other snapshot follows.
+// Its caller calls Compact again while the journal is full.
 func (c *Compactor) relieve(ctx context.Context) {
 	good, _, err := c.local()
 	if err == nil && len(good) > 0 {
@@ -77,27 +98,5 @@ func (c *Compactor) relieve(ctx context.Context) {
 	}
 	if err != nil && ctx.Err() == nil {
 		c.opt.Logger.Warn("journal was not truncated", "error", err)
-	}
-}
-
-// truncate drops the journal up to the oldest snapshot kept, so that every
-// moment since then can be restored. A journal that is more than half full is
-// dropped up to the second newest snapshot: then the newest may still turn out
-// damaged and nothing is lost. Before there is a second one, nothing goes.
-//
-// With a backend, what it has not got yet stays too, as long as there is room.
-func (c *Compactor) truncate(ctx context.Context, kept []catalog.Entry) {
-	if c.journal == nil || len(kept) < 2 {
-		return
-	}
-	pressed := c.journal.Pressure()
-	covered := kept[len(kept)-1].Sequence
-	if pressed {
-		covered = kept[1].Sequence
-	} else if c.opt.Shipped != nil {
-		covered = min(covered, c.opt.Shipped())
-	}
-	if err := c.journal.TruncateBefore(ctx, covered+1); err != nil && ctx.Err() == nil {
-		c.opt.Logger.Warn("journal was not truncated", "before", uint64(covered+1), "error", err)
 	}
 }

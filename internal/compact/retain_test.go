@@ -1,6 +1,7 @@
 package compact_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func TestRetention(t *testing.T) {
 		{"count alone", 0, -1, []journal.Sequence{7, 6, 5}},
 		{"count beats age", 6, time.Hour, []journal.Sequence{7, 6, 5, 4, 3, 2}},
 		{"age beats count", 2, 150 * time.Minute, []journal.Sequence{7, 6, 5, 4, 3}},
-		{"one is too few", 1, -1, []journal.Sequence{7, 6}},
+		{"the least count", 2, -1, []journal.Sequence{7, 6}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
@@ -90,9 +91,9 @@ func TestPruneAtStart(t *testing.T) {
 // perSegment is more events of 20 KiB than a segment of the tests holds.
 const perSegment = 8
 
-// The journal goes as far as the oldest snapshot kept covers it, under pressure
-// as far as the second newest does; and not before a backend has what it is to
-// have, except under pressure.
+// The journal is truncated as far as the oldest kept snapshot covers it, under pressure
+// as far as the second newest does. What a backend does not have yet is kept, except
+// under pressure.
 func TestTruncation(t *testing.T) {
 	const none, all, nothing = -1, 50, 0
 	for _, r := range []struct {
@@ -136,8 +137,7 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// The journal that waited for the backend goes with the next snapshot after
-// that has it.
+// The journal that was kept for the backend is truncated with the next snapshot.
 func TestTruncationAfterShipping(t *testing.T) {
 	t.Parallel()
 	var shipped atomic.Uint64
@@ -156,41 +156,40 @@ func TestTruncationAfterShipping(t *testing.T) {
 	require.LessOrEqual(t, s.first(), journal.Sequence(31))
 }
 
-// Whoever ships is told of every snapshot that was written, when it can be read,
-// and of nothing else.
+// Written is called after each snapshot, when it can be read, and at no other time.
 func TestWritten(t *testing.T) {
-	var told atomic.Int32
+	var calls atomic.Int32
 	var s *store
 	opt := never
 	opt.Written = func() {
-		told.Add(1)
+		calls.Add(1)
 		entries, err := s.compactor.Snapshots()
 		require.NoError(t, err)
 		require.Equal(t, s.state.Load().Sequence(), entries[0].Sequence)
 	}
 	s = newStore(t, opt)
 	s.compact()
-	require.Zero(t, told.Load(), "the empty state is no snapshot")
+	require.Zero(t, calls.Load(), "the empty state is no snapshot")
 	for i := range 3 {
 		s.append(2, 10)
 		s.compact()
 		s.compact()
-		require.EqualValues(t, i+1, told.Load())
+		require.EqualValues(t, i+1, calls.Load())
 	}
 	away := s.dir + "-away"
 	require.NoError(t, os.Rename(s.snapshots(), away))
 	s.append(1, 10)
 	_, err := s.compactor.Compact(t.Context())
 	require.Error(t, err)
-	require.EqualValues(t, 3, told.Load())
+	require.EqualValues(t, 3, calls.Load())
 	require.NoError(t, os.Rename(away, s.snapshots()))
 	s.compactor.Stop()
 	require.NoError(t, s.compactor.Close(t.Context()))
-	require.EqualValues(t, 4, told.Load())
+	require.EqualValues(t, 4, calls.Load())
 }
 
-// The guarantee of retention: whatever was truncated, under whatever pressure,
-// if the newest snapshot turns out damaged nothing is lost.
+// The guarantee of retention: if the newest snapshot turns out to be damaged, nothing
+// is lost, whatever was truncated.
 func TestNewestMayBeDamaged(t *testing.T) {
 	for _, pressed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "plain", true: "pressed"}[pressed], func(t *testing.T) {
@@ -233,9 +232,8 @@ func TestNewestMayBeDamaged(t *testing.T) {
 	}
 }
 
-// A snapshot that was found damaged at the start is relied on by nobody: it is
-// not the newest, it is not shown to who ships, it does not count, and it goes
-// once there is a newer one.
+// A snapshot that was found to be damaged at the start does not count: it is not the
+// newest, it is not listed for the shipper, and it is deleted once there is a newer one.
 func TestDamagedAtStart(t *testing.T) {
 	for _, r := range []struct {
 		name string
@@ -278,7 +276,7 @@ func TestDamagedAtStart(t *testing.T) {
 	}
 }
 
-// What cannot be deleted is warned of, and tried again.
+// What cannot be deleted is logged and retried.
 func TestPruneFails(t *testing.T) {
 	s := newStore(t, never)
 	s.append(1, 10)
@@ -294,7 +292,7 @@ func TestPruneFails(t *testing.T) {
 		s.append(10, 20<<10)
 		s.compact()
 	}
-	require.Contains(t, s.log.String(), "snapshot was not pruned")
+	require.Contains(t, s.log.String(), "snapshots or the journal were not pruned")
 	require.Contains(t, s.local(), journal.Sequence(1))
 	require.EqualValues(t, 1, s.first(), "what is kept is covered")
 	require.NoError(t, os.RemoveAll(stuck))
@@ -304,3 +302,43 @@ func TestPruneFails(t *testing.T) {
 	require.False(t, slices.Contains(s.local(), 1))
 	require.Greater(t, s.first(), journal.Sequence(1))
 }
+
+// What could not be deleted or truncated is tried again where no other snapshot
+// is written.
+func TestPruneIsRetried(t *testing.T) {
+	for name, r := range map[string]struct {
+		fail func(*store) (mend func())
+	}{
+		"deletion": {func(s *store) func() {
+			stuck := s.path(1)
+			require.NoError(s.t, os.Remove(stuck))
+			require.NoError(s.t, os.MkdirAll(filepath.Join(stuck, "x"), 0o700))
+			return func() { require.NoError(s.t, os.Remove(filepath.Join(stuck, "x"))) }
+		}},
+		"truncation": {func(s *store) func() {
+			s.truncateErr.Store(&errTruncate)
+			return func() { s.truncateErr.Store(nil) }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t, never)
+			s.compactor.Start()
+			s.append(1, 10)
+			s.compact()
+			mend := r.fail(s)
+			for range 3 {
+				s.append(10, 20<<10)
+				s.compact()
+			}
+			require.EqualValues(t, 1, s.first())
+			require.Contains(t, s.log.String(), "not pruned")
+			require.NoError(t, s.compactor.Status().Err)
+			mend()
+			eventually(t, func() bool { return s.first() > 1 }, "truncation")
+			require.Equal(t, []journal.Sequence{31, 21, 11}, s.local())
+		})
+	}
+}
+
+var errTruncate = errors.New("the disk is gone")

@@ -237,7 +237,7 @@ func (t *Takeover) Restore(ctx context.Context, j restore.Journal) (err error) {
 		remote = remote.Until(t.meta.From)
 	}
 	opt := t.restoreOptions(remote)
-	opt.Journal, opt.Known, opt.Patience = j, t.meta.Sequence, t.timeout()
+	opt.Journal, opt.Known, opt.BackendTimeout = j, t.meta.Sequence, t.timeout()
 	t.State, t.Result, err = restore.Restore(ctx, opt)
 	if err == nil && t.fresh && t.Remote != nil {
 		return t.Remote.CheckEmpty(t.opt.Backend, t.State.Sequence())

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/state"
@@ -73,7 +72,7 @@ func (d *Directory) WriteSnapshot(ctx context.Context, st *state.State) error {
 func writeSnapshot(ctx context.Context, i Info, st *state.State) error {
 	name := snapshot.Name{Epoch: i.Epoch, Sequence: st.Sequence()}
 	return durable.WriteFile(filepath.Join(i.SnapshotDir(), name.String()), func(w io.Writer) error {
-		_, err := compact.Encode(ctx, w, st, snapshot.Header{
+		_, err := snapshot.Encode(ctx, w, st, snapshot.Header{
 			Sequence: st.Sequence(), Time: st.Time(), Epoch: i.Epoch, Created: time.Now().Round(0), StoreID: i.StoreID,
 		})
 		return err

@@ -329,7 +329,7 @@ func (f *Follower) resync(ctx context.Context) error {
 	f.batches = f.batches || result.ShippedTo > 0
 	if claimed && (newest.Number != f.epoch.Number || newest.Token != f.epoch.Token) {
 		// Its writer begins after the last event that it knew to be complete.
-		f.epoch, f.starts = newest, append(f.starts, newest.Sequence+1, remote.Tail()+1)
+		f.epoch, f.starts = newest, append(f.starts, newest.Sequence+1, remote.ShipAfter()+1)
 	}
 	f.mu.Lock()
 	f.storeID = cmp.Or(newest.StoreID, result.StoreID, f.storeID)
@@ -360,7 +360,7 @@ func (f *Follower) Restore(ctx context.Context, opt restore.Options) (*state.Sta
 // may have superseded it.
 func (f *Follower) base(remote *catalog.Remote) *state.State {
 	st := f.opt.State()
-	if st.Sequence() == 0 || !remote.GoesOnFrom(f.epoch, st.Sequence()) {
+	if st.Sequence() == 0 || !remote.Includes(f.epoch, st.Sequence()) {
 		return nil
 	}
 	return st

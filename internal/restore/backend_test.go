@@ -57,7 +57,7 @@ func (f *fixture) putObject(key string, content []byte) {
 	require.NoError(f.t, f.backend.Put(f.t.Context(), key, bytes.NewReader(content)))
 }
 
-// claim claims an epoch that goes on from an event.
+// claim claims an epoch that continues from an event.
 func (f *fixture) claim(number, parent uint64, seq int) {
 	f.t.Helper()
 	require.NoError(f.t, catalog.Claim(f.t.Context(), f.backend, catalog.Epoch{
@@ -112,11 +112,11 @@ func TestRestoreShipped(t *testing.T) {
 			f.claim(3, 2, 20)
 			f.ship(1, 1, 10)
 			f.ship(1, 11, 14) // two of them count
-			f.putObject(batchKey(1, 15), []byte("zombie"))
+			f.putObject(batchKey(1, 15), []byte("superseded"))
 			f.ship(2, 13, 20)
 			f.ship(3, 21, 30)
-			f.putObject(batchKey(2, 21), []byte("zombie"))
-			f.putObject(catalog.KeyPrefix+"snapshot-0000000002-00000000000000000039.zst", []byte("zombie"))
+			f.putObject(batchKey(2, 21), []byte("superseded"))
+			f.putObject(catalog.SnapshotPrefix+"snapshot-0000000002-00000000000000000039.zst", []byte("superseded"))
 		}, seq: 30, shipped: 30, batches: 4, shippedTo: 30},
 		{name: "batches that overlap", setup: func(f *fixture) {
 			f.claim(1, 0, 0)
@@ -169,21 +169,21 @@ func TestRestoreShipped(t *testing.T) {
 			f.remote(20)
 			f.ship(3, 21, 30)
 		}, seq: 30, snapshot: 20, shipped: 10, batches: 1, shippedTo: 30},
-		{name: "that gap, for who has the events before", setup: func(f *fixture) {
+		{name: "that gap, from a state before it", setup: func(f *fixture) {
 			f.ship(3, 1, 10)
 			f.remote(20)
 			f.ship(3, 21, 30)
 		}, base: 5, known: true, seq: 30, snapshot: 20, shipped: 10, batches: 1, shippedTo: 30},
-		{name: "who has events goes on from them", setup: func(f *fixture) {
+		{name: "local events, continued by the backend", setup: func(f *fixture) {
 			f.remote(20)
 			f.ship(3, 21, 30)
 			f.ship(3, 31, 40)
 		}, base: 25, known: true, seq: 40, shipped: 15, batches: 2, shippedTo: 40},
-		{name: "who has all of them learns how far was shipped", setup: func(f *fixture) {
+		{name: "all events are local, and how far was shipped is reported", setup: func(f *fixture) {
 			f.remote(20)
 			f.ship(3, 21, 30)
 		}, base: 35, known: true, seq: 35, shippedTo: 30},
-		{name: "who has fewer than are there starts from a snapshot", setup: func(f *fixture) {
+		{name: "too few local events for the batches, so a snapshot is used", setup: func(f *fixture) {
 			f.remote(20)
 			f.ship(3, 21, 30)
 		}, base: 7, known: true, seq: 30, snapshot: 20, shipped: 10, batches: 1, shippedTo: 30},
@@ -199,7 +199,7 @@ func TestRestoreShipped(t *testing.T) {
 			f.ship(3, 1, 12)
 			f.ship(3, 13, 30)
 		}, known: true, seq: 35, snapshot: 8, shippedTo: 30},
-		{name: "the journal goes on where the batches end", setup: func(f *fixture) {
+		{name: "the journal continues where the batches end", setup: func(f *fixture) {
 			f.events(25, 40)
 			f.remote(8)
 			f.ship(3, 9, 30)
@@ -355,8 +355,8 @@ func TestTargetsShipped(t *testing.T) {
 	}
 }
 
-// A read that breaks off is no damage: the restore fails, nothing is passed over,
-// and another try has all.
+// A read that fails midway is no damage: the restore fails, nothing is skipped, and
+// another restore has everything.
 func TestTransientIsNoDamage(t *testing.T) {
 	h := newHistory(t, 40, 0)
 	f := newFixture(t, h)
@@ -364,7 +364,7 @@ func TestTransientIsNoDamage(t *testing.T) {
 	f.ship(3, 9, 20)
 	f.ship(3, 21, 30)
 	f.ship(3, 31, 40)
-	for _, key := range []string{catalog.KeyPrefix + nameOf(20), batchKey(3, 21), batchKey(3, 31)} {
+	for _, key := range []string{catalog.SnapshotPrefix + nameOf(20), batchKey(3, 21), batchKey(3, 31)} {
 		for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
 			// One for each try: what was fetched ahead may outlast it.
 			faulty := &backendtest.Faulty{Backend: f.backend, Fault: func(op backendtest.Op, k string) backendtest.Fault {
@@ -384,11 +384,10 @@ func TestTransientIsNoDamage(t *testing.T) {
 	h.requireState(t, 40, st, result)
 }
 
-// A writer prunes the backend while it is restored: what vanished is not missed,
-// since there is something newer.
+// If a writer prunes the backend during a restore, the restore uses the newer objects.
 func TestPrunedMeanwhile(t *testing.T) {
 	h := newHistory(t, 40, 0)
-	for _, at := range []string{catalog.KeyPrefix + nameOf(8), batchKey(3, 9), batchKey(3, 21)} {
+	for _, at := range []string{catalog.SnapshotPrefix + nameOf(8), batchKey(3, 9), batchKey(3, 21)} {
 		for _, given := range []bool{false, true} {
 			t.Run(fmt.Sprint(at, ", listing given ", given), func(t *testing.T) {
 				t.Parallel()
@@ -411,9 +410,9 @@ func TestPrunedMeanwhile(t *testing.T) {
 							require.NoError(t, b.Put(t.Context(), key, bytes.NewReader(content)))
 						}
 						put(batchKey(3, 31), h.batch(t, 31, 35))
-						put(catalog.KeyPrefix+nameOf(35), h.snapshot(t, 35))
+						put(catalog.SnapshotPrefix+nameOf(35), h.snapshot(t, 35))
 						put(batchKey(3, 36), h.batch(t, 36, 40))
-						for _, key := range []string{catalog.KeyPrefix + nameOf(8), batchKey(3, 9), batchKey(3, 21), batchKey(3, 31)} {
+						for _, key := range []string{catalog.SnapshotPrefix + nameOf(8), batchKey(3, 9), batchKey(3, 21), batchKey(3, 31)} {
 							require.NoError(t, b.Delete(t.Context(), key))
 						}
 					})
@@ -425,7 +424,7 @@ func TestPrunedMeanwhile(t *testing.T) {
 			})
 		}
 	}
-	// It does not go on for ever.
+	// The number of listings is bounded.
 	f := newFixture(t, h)
 	f.remote(8)
 	opt := restore.Options{Backend: gone{f.backend}}
@@ -435,7 +434,7 @@ func TestPrunedMeanwhile(t *testing.T) {
 	require.LessOrEqual(t, f.backend.Calls(backendtest.OpList), 30)
 }
 
-// gone is a backend whose objects vanish before they are read.
+// gone is a backend whose objects are deleted before they are read.
 type gone struct{ *backendtest.Faulty }
 
 func (g gone) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
@@ -445,12 +444,12 @@ func (g gone) Get(ctx context.Context, key string, offset, length int64) (io.Rea
 	return nil, &backends.Error{Op: "get", Backend: g.String(), Key: key, Err: backends.ErrNotFound}
 }
 
-// A listing keeps its bound when it is made anew: what went beyond does not count
-// for who has gone on from before it.
+// Relist keeps the bound of the listing: later events do not count for a writer that
+// has continued from before them.
 func TestRelistKeepsBound(t *testing.T) {
 	h := newHistory(t, 40, 0)
 	for name, r := range map[string]struct {
-		claimed bool // by who takes over
+		claimed bool // by the next writer
 		view    func(*catalog.Remote) *catalog.Remote
 		seq     int
 	}{
@@ -491,8 +490,8 @@ func (o once) Get(ctx context.Context, key string, offset, length int64) (io.Rea
 	return o.Faulty.Get(ctx, key, offset, length)
 }
 
-// Whatever byte of the newest batch becomes, and wherever it is cut, the restore
-// is all of the truth, or an error.
+// If any byte of the newest batch changes, or the batch is cut anywhere, the restore is
+// complete or an error.
 func TestRestoreEveryByteOfBatch(t *testing.T) {
 	h := newHistory(t, 12, 0)
 	good := h.batch(t, 9, 12)
@@ -531,7 +530,7 @@ func TestVerifyShipped(t *testing.T) {
 	f.ship(2, 1, 12)
 	f.ship(2, 13, 22) // two of them superseded
 	f.ship(3, 19, 40)
-	f.putObject(batchKey(2, 23), []byte("zombie"))
+	f.putObject(batchKey(2, 23), []byte("superseded"))
 	report, err := f.verify()
 	require.NoError(t, err)
 	require.Equal(t, 3, report.Batches)
@@ -539,7 +538,7 @@ func TestVerifyShipped(t *testing.T) {
 	require.Equal(t, 3, report.Folded)
 	require.EqualValues(t, 40, report.Sequence)
 
-	// Good to read, and not what the events make.
+	// Intact, but not the fold of the events.
 	forged, err := h.states[29].Apply(&journal.Event{Sequence: 30, Time: h.time(30), Kind: journal.Clear, Cache: "snapshot/default", Node: "node-1"})
 	require.NoError(t, err)
 	require.NotEqual(t, h.states[30].Digest(), forged.Digest())
@@ -547,7 +546,7 @@ func TestVerifyShipped(t *testing.T) {
 	report, err = f.verify()
 	require.ErrorIs(t, err, event.ErrCorrupt)
 	require.ErrorContains(t, err, nameOf(30))
-	require.ErrorContains(t, err, "it is not what the events make of the empty state")
+	require.ErrorContains(t, err, "differs from the empty state with the events after it applied")
 	require.Equal(t, 3, report.Folded)
 	for _, s := range report.Snapshots {
 		require.Equal(t, s.Sequence == 30, s.Err != nil)

@@ -17,7 +17,6 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/internal/catalog"
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/restore"
@@ -111,7 +110,7 @@ func (h *history) snapshot(t testing.TB, seq int) []byte { return encode(t, h.st
 func encode(t testing.TB, st *state.State) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	_, err := compact.Encode(t.Context(), &b, st, snapshot.Header{
+	_, err := snapshot.Encode(t.Context(), &b, st, snapshot.Header{
 		Sequence: st.Sequence(), Time: st.Time(), Epoch: epoch, Created: time.Unix(1700000000, 0), StoreID: storeID,
 	})
 	require.NoError(t, err)
@@ -141,8 +140,8 @@ func newFixture(t testing.TB, h *history) *fixture {
 	return f
 }
 
-// events gives the directory a journal of events first to last; one of events
-// first to first-1 is empty and goes on behind.
+// events gives the directory a journal of events first to last; a journal of
+// events first to first-1 is empty.
 func (f *fixture) events(first, last int) { f.h.write(f.t, f.journal, first, last) }
 
 // local and remote put good snapshots in their places.
@@ -168,7 +167,7 @@ func (f *fixture) putLocal(name string, content []byte) {
 
 func (f *fixture) putRemote(name string, content []byte) {
 	f.t.Helper()
-	require.NoError(f.t, f.backend.Put(f.t.Context(), catalog.KeyPrefix+name, bytes.NewReader(content)))
+	require.NoError(f.t, f.backend.Put(f.t.Context(), catalog.SnapshotPrefix+name, bytes.NewReader(content)))
 }
 
 // openJournal opens the journal as the store does.

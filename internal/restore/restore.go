@@ -1,13 +1,14 @@
-// Package restore restores a state: the newest valid snapshot, then the journal
-// from there, or what of it was shipped to a backend.
+// Package restore rebuilds a state from the newest usable snapshot and the events after
+// it. It reads the data directory first, and the backend for what the directory does
+// not contain. [Verify] checks everything in both.
 //
-// It never returns less than is known to have been acknowledged. A snapshot
-// that is damaged is passed over for an older one only where the journal still
-// has every event since that one; where it has not, the result is [ErrGap].
+// Invariants: a restore never returns less than is known to have been durable, which
+// the names of snapshots and batches, the bounds of the journal and [Options] say. A
+// damaged snapshot is skipped for an older one only if all events since that one can be
+// read; otherwise the error is [ErrGap]. Nothing here writes.
 package restore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -27,36 +28,41 @@ import (
 )
 
 var (
-	// ErrGap is the identity of the error about events that neither a
-	// snapshot nor the journal has.
+	// ErrGap is the identity of the error about events that neither a snapshot nor the
+	// journal nor a batch contains.
 	ErrGap = event.ErrGap
-	// ErrTarget is the identity of the error about a point in time that
-	// cannot be restored: it is older than what is kept, or yet to come.
+	// ErrTarget is the identity of the error about a target that cannot be restored:
+	// it is older than what is kept, or in the future.
 	ErrTarget = errors.New("not within what is kept")
 )
 
-// Journal is what a restore needs of the journal.
+// Journal is the part of the journal that a restore uses.
 type Journal interface {
-	// Bounds returns the sequences of the oldest and the newest event that
-	// the journal holds; last is first-1 if it holds none.
+	// Bounds returns the sequences of the oldest and the newest event in the journal;
+	// last is first-1 if it is empty.
 	Bounds() (first, last journal.Sequence, err error)
-	// Range calls fn for the events from one sequence to another, in order;
-	// to = 0 stands for the newest.
+	// Range calls fn with the events from one sequence to another, in order; to = 0 is
+	// the newest.
 	Range(ctx context.Context, from, to journal.Sequence, fn func(*journal.Event) error) error
 }
 
-// Target is a moment to restore. The zero value is the newest one.
+// Target selects the state to restore. The zero value is the newest one.
 type Target struct {
-	// Sequence asks for the state after that event.
+	// Sequence selects the state after that event.
 	Sequence journal.Sequence
-	// Time asks for the state after the last event that was committed by
-	// then. It is heeded if Sequence is 0.
+	// Time selects the state after the last event that was committed by then. It is
+	// ignored if Sequence is not 0.
 	Time time.Time
 }
 
 func (t Target) newest() bool { return t.Sequence == 0 && t.Time.IsZero() }
 
-// String names the moment.
+// before reports whether the target is a time before at.
+func (t Target) before(at time.Time) bool {
+	return t.Sequence == 0 && !t.Time.IsZero() && at.After(t.Time)
+}
+
+// String returns for example "sequence 17".
 func (t Target) String() string {
 	switch {
 	case t.Sequence != 0:
@@ -68,36 +74,35 @@ func (t Target) String() string {
 	}
 }
 
-// Options say what to restore from.
+// Options are the data to restore from and the state to restore.
 type Options struct {
-	// Dir is the directory of local snapshots, empty for none.
+	// Dir is the directory of snapshots, empty for none.
 	Dir string
 	// Journal is the journal, nil for none.
 	Journal Journal
-	// Backend holds what was shipped; nil for none. It is asked only if what is
-	// local does not suffice.
+	// Backend is the backend, nil for none. It is read only if Dir and Journal do not
+	// suffice, or if Remote is set.
 	Backend backends.Backend
-	// Remote is what Backend is known to hold. The newest state is then at least
-	// that which it tells of. Nil lists the backend when it is asked.
+	// Remote is a listing of Backend: the newest state must then reach all that is
+	// known from it. If it is nil, Backend is listed when it is needed.
 	Remote *catalog.Remote
-	// Patience makes do without the backend where what is local reaches all
-	// that is known, and bounds the wait for it. With 0 what the backend holds
-	// has to be read: it may be more.
-	Patience time.Duration
-	// Base is a state to go on from, nil for the empty one.
+	// BackendTimeout bounds the wait for the backend. When it passes and the local data
+	// is complete, the restore continues without the backend. With 0 the backend must
+	// be read, as its newest batch may contain more events than are known.
+	BackendTimeout time.Duration
+	// Base is the state to start from, nil for the empty state.
 	Base *state.State
-	// Known is an event that is known to have been durable: a newest state
-	// that does not reach it is incomplete.
+	// Known is an event that is known to have been durable: the newest state must reach
+	// it.
 	Known journal.Sequence
-	// Target is the moment to restore.
+	// Target is the state to restore.
 	Target Target
-	// Hooks reports the work.
+	// Hooks report the work.
 	Hooks replay.Hooks
 }
 
-// Restore restores the state that opt asks for. If it fails, the state is what
-// could be restored until then, which may be of use to look at and must not be
-// served.
+// Restore restores the state that opt selects. If it returns an error, the state is
+// what could be restored before: it may be shown to an operator, but not served.
 func Restore(ctx context.Context, opt Options) (*state.State, replay.Result, error) {
 	r := &restore{opt: opt, state: opt.Base}
 	if r.state == nil {
@@ -122,13 +127,13 @@ type restore struct {
 	opt    Options
 	state  *state.State
 	result replay.Result
-	// first and last bound the journal.
+	// first and last are the bounds of the journal.
 	first, last journal.Sequence
-	// known is the newest event that there is a trace of.
+	// known is the newest event that is known to exist.
 	known journal.Sequence
-	// passed is set when events were seen that are later than a target time.
-	passed bool
-	// remote is what the backend holds, once it was listed.
+	// pastTarget is set when an event after the target time was read.
+	pastTarget bool
+	// remote is the listing of the backend, nil before it is listed.
 	remote *catalog.Remote
 }
 
@@ -141,218 +146,157 @@ func (r *restore) run(ctx context.Context) error {
 		}
 		r.first, r.last = first, last
 	}
-	// A journal that begins later was once written up to there.
+	// A journal that begins later contained all events before.
 	r.known = max(r.last, r.first-1, r.opt.Known)
-	if r.remote = r.opt.Remote; r.remote != nil {
-		r.known = max(r.known, r.remote.Trace())
+	if r.opt.Remote != nil {
+		r.setRemote(r.opt.Remote)
 	}
-	if err := r.checkTarget(); err != nil {
-		return err
+	if t := r.opt.Target; t.Sequence == 0 && t.Time.After(time.Now().Add(time.Minute)) {
+		return fmt.Errorf("%w: %s is in the future", ErrTarget, t)
 	}
-	if err := r.fromDirectory(ctx); err != nil {
-		return err
-	}
-	asking, cancel := context.WithCancel(ctx)
-	if r.opt.Patience > 0 && r.arrived() && !r.nothing() {
-		asking, cancel = context.WithTimeout(ctx, r.opt.Patience)
-	}
-	defer cancel()
-	unreachable := r.fromBackend(asking)
-	switch {
-	case errors.Is(unreachable, event.ErrVersion), ctx.Err() != nil:
-		// A newer xdswal's data is no reason to do with less.
-		return unreachable
-	case r.nothing() && unreachable != nil:
-		// Nothing is here, and whether something is there is not known.
-		return unreachable
-	case !r.arrived():
-		return errors.Join(r.gap(), unreachable, r.skipped())
-	case unreachable != nil && r.opt.Patience == 0:
-		// How far the newest batch goes is known only to who reads it.
-		return unreachable
-	}
-	return nil
-}
-
-// fromDirectory restores what is local.
-func (r *restore) fromDirectory(ctx context.Context) error {
 	if r.opt.Dir != "" {
-		// If this fails, what is there is not known, and what else there is
-		// may be less.
-		if err := r.from(ctx, localPlace(r.opt.Dir)); err != nil {
+		// If this fails, the other data may reach less far, so it is no substitute.
+		if err := r.loadSnapshot(ctx, localPlace(r.opt.Dir)); err != nil {
 			return err
 		}
 	}
-	return r.tail(ctx)
-}
-
-// nothing reports whether there is no trace of any event.
-func (r *restore) nothing() bool { return r.known == 0 && r.state.Sequence() == 0 }
-
-// checkTarget refuses a time that is yet to come. Which sequences are is known
-// only when the snapshots are.
-func (r *restore) checkTarget() error {
-	if r.opt.Target.Time.IsZero() || r.opt.Target.Sequence != 0 {
-		return nil
-	}
-	if r.opt.Target.Time.After(time.Now().Add(time.Minute)) {
-		return fmt.Errorf("%w: %s is in the future", ErrTarget, r.opt.Target)
-	}
-	return nil
-}
-
-// from takes the newest usable snapshot of a place as the base, if that brings
-// the restore further.
-func (r *restore) from(ctx context.Context, p place) error {
-	candidates, err := p.list(ctx)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
+	if err := r.replayJournal(ctx); err != nil {
 		return err
 	}
-	if len(candidates) > 0 {
-		r.known = max(r.known, candidates[0].name.Sequence)
-	}
-	for _, c := range candidates {
-		if c.name.Sequence <= r.state.Sequence() || (r.opt.Target.Sequence != 0 && c.name.Sequence > r.opt.Target.Sequence) {
-			continue
-		}
-		err := r.read(ctx, p, c)
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err == nil:
-			return nil
-		case errors.Is(err, errLater):
-			continue
-		case errors.Is(err, event.ErrVersion), p.remote && !damaged(err):
-			// One that could not be fetched may well be whole.
-			return err
-		}
-		r.result.Skipped = append(r.result.Skipped, replay.Skipped{Location: p.location, Name: c.name.String(), Reason: err})
+	return r.finish(ctx, r.readBackend(ctx))
+}
+
+// finish decides whether the restored state is the target, if reading the backend
+// returned an error, or nil.
+func (r *restore) finish(ctx context.Context, backendErr error) error {
+	switch {
+	case errors.Is(backendErr, event.ErrVersion), ctx.Err() != nil:
+		// The data of a newer xdswal must not be ignored.
+		return backendErr
+	case r.nothingKnown() && backendErr != nil:
+		// The backend may have everything.
+		return backendErr
+	case !r.complete():
+		return errors.Join(r.gap(), backendErr, r.skipped())
+	case r.opt.BackendTimeout == 0:
+		return backendErr // the newest batch may contain more events than are known
 	}
 	return nil
 }
 
-// damaged reports whether something was read, and is not what was written.
-func damaged(err error) bool {
-	return errors.Is(err, event.ErrCorrupt) || errors.Is(err, backends.ErrDamaged)
-}
+// nothingKnown reports whether no event is known to exist.
+func (r *restore) nothingKnown() bool { return r.known == 0 && r.state.Sequence() == 0 }
 
-// errLater says that a snapshot is later than the target.
-var errLater = errors.New("later than the target")
-
-// read makes a snapshot the base.
-func (r *restore) read(ctx context.Context, p place, c candidate) error {
-	info := compactor.Snapshot{Location: p.location, Backend: p.remote, Name: c.name.String(), Sequence: c.name.Sequence, Bytes: c.size}
-	hook.Call(r.opt.Hooks.SnapshotReadBegin, info)
-	start := time.Now()
-	st, contents, err := p.read(ctx, c, func(h snapshot.Header) error {
-		if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && h.Time.After(t.Time) {
-			return errLater
-		}
-		if h.Sequence != c.name.Sequence {
-			return fmt.Errorf("%w: header has sequence %d, the name %d", event.ErrCorrupt, h.Sequence, c.name.Sequence)
-		}
-		return nil
-	})
-	info.Duration = time.Since(start)
-	if errors.Is(err, errLater) {
-		// It was read as far as it was of use: nothing is wrong with it.
-		hook.Call(r.opt.Hooks.SnapshotReadEnd, info)
-		return errLater
-	}
-	if err != nil {
-		info.Err = fmt.Errorf("read snapshot %s in %s: %w", c.name, p.location, err)
-		hook.Call(r.opt.Hooks.SnapshotReadEnd, info)
-		return info.Err
-	}
-	r.state = st
-	r.result.Events, r.result.Shipped, r.result.Batches = 0, 0, 0
-	r.result.Source, r.result.Snapshot, r.result.SnapshotSequence = p.location, c.name.String(), c.name.Sequence
-	r.result.StoreID, r.result.Epoch = contents.Header.StoreID, contents.Header.Epoch
-	info.Nodes, info.Resources, info.ResourceBytes, info.Bytes = st.NumNodes(), st.NumResources(), st.Bytes(), contents.Size
-	hook.Call(r.opt.Hooks.SnapshotReadEnd, info)
-	return nil
-}
-
-// continues reports whether the journal goes on where the state ends.
-func (r *restore) continues() bool {
-	return r.first <= r.state.Sequence()+1 && r.last > r.state.Sequence()
-}
-
-// goal is the event that a restore has to reach. For a target time it need not
-// come so far if the journal tells that the events after it are later.
-func (r *restore) goal() journal.Sequence {
+// required is the event that the restored state must reach. A state before a target
+// time need not, if the event after it is later than the target.
+func (r *restore) required() journal.Sequence {
 	if r.opt.Target.Sequence != 0 {
 		return r.opt.Target.Sequence
 	}
 	return r.known
 }
 
-// arrived reports whether the state is the one that was asked for.
-func (r *restore) arrived() bool { return r.passed || r.state.Sequence() >= r.goal() }
+// complete reports whether the state is the target.
+func (r *restore) complete() bool { return r.pastTarget || r.state.Sequence() >= r.required() }
 
-// gap says which events are missing after the state that was reached.
-func (r *restore) gap() error {
-	have, target := r.state.Sequence(), r.opt.Target
-	if target.Sequence > r.known {
-		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, target, r.known)
+// loadSnapshot sets the state to the newest usable snapshot of a place, if that is newer
+// than the state and no newer than the target.
+func (r *restore) loadSnapshot(ctx context.Context, p place) error {
+	entries, err := p.list()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	base := "no snapshot can be used"
-	switch {
-	case r.result.Snapshot != "":
-		base = fmt.Sprintf("the newest usable snapshot is of event %d", r.result.SnapshotSequence)
-	case !target.newest():
-		base = "no snapshot so old can be used"
+	if err != nil {
+		return err
 	}
-	from, to := have+1, r.goal()
-	has := "the journal holds no events"
-	if r.last >= r.first {
-		has = fmt.Sprintf("the journal holds events %d to %d", r.first, r.last)
-		if r.first > from {
-			to = min(to, r.first-1)
+	if len(entries) > 0 {
+		r.known = max(r.known, entries[0].Sequence)
+	}
+	for _, e := range entries {
+		if e.Sequence <= r.state.Sequence() || (r.opt.Target.Sequence != 0 && e.Sequence > r.opt.Target.Sequence) {
+			continue
 		}
+		err := r.readSnapshot(ctx, p, e)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			return nil
+		case errors.Is(err, errPastTarget):
+			continue
+		case errors.Is(err, event.ErrVersion), p.remote && !damaged(err):
+			// A snapshot that could not be downloaded may be intact.
+			return err
+		}
+		r.result.Skipped = append(r.result.Skipped, replay.Skipped{Location: p.location, Name: e.String(), Reason: err})
 	}
-	identity := ErrGap
-	if !target.newest() && len(r.result.Skipped) == 0 {
-		identity = fmt.Errorf("%w: %w", ErrTarget, ErrGap)
-	}
-	return fmt.Errorf("%w: %d to %d: %s and %s: restore from a backend or a copy of the directory that has them, or a snapshot of event %d or later",
-		identity, from, to, base, has, to)
+	return nil
 }
 
-// skipped returns why snapshots were passed over.
-func (r *restore) skipped() error {
-	var reasons []error
-	for _, s := range r.result.Skipped {
-		reasons = append(reasons, s.Reason)
-	}
-	return errors.Join(reasons...)
+// damaged reports whether an error is about contents, not about reading them.
+func damaged(err error) bool {
+	return errors.Is(err, event.ErrCorrupt) || errors.Is(err, backends.ErrDamaged)
 }
 
-// tail applies the journal to the base, if it goes on where that ends.
-func (r *restore) tail(ctx context.Context) error {
-	if !r.continues() {
-		return nil
+// errPastTarget ends the reading at a snapshot or an event after the target.
+var errPastTarget = errors.New("later than the target")
+
+// readSnapshot sets the state to a snapshot.
+func (r *restore) readSnapshot(ctx context.Context, p place, e catalog.Entry) error {
+	info := compactor.Snapshot{Location: p.location, Backend: p.remote, Name: e.String(), Sequence: e.Sequence, Bytes: e.Size}
+	hook.Call(r.opt.Hooks.SnapshotReadBegin, info)
+	start := time.Now()
+	st, contents, err := p.decode(ctx, e, func(h snapshot.Header) error {
+		if r.opt.Target.before(h.Time) {
+			return errPastTarget
+		}
+		return checkName(e.Name, h)
+	})
+	info.Duration = time.Since(start)
+	switch {
+	case errors.Is(err, errPastTarget):
+		err = errPastTarget // the snapshot is intact as far as it was read
+	case err != nil:
+		err = fmt.Errorf("read snapshot %s in %s: %w", e.Name, p.location, err)
+		info.Err = err
+	default:
+		r.state = st
+		r.result.Events, r.result.Shipped, r.result.Batches = 0, 0, 0
+		r.result.Source, r.result.Snapshot, r.result.SnapshotSequence = p.location, e.String(), e.Sequence
+		r.result.StoreID, r.result.Epoch = contents.Header.StoreID, contents.Header.Epoch
+		info.Nodes, info.Resources, info.ResourceBytes, info.Bytes = st.NumNodes(), st.NumResources(), st.Bytes(), contents.Size
 	}
+	hook.Call(r.opt.Hooks.SnapshotReadEnd, info)
+	return err
+}
+
+// checkName returns an error if a snapshot's header does not match its name.
+func checkName(name snapshot.Name, h snapshot.Header) error {
+	if h.Sequence != name.Sequence {
+		return fmt.Errorf("%w: header has sequence %d, want %d as in the name", event.ErrCorrupt, h.Sequence, name.Sequence)
+	}
+	return nil
+}
+
+// replayJournal applies the journal's events to the state, if the journal contains the
+// one after it.
+func (r *restore) replayJournal(ctx context.Context) error {
 	next, to := r.state.Sequence()+1, min(r.opt.Target.Sequence, r.last)
-	if to != 0 && to < next {
+	if r.first > next || r.last < next || (to != 0 && to < next) {
 		return nil
 	}
 	err := r.opt.Journal.Range(ctx, next, to, r.apply)
-	if errors.Is(err, errLater) {
+	if errors.Is(err, errPastTarget) {
 		return nil
 	}
 	return err
 }
 
-// apply applies the next event, unless it is later than the target time.
+// apply applies the next event, unless it is after the target time.
 func (r *restore) apply(ev *journal.Event) error {
-	if t := r.opt.Target; t.Sequence == 0 && !t.Time.IsZero() && ev.Time.After(t.Time) {
-		r.passed = true
-		return errLater
+	if r.opt.Target.before(ev.Time) {
+		r.pastTarget = true
+		return errPastTarget
 	}
 	st, err := r.state.Apply(ev)
 	if err != nil {
@@ -363,55 +307,78 @@ func (r *restore) apply(ev *journal.Event) error {
 	return nil
 }
 
-// place is where snapshots are.
+// gapError is the error about a range of missing events.
+type gapError struct {
+	first, last journal.Sequence
+	reason      string
+}
+
+func (e *gapError) Error() string {
+	return fmt.Sprintf("events %d to %d are missing: %s", e.first, e.last, e.reason)
+}
+
+// Is makes [ErrGap] the identity of the error.
+func (e *gapError) Is(target error) bool { return target == ErrGap }
+
+// gap returns the error about the events that are missing after the state.
+func (r *restore) gap() error {
+	target := r.opt.Target
+	if target.Sequence > r.known {
+		return fmt.Errorf("%w: %s is yet to come, the newest event is %d", ErrTarget, target, r.known)
+	}
+	base := "no snapshot can be used"
+	switch {
+	case r.result.Snapshot != "":
+		base = fmt.Sprintf("the newest usable snapshot is of event %d", r.result.SnapshotSequence)
+	case !target.newest():
+		base = "no snapshot so old can be used"
+	}
+	gap := &gapError{first: r.state.Sequence() + 1, last: r.required()}
+	contents := "the journal holds no events"
+	if r.last >= r.first {
+		contents = fmt.Sprintf("the journal holds events %d to %d", r.first, r.last)
+		if r.first > gap.first {
+			gap.last = min(gap.last, r.first-1)
+		}
+	}
+	gap.reason = fmt.Sprintf("%s and %s; restore from a backend or a copy of the directory that has them, or a snapshot of event %d or later", base, contents, gap.last)
+	if !target.newest() && len(r.result.Skipped) == 0 {
+		return fmt.Errorf("%w: %w", ErrTarget, gap)
+	}
+	return gap
+}
+
+// skipped returns why snapshots and batches were skipped, joined.
+func (r *restore) skipped() error {
+	var reasons []error
+	for _, s := range r.result.Skipped {
+		reasons = append(reasons, s.Reason)
+	}
+	return errors.Join(reasons...)
+}
+
+// place is a directory or a backend that contains snapshots.
 type place struct {
 	location string
 	remote   bool
-	list     func(context.Context) ([]candidate, error)
-	read     func(context.Context, candidate, func(snapshot.Header) error) (*state.State, snapshot.Contents, error)
-}
-
-type candidate struct {
-	name snapshot.Name
-	key  string
-	size int64
+	list     func() ([]catalog.Entry, error) // newest first
+	open     func(context.Context, catalog.Entry) (io.ReadCloser, error)
 }
 
 func localPlace(dir string) place {
 	return place{
 		location: dir,
-		list: func(context.Context) ([]candidate, error) {
-			local, err := catalog.Local(dir)
-			out := make([]candidate, len(local))
-			for i, l := range local {
-				out[i] = candidate{name: l.Name, key: l.Path, size: l.Size}
-			}
-			return out, err
-		},
-		read: func(ctx context.Context, c candidate, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-			f, err := os.Open(c.key)
-			if err != nil {
-				return nil, snapshot.Contents{}, err
-			}
-			defer f.Close()
-			return Decode(ctx, f, check)
-		},
+		list:     func() ([]catalog.Entry, error) { return catalog.Local(dir) },
+		open:     func(_ context.Context, e catalog.Entry) (io.ReadCloser, error) { return os.Open(e.Path) },
 	}
 }
 
-// Decode reads a snapshot into a state. The check, if it is not nil, may refuse
-// it by its header.
-func Decode(ctx context.Context, r io.Reader, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
-	var b *state.Builder
-	contents, err := snapshot.Read(ctx, bufio.NewReaderSize(r, 1<<18), func(h snapshot.Header) (snapshot.Sink, error) {
-		b = state.NewBuilder(h.Sequence, h.Time)
-		if check == nil {
-			return b, nil
-		}
-		return b, check(h)
-	})
+// decode reads a snapshot; see [snapshot.Decode].
+func (p place) decode(ctx context.Context, e catalog.Entry, check func(snapshot.Header) error) (*state.State, snapshot.Contents, error) {
+	f, err := p.open(ctx, e)
 	if err != nil {
-		return nil, contents, err
+		return nil, snapshot.Contents{}, err
 	}
-	return b.Build(), contents, nil
+	defer f.Close()
+	return snapshot.Decode(ctx, f, check)
 }

@@ -27,9 +27,8 @@ const (
 	backend = "backend"
 )
 
-// Each row is a state of the data directory and the backend, and what a
-// restore makes of it: all that is known to have been acknowledged, or an
-// error.
+// Each row is the contents of a data directory and a backend, and what a restore
+// returns: all that is known to have been durable, or an error.
 func TestRestore(t *testing.T) {
 	h := newHistory(t, 20, 0)
 	type row struct {
@@ -59,7 +58,7 @@ func TestRestore(t *testing.T) {
 			f.events(9, 20)
 			f.local(8, 20)
 		}, seq: 20, snapshot: 20, source: local},
-		{name: "snapshot, and an empty journal that goes on behind", setup: func(f *fixture) {
+		{name: "snapshot, and an empty journal that begins after it", setup: func(f *fixture) {
 			f.events(13, 12)
 			f.local(12)
 		}, seq: 12, snapshot: 12, source: local},
@@ -79,8 +78,8 @@ func TestRestore(t *testing.T) {
 		}, skipped: []int{20}, asked: true, errs: []error{restore.ErrGap, event.ErrCorrupt}, says: []string{"19 to 20", nameOf(20)}},
 		{name: "journal truncated and no snapshot", setup: func(f *fixture) {
 			f.events(9, 20)
-		}, asked: true, errs: []error{restore.ErrGap}, says: []string{"1 to 8", "no snapshot can be used", "the journal holds events 9 to 20", "restore from a backend or a copy"}},
-		{name: "empty journal that went on behind, and no snapshot", setup: func(f *fixture) {
+		}, asked: true, errs: []error{restore.ErrGap}, says: []string{"restore the newest state: events 1 to 8 are missing: no snapshot can be used", "the journal holds events 9 to 20", "restore from a backend or a copy"}},
+		{name: "empty journal that begins later, and no snapshot", setup: func(f *fixture) {
 			f.events(13, 12)
 		}, asked: true, errs: []error{restore.ErrGap}, says: []string{"1 to 12", "the journal holds no events"}},
 		{name: "snapshot too old for the journal", setup: func(f *fixture) {
@@ -154,7 +153,7 @@ func TestRestore(t *testing.T) {
 			f.events(1, 0)
 			f.remote(8, 12)
 			f.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-				if op == backendtest.OpGet && key == catalog.KeyPrefix+nameOf(12) {
+				if op == backendtest.OpGet && key == catalog.SnapshotPrefix+nameOf(12) {
 					return backendtest.FailPresent
 				}
 				return backendtest.None
@@ -257,7 +256,7 @@ func TestRestoreMissingSegment(t *testing.T) {
 	h.requireState(t, 20, st, result)
 }
 
-// A restore that is given up is an error, wherever it was.
+// A canceled restore returns an error at any point.
 func TestRestoreCancelled(t *testing.T) {
 	h := newHistory(t, 20, 0)
 	for name, setup := range map[string]func(*fixture){
@@ -306,7 +305,7 @@ func TestRestoreCancelled(t *testing.T) {
 	})
 }
 
-// cancelling is a journal during whose reading the restore is given up.
+// cancelling is a journal that cancels the restore while it is read.
 type cancelling struct {
 	restore.Journal
 	cancel func()
@@ -339,8 +338,8 @@ func (s short) Range(ctx context.Context, from, _ journal.Sequence, fn func(*jou
 	return s.Journal.Range(ctx, from, 15, fn)
 }
 
-// Whatever one byte of the newest snapshot becomes, and wherever it is cut, the
-// restore is all of the truth, or an error where the journal does not help.
+// If any byte of the newest snapshot changes, or it is cut anywhere, the restore is
+// complete, or an error if the journal does not cover it.
 func TestRestoreEveryByte(t *testing.T) {
 	h := newHistory(t, 20, 0)
 	covered, gap := newFixture(t, h), newFixture(t, h)
@@ -368,8 +367,8 @@ func TestRestoreEveryByte(t *testing.T) {
 	}
 }
 
-// Of any directory and backend, a restore makes the newest state that they are
-// known to have had, if it can be made at all, and an error otherwise.
+// From a random directory and backend, a restore returns the newest state that is known
+// to have existed, if that can be rebuilt, and an error otherwise.
 func TestRestoreRandom(t *testing.T) {
 	const newest = 20
 	h := newHistory(t, newest, 0)
@@ -444,7 +443,7 @@ func TestRestoreFromBackendAlone(t *testing.T) {
 	f := newFixture(t, h)
 	f.remote(8, 12)
 	// What others keep below the prefix is not ours.
-	require.NoError(t, f.backend.Put(t.Context(), catalog.KeyPrefix+"old/"+nameOf(16), strings.NewReader("")))
+	require.NoError(t, f.backend.Put(t.Context(), catalog.SnapshotPrefix+"old/"+nameOf(16), strings.NewReader("")))
 	st, result, err := restored(t, t.Context(), restore.Options{Backend: f.backend})
 	require.NoError(t, err)
 	h.requireState(t, 12, st, result)

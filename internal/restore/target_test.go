@@ -12,7 +12,7 @@ import (
 	"github.com/xdswal/xdswal/replay"
 )
 
-// leftover is what is left of a history of 40 events.
+// leftover is what remains of a history of 40 events.
 type leftover struct {
 	name                   string
 	journal                [2]int // first and last event
@@ -59,14 +59,14 @@ func (l leftover) base(seq int) int {
 	return base
 }
 
-// tells reports whether the events up to one are all known: from a snapshot,
-// or from one and the journal.
-func (l leftover) tells(base, seq int) bool {
+// covers reports whether all events up to seq are in a snapshot, or in one and the
+// journal.
+func (l leftover) covers(base, seq int) bool {
 	return base >= seq || (l.journal[0] <= base+1 && l.journal[1] >= seq)
 }
 
-// Of every event that a history had, the state after it can be restored if what
-// is kept still tells it, and is refused otherwise.
+// The state after each event of a history can be restored if what is kept covers it,
+// and is an error otherwise.
 func TestRestoreSequence(t *testing.T) {
 	h := newHistory(t, 40, 0)
 	for _, l := range leftovers {
@@ -81,7 +81,7 @@ func TestRestoreSequence(t *testing.T) {
 				case seq > l.known():
 					require.ErrorIs(t, err, restore.ErrTarget)
 					require.ErrorContains(t, err, "is yet to come")
-				case l.tells(l.base(seq), seq):
+				case l.covers(l.base(seq), seq):
 					require.NoError(t, err, seq)
 					h.requireState(t, seq, st, result)
 				default:
@@ -102,9 +102,9 @@ func requireOutOfReach(t *testing.T, r replay.Result, err error) {
 	}
 }
 
-// A time is that of a whole group commit, or between two of them: the state is
-// that after the last event that was committed by then. That it is the last
-// one, only the event after it tells, or that there is none.
+// A time is that of a whole group, or between two groups: the state is that after the
+// last event that was committed by then. The next event shows that it is the last, or
+// there is none.
 func TestRestoreTime(t *testing.T) {
 	h := newHistory(t, 40, 0)
 	for _, l := range leftovers {
@@ -127,7 +127,7 @@ func TestRestoreTime(t *testing.T) {
 					st, result, err := restored(t, t.Context(), opt)
 					want := min(c.want, l.known())
 					base := l.base(want)
-					if l.tells(base, want) && (want == l.known() || l.tells(base, want+1)) {
+					if l.covers(base, want) && (want == l.known() || l.covers(base, want+1)) {
 						require.NoError(t, err, want)
 						h.requireState(t, want, st, result)
 					} else {

@@ -15,56 +15,55 @@ import (
 	"github.com/xdswal/xdswal/replay"
 )
 
-// Report is what [Verify] found.
+// Report is the result of [Verify].
 type Report struct {
-	// Snapshots are all snapshots, newest first, place by place.
+	// Snapshots are all snapshots, those of the directory first, newest first.
 	Snapshots []SnapshotReport
-	// First and Last bound the journal; Events is how many of its events were
-	// read and verified.
+	// First and Last are the bounds of the journal, Events the number of its events
+	// that were verified.
 	First, Last journal.Sequence
 	Events      int
-	// Batches is how many batches the backend holds that count; ShippedEvents
-	// how many of their events were read and verified.
+	// Batches is the number of batches in the backend that count, ShippedEvents the
+	// number of their events that were verified.
 	Batches       int
 	ShippedEvents int
-	// Folded is how many snapshots were proved equal to an older snapshot, or
-	// to the empty state, with the journal or the batches between applied.
+	// Folded is the number of snapshots that equal an older snapshot, or the empty
+	// state, with the events between applied.
 	Folded int
-	// Sequence is what a restore would restore.
+	// Sequence is that of the state that a restore yields.
 	Sequence journal.Sequence
 	Duration time.Duration
-	// Problems is everything that is wrong; empty if nothing is.
+	// Problems are all errors that were found.
 	Problems []error
 }
 
-// SnapshotReport is what Verify found of one snapshot.
+// SnapshotReport is the result of Verify for one snapshot.
 type SnapshotReport struct {
 	Location string
 	Name     string
 	Sequence journal.Sequence
 	Time     time.Time
 	Created  time.Time
-	Bytes    int64
-	Nodes    int
-	// Resources and ResourceBytes count what is in it.
+	// Bytes is the size of the file, ResourceBytes the sum of the sizes of the
+	// resources' values.
+	Bytes         int64
+	Nodes         int
 	Resources     int
 	ResourceBytes int64
-	// Err is what is wrong with it, nil if it was read to the last byte and
-	// holds the state that its digest says.
+	// Err is what is wrong with the snapshot, or nil.
 	Err error
 }
 
-// Verify reads everything there is in a directory and a backend, and changes
-// nothing: each snapshot to its last byte and against its digest, each event of
-// the journal and of the batches in the backend against its checksum and its
-// neighbours. Where they have the events between two snapshots it applies them
-// to the older and compares the result with the newer. What another writer
-// superseded in the backend is not looked at. A backend alone that has lost all
-// but its epochs is a problem; one that holds nothing is none. The
-// error is the cause of the context's end, or Report.Problems joined.
+// Verify reads everything in a directory and a backend, and changes nothing. It checks
+// the bytes and the digest of each snapshot, and the checksum and the sequence of each
+// event in the journal and in the batches. Where these have the events between two
+// snapshots, it applies them to the older one and compares the result with the newer
+// one. Superseded objects are not read. A backend without a directory in which only
+// epochs are left is a problem; an empty one is not. The error is the context's cause
+// if ctx ended the work, or else Report.Problems joined.
 func Verify(ctx context.Context, opt Options) (Report, error) {
 	start := time.Now()
-	v := &verifier{opt: opt, digests: map[journal.Sequence][]folded{}, proved: map[int]bool{}}
+	v := &verifier{opt: opt, digests: map[journal.Sequence][]snapshotDigest{}, proved: map[int]bool{}}
 	err := v.run(ctx)
 	v.report.Duration = time.Since(start)
 	if err == nil {
@@ -73,31 +72,31 @@ func Verify(ctx context.Context, opt Options) (Report, error) {
 	return v.report, err
 }
 
-type folded struct {
+type verifier struct {
+	opt    Options
+	report Report
+	// digests are those of the intact snapshots.
+	digests map[journal.Sequence][]snapshotDigest
+	remote  *catalog.Remote // nil without a backend that can be listed
+	// journal and batches are the folds of the journal's events and of the batches'.
+	journal, batches fold
+	// proved are the indexes in Report.Snapshots of those that equal a fold.
+	proved map[int]bool
+}
+
+type snapshotDigest struct {
 	digest [32]byte
 	index  int // in Report.Snapshots
 }
 
-type verifier struct {
-	opt     Options
-	report  Report
-	digests map[journal.Sequence][]folded
-	remote  *catalog.Remote // nil without a backend that can be listed
-	// journal and batches fold what is local and what was shipped.
-	journal, batches fold
-	// proved are the snapshots, by their index in the report, that were found
-	// equal to a fold.
-	proved map[int]bool
-}
-
-// fold applies events to the oldest good snapshot from which they go on; base
-// names that snapshot. It is nil if there is none.
+// fold is the state to which events are applied: at first the oldest intact snapshot
+// that they continue, which base names. The state is nil if there is none.
 type fold struct {
 	state *state.State
 	base  string
 }
 
-// begin takes up a snapshot if it is the oldest.
+// begin sets the state, unless the fold begins with an older one.
 func (f *fold) begin(st *state.State, name string) {
 	if f.state == nil || st.Sequence() < f.state.Sequence() {
 		f.state, f.base = st, name
@@ -128,7 +127,7 @@ func (v *verifier) run(ctx context.Context) error {
 		} else {
 			v.remote = remote
 			v.report.Batches = len(remote.Batches)
-			places = append(places, backendPlace(&restore{opt: v.opt, remote: remote}))
+			places = append(places, backendPlace(v.opt.Backend, remote, v.opt.Hooks.Progress))
 		}
 	}
 	if v.remote != nil && v.remote.Continues(0) {
@@ -150,8 +149,8 @@ func (v *verifier) run(ctx context.Context) error {
 	if err != nil {
 		v.problem(err)
 	}
-	// Beside a directory it is for that one to have what the epochs tell of, and
-	// its newest events may be a running store's own to read.
+	// A directory beside the backend may have what the epochs continue from, and only a
+	// running store can read its newest events.
 	if v.remote != nil && v.opt.Dir == "" && v.opt.Journal == nil {
 		if err := v.remote.CheckEmpty(v.opt.Backend, v.report.Sequence); err != nil {
 			v.problem(err)
@@ -169,22 +168,22 @@ func (v *verifier) problem(err error) { v.report.Problems = append(v.report.Prob
 
 // snapshots verifies the snapshots of a place.
 func (v *verifier) snapshots(ctx context.Context, p place) {
-	candidates, err := p.list(ctx)
+	entries, err := p.list()
 	if err != nil {
 		v.problem(err)
 		return
 	}
-	for _, c := range candidates {
-		st, contents, err := p.read(ctx, c, nil)
+	for _, e := range entries {
+		st, contents, err := p.decode(ctx, e, nil)
 		if ctx.Err() != nil {
 			return
 		}
-		s := SnapshotReport{Location: p.location, Name: c.name.String(), Sequence: c.name.Sequence, Bytes: c.size}
+		s := SnapshotReport{Location: p.location, Name: e.String(), Sequence: e.Sequence, Bytes: e.Size}
 		if err == nil {
-			err = v.check(st, contents, c.name, &s)
+			err = v.check(st, contents, e.Name, &s)
 		}
 		if err != nil {
-			s.Err = fmt.Errorf("verify snapshot %s in %s: %w", c.name, p.location, err)
+			s.Err = fmt.Errorf("verify snapshot %s in %s: %w", e.Name, p.location, err)
 			v.problem(s.Err)
 		}
 		v.report.Snapshots = append(v.report.Snapshots, s)
@@ -194,20 +193,20 @@ func (v *verifier) snapshots(ctx context.Context, p place) {
 func (v *verifier) check(st *state.State, contents snapshot.Contents, name snapshot.Name, s *SnapshotReport) error {
 	s.Time, s.Created = contents.Header.Time, contents.Header.Created
 	s.Nodes, s.Resources, s.ResourceBytes = st.NumNodes(), st.NumResources(), st.Bytes()
-	if contents.Header.Sequence != name.Sequence {
-		return fmt.Errorf("%w: header has sequence %d", event.ErrCorrupt, contents.Header.Sequence)
+	if err := checkName(name, contents.Header); err != nil {
+		return err
 	}
 	digest := st.Digest()
 	if digest != contents.Trailer.Digest {
-		return fmt.Errorf("%w: its digest is not that of its contents", event.ErrCorrupt)
+		return fmt.Errorf("%w: got digest %x of the contents, want %x", event.ErrCorrupt, digest[:8], contents.Trailer.Digest[:8])
 	}
 	seq := st.Sequence()
 	for _, f := range v.digests[seq] {
 		if other := v.report.Snapshots[f.index]; f.digest != digest {
-			return fmt.Errorf("%w: it differs from %s in %s, which is of the same event", event.ErrCorrupt, other.Name, other.Location)
+			return fmt.Errorf("%w: differs from %s in %s, which is of the same event", event.ErrCorrupt, other.Name, other.Location)
 		}
 	}
-	v.digests[seq] = append(v.digests[seq], folded{digest: digest, index: len(v.report.Snapshots)})
+	v.digests[seq] = append(v.digests[seq], snapshotDigest{digest: digest, index: len(v.report.Snapshots)})
 	if v.report.First <= seq+1 && v.report.Last >= seq {
 		v.journal.begin(st, s.Name)
 	}
@@ -217,8 +216,7 @@ func (v *verifier) check(st *state.State, contents snapshot.Contents, name snaps
 	return nil
 }
 
-// verifyJournal reads every event, and folds from the oldest snapshot on to
-// compare with the ones after it.
+// verifyJournal reads every event of the journal and applies it to the fold.
 func (v *verifier) verifyJournal(ctx context.Context) {
 	if v.opt.Journal == nil || v.report.Last < v.report.First {
 		return
@@ -232,7 +230,7 @@ func (v *verifier) verifyJournal(ctx context.Context) {
 	}
 }
 
-// verifyBatches is verifyJournal for what was shipped.
+// verifyBatches reads every event of the batches and applies it to the fold.
 func (v *verifier) verifyBatches(ctx context.Context) {
 	if v.remote == nil {
 		return
@@ -259,9 +257,9 @@ func (v *verifier) verifyBatches(ctx context.Context) {
 	}
 }
 
-// step applies an event to a fold, if it is the next one, and compares the
-// result with the snapshots of that event. A gap is the restore's to report:
-// a snapshot may cover it.
+// step applies an event to a fold, if it is the next one, and compares the result with
+// the snapshots of that event. A gap is no error here: if no snapshot covers it, the
+// restore reports it.
 func (v *verifier) step(f *fold, ev *journal.Event) error {
 	if f.state == nil || ev.Sequence != f.state.Sequence()+1 {
 		return nil
@@ -277,12 +275,12 @@ func (v *verifier) step(f *fold, ev *journal.Event) error {
 	return nil
 }
 
-func (v *verifier) compare(f *fold, d folded) {
+func (v *verifier) compare(f *fold, d snapshotDigest) {
 	if f.state.Digest() == d.digest {
 		v.proved[d.index] = true
 		return
 	}
 	s := &v.report.Snapshots[d.index]
-	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: it is not what the events make of %s", s.Name, s.Location, event.ErrCorrupt, f.base)
+	s.Err = fmt.Errorf("verify snapshot %s in %s: %w: differs from %s with the events after it applied", s.Name, s.Location, event.ErrCorrupt, f.base)
 	v.problem(s.Err)
 }

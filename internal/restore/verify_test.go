@@ -57,8 +57,8 @@ func (f *fixture) listing() map[string]string {
 	return out
 }
 
-// verify verifies as the command does beside nobody: with the journal open for
-// reading alone. It requires that nothing changes.
+// verify verifies as the command does, with the journal open for reading. It requires
+// that nothing changes.
 func (f *fixture) verify() (restore.Report, error) {
 	f.t.Helper()
 	before := f.listing()
@@ -136,13 +136,13 @@ func TestVerifyDamage(t *testing.T) {
 			f.events(1, 20)
 			f.local(12, 20)
 			f.putLocal(nameOf(13), encode(t, forged))
-		}, []error{event.ErrCorrupt}, []string{nameOf(13), "it is not what the events make of the empty state"}, []int{13}, 20},
+		}, []error{event.ErrCorrupt}, []string{nameOf(13), "differs from the empty state with the events after it applied"}, []int{13}, 20},
 		{"not the fold of an older snapshot", func(f *fixture) {
 			f.events(9, 20)
 			f.local(8, 20)
 			f.putRemote(nameOf(13), encode(t, forged))
-		}, []error{event.ErrCorrupt}, []string{nameOf(13), "make of " + nameOf(8), "memory:"}, []int{13}, 20},
-		{"two of one event that differ, with no journal to tell", func(f *fixture) {
+		}, []error{event.ErrCorrupt}, []string{nameOf(13), "differs from " + nameOf(8), "memory:"}, []int{13}, 20},
+		{"two of one event that differ, without a journal", func(f *fixture) {
 			f.events(14, 20)
 			f.local(13)
 			f.putRemote(nameOf(13), encode(t, forged))
@@ -226,24 +226,25 @@ func TestVerifyDamage(t *testing.T) {
 	}
 }
 
-// A backend alone that tells of events and has none is what no store opens.
+// A backend alone in which only epochs are left, that continue from events, is a
+// problem: no store opens it.
 func TestVerifyABackendThatLostAllButItsEpochs(t *testing.T) {
 	h := newHistory(t, 20, 0)
 	for _, tc := range []struct {
 		name  string
 		setup func(*fixture)
-		lost  int // events up to which an epoch tells of
+		lost  int // the event that an epoch continues from
 	}{
 		{"nothing at all", func(*fixture) {}, 0},
 		{"the epoch of a store without events", func(f *fixture) { f.claim(1, 0, 0) }, 0},
-		{"epochs that tell of events", func(f *fixture) {
+		{"epochs that continue from events", func(f *fixture) {
 			f.claim(1, 0, 0)
 			f.claim(2, 1, 12)
 		}, 12},
 		{"what was superseded", func(f *fixture) {
 			f.claim(1, 0, 0)
 			f.claim(2, 1, 12)
-			f.putObject(batchKey(1, 13), []byte("zombie"))
+			f.putObject(batchKey(1, 13), []byte("superseded"))
 		}, 12},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -254,7 +255,7 @@ func TestVerifyABackendThatLostAllButItsEpochs(t *testing.T) {
 				require.NoError(t, err)
 			} else {
 				require.ErrorIs(t, err, restore.ErrGap)
-				require.ErrorContains(t, err, fmt.Sprintf("epoch 2 in %s tells of events up to %d", f.backend, tc.lost))
+				require.ErrorContains(t, err, fmt.Sprintf("epoch 2 in %s continues from event %d", f.backend, tc.lost))
 				require.Len(t, report.Problems, 1)
 			}
 
@@ -278,7 +279,7 @@ func (f *fixture) damageSegment(i int, damage func([]byte) []byte) {
 	require.NoError(f.t, os.WriteFile(segments[i], damage(content), 0o600))
 }
 
-// lying returns a snapshot that is whole and tells a digest of something else.
+// lying returns an intact snapshot with the digest of another state.
 func lying(t *testing.T, st *state.State) []byte {
 	t.Helper()
 	var b bytes.Buffer

@@ -16,18 +16,18 @@ import (
 	"github.com/xdswal/xdswal/internal/ship"
 )
 
-// hanging is a backend whose Put below a prefix hangs until it is let go, or
-// until its context is done if it heeds that.
+// hanging is a backend whose Put below a prefix hangs until release is closed, or, if it
+// observes its context, until that is done.
 type hanging struct {
 	*backendtest.Memory
-	prefix string
-	heeds  bool
-	puts   atomic.Int32
-	goOn   chan struct{}
+	prefix   string
+	observes bool
+	puts     atomic.Int32
+	release  chan struct{}
 }
 
-func newHanging(prefix string, heeds bool) *hanging {
-	return &hanging{Memory: backendtest.NewMemory(), prefix: prefix, heeds: heeds, goOn: make(chan struct{})}
+func newHanging(prefix string, observes bool) *hanging {
+	return &hanging{Memory: backendtest.NewMemory(), prefix: prefix, observes: observes, release: make(chan struct{})}
 }
 
 func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error {
@@ -36,26 +36,25 @@ func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error
 	}
 	h.puts.Add(1)
 	done := ctx.Done()
-	if !h.heeds {
+	if !h.observes {
 		done = nil
 	}
 	select {
-	case <-h.goOn:
+	case <-h.release:
 		return h.Memory.Put(ctx, key, body)
 	case <-done:
 		return ctx.Err()
 	}
 }
 
-// A backend that hangs holds up nothing but its own uploads: no update, no Stop,
-// and no Close beyond its context; of calls that do not return there is one at a
-// time.
+// A backend that hangs delays only its own uploads: no update, no Stop, and no Close
+// after its context is done. At most one call hangs at a time.
 func TestHangs(t *testing.T) {
-	for _, prefix := range []string{"events/", catalog.KeyPrefix, "epochs/"} {
-		for _, heeds := range []bool{true, false} {
-			t.Run(fmt.Sprint(prefix, ", heeding its context ", heeds), func(t *testing.T) {
+	for _, prefix := range []string{"events/", catalog.SnapshotPrefix, "epochs/"} {
+		for _, observes := range []bool{true, false} {
+			t.Run(fmt.Sprint(prefix, ", observing its context ", observes), func(t *testing.T) {
 				noLeak(t)
-				b := newHanging(prefix, heeds)
+				b := newHanging(prefix, observes)
 				s := newStore(t, b, late)
 				s.append(3, 10)
 				s.ship.Start()
@@ -69,10 +68,10 @@ func TestHangs(t *testing.T) {
 				defer cancel()
 				require.ErrorIs(t, s.ship.Close(ctx), context.DeadlineExceeded)
 				require.Less(t, time.Since(start), patience)
-				if !heeds {
+				if !observes {
 					require.EqualValues(t, 1, b.puts.Load())
 				}
-				close(b.goOn)
+				close(b.release)
 				require.NoError(t, s.ship.Close(t.Context()))
 				s.requireBackend()
 			})
@@ -80,19 +79,18 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// An upload of a snapshot that takes too long is given up, reported, and followed
-// by another.
+// An upload of a snapshot that takes too long is canceled, reported, and retried.
 func TestTimeout(t *testing.T) {
-	for _, heeds := range []bool{true, false} {
-		t.Run(fmt.Sprint("heeding its context ", heeds), func(t *testing.T) {
+	for _, observes := range []bool{true, false} {
+		t.Run(fmt.Sprint("observing its context ", observes), func(t *testing.T) {
 			noLeak(t)
-			b := newHanging(catalog.KeyPrefix, heeds)
+			b := newHanging(catalog.SnapshotPrefix, observes)
 			s := newStore(t, b, func(o *ship.Options) { o.Timeout = 20 * time.Millisecond })
 			s.ship.Start()
 			s.append(5, 10)
 			s.snapshot()
 			require.ErrorIs(t, s.waitErr(), context.DeadlineExceeded)
-			if !heeds {
+			if !observes {
 				require.ErrorContains(t, s.ship.Status().Err, "does not return")
 				eventually(t, func() bool {
 					err := s.ship.Status().Err
@@ -101,8 +99,8 @@ func TestTimeout(t *testing.T) {
 				require.EqualValues(t, 1, b.puts.Load())
 			}
 			s.append(5, 10)
-			eventually(t, func() bool { return s.ship.Shipped() == 10 }, "batches go on")
-			close(b.goOn)
+			eventually(t, func() bool { return s.ship.Shipped() == 10 }, "batches")
+			close(b.release)
 			s.waitSnapshot(5)
 			s.waitShipped()
 			s.ship.Stop()

@@ -18,7 +18,6 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/internal/catalog"
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/logtest"
@@ -55,7 +54,7 @@ type store struct {
 	states []*state.State // states[n] is the fold of events 1 to n
 }
 
-// seen is what the hooks told.
+// seen is what the hooks reported.
 type seen struct {
 	mu         sync.Mutex
 	batches    []compactor.Batch    // shipped
@@ -174,7 +173,7 @@ func (s *store) open(changes ...func(*ship.Options)) {
 	require.NoError(s.t, err)
 }
 
-// reopen ends the shipper as a crash does, and goes on in the next epoch.
+// reopen ends the shipper as a crash does, and continues in the next epoch.
 func (s *store) reopen(changes ...func(*ship.Options)) {
 	s.t.Helper()
 	s.ship.Stop()
@@ -238,7 +237,7 @@ func (s *store) snapshot() journal.Sequence {
 	st := s.state(s.last())
 	name := snapshot.Name{Epoch: s.epoch.Number, Sequence: st.Sequence()}
 	require.NoError(s.t, durable.WriteFile(filepath.Join(s.snapshotDir(), name.String()), func(w io.Writer) error {
-		_, err := compact.Encode(context.Background(), w, st, snapshot.Header{
+		_, err := snapshot.Encode(context.Background(), w, st, snapshot.Header{
 			Sequence: st.Sequence(), Time: st.Time(), Epoch: s.epoch.Number, Created: time.Now().Round(0), StoreID: storeID,
 		})
 		return err
@@ -321,8 +320,7 @@ func (s *store) requireBackend() {
 	require.Equal(s.t, s.last(), s.restored())
 }
 
-// requireFrom requires that the backend yields all events to who has the first
-// ones.
+// requireFrom requires that the backend yields all events after a state.
 func (s *store) requireFrom(seq journal.Sequence) {
 	s.t.Helper()
 	st, _, err := restore.Restore(context.Background(), restore.Options{Base: s.state(seq), Backend: s.raw, Remote: s.remote()})

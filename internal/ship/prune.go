@@ -12,15 +12,15 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// inventory is what the backend holds, so that it need not be listed.
+// inventory is the contents of the backend.
 type inventory struct {
 	snapshots  []catalog.Entry // newest first
 	batches    []catalog.Batch // sorted by their first sequence
 	superseded []backends.Object
 	// limit returns the last event of an epoch that counts.
 	limit func(epoch uint64) journal.Sequence
-	// tail is the event behind which the next batch begins.
-	tail journal.Sequence
+	// batched is the event after which the next batch begins.
+	batched journal.Sequence
 }
 
 func newInventory(r *catalog.Remote, shipped journal.Sequence) inventory {
@@ -29,29 +29,24 @@ func newInventory(r *catalog.Remote, shipped journal.Sequence) inventory {
 		batches:    slices.Clone(r.Batches),
 		superseded: slices.Clone(r.Superseded),
 		limit:      r.Limit,
-		tail:       max(r.Tail(), shipped),
+		batched:    max(r.ShipAfter(), shipped),
 	}
 }
 
-func (h *inventory) addSnapshot(e catalog.Entry) {
-	h.snapshots = slices.Insert(h.snapshots, 0, e)
-}
-
-// doomed returns what retention does not keep: snapshots that are neither among
-// the newest nor young, batches that end before the oldest snapshot that is
-// kept, so that every moment since then can be restored, and what was
-// superseded, once it is old.
-func (h *inventory) doomed(keepSnapshots int, keepFor time.Duration) (snapshots []catalog.Entry, batches []catalog.Batch, superseded []backends.Object) {
+// expired returns what retention does not keep: snapshots; batches that end before the
+// oldest kept snapshot, so that every state since then can be restored; and superseded
+// objects, by their age alone.
+func (h *inventory) expired(r catalog.Retention) (snapshots []catalog.Entry, batches []catalog.Batch, superseded []backends.Object) {
 	oldest := journal.Sequence(0)
 	for i, s := range h.snapshots {
-		if i < keepSnapshots || time.Since(s.Written) <= keepFor {
+		if r.Keeps(i, s.Written) {
 			oldest = s.Sequence
 		} else {
 			snapshots = append(snapshots, s)
 		}
 	}
-	// A batch ends where the next of its epoch begins, at the latest, and the
-	// last one with what counts of the epoch.
+	// A batch ends before the next one of its epoch begins, and the last one where the
+	// epoch does.
 	next := map[uint64]journal.Sequence{}
 	for _, b := range slices.Backward(h.batches) {
 		last := h.limit(b.Epoch)
@@ -65,62 +60,93 @@ func (h *inventory) doomed(keepSnapshots int, keepFor time.Duration) (snapshots 
 	}
 	slices.Reverse(batches)
 	for _, o := range h.superseded {
-		if time.Since(o.ModTime) > keepFor {
+		if !r.KeepsAge(o.ModTime) {
 			superseded = append(superseded, o)
 		}
 	}
 	return snapshots, batches, superseded
 }
 
-// prune deletes what retention does not keep. It is called right after no newer
-// writer was found. What cannot be deleted is tried again after the next
-// snapshot.
+// forget removes deleted objects.
+func (h *inventory) forget(deleted map[string]bool) {
+	h.snapshots = slices.DeleteFunc(h.snapshots, func(e catalog.Entry) bool { return deleted[e.Path] })
+	h.batches = slices.DeleteFunc(h.batches, func(b catalog.Batch) bool { return deleted[b.Key()] })
+	h.superseded = slices.DeleteFunc(h.superseded, func(o backends.Object) bool { return deleted[o.Key] })
+}
+
+// prune deletes what retention does not keep. The caller has just found that there is
+// no newer writer. After a failure runSnapshots retries it; the first failure is
+// logged.
 func (s *Shipper) prune(ctx context.Context) {
+	err := s.deleteExpired(ctx)
+	if err != nil && ctx.Err() == nil && !s.unpruned.Load() {
+		s.opt.Logger.Warn("the backend was not pruned; it is retried", "error", err)
+	}
+	s.unpruned.Store(err != nil)
+}
+
+func (s *Shipper) deleteExpired(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pruneTimeout)
 	defer cancel()
-	s.mu.Lock()
-	snapshots, batches, superseded := s.held.doomed(s.opt.KeepSnapshots, s.opt.KeepFor)
-	s.mu.Unlock()
-	location := s.opt.Backend.String()
-	// Snapshots first, oldest first: whoever restores one that is gone lists
-	// anew, and finds a newer one with all batches behind it.
-	for _, e := range slices.Backward(snapshots) {
-		if !s.remove(ctx, e.Path) {
-			return
-		}
-		s.mu.Lock()
-		s.held.snapshots = slices.DeleteFunc(s.held.snapshots, func(o catalog.Entry) bool { return o.Path == e.Path })
-		s.mu.Unlock()
-		hook.Call(s.opt.Hooks.SnapshotDeleted, compactor.Snapshot{Location: location, Backend: true, Name: e.String(), Sequence: e.Sequence, Bytes: e.Size})
-	}
 	deleted := map[string]bool{}
+	s.mu.Lock()
+	snapshots, batches, superseded := s.held.expired(s.retention)
+	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.held.batches = slices.DeleteFunc(s.held.batches, func(b catalog.Batch) bool { return deleted[b.Key()] })
-		s.held.superseded = slices.DeleteFunc(s.held.superseded, func(o backends.Object) bool { return deleted[o.Key] })
+		s.held.forget(deleted)
 	}()
-	for _, b := range batches {
-		if !s.remove(ctx, b.Key()) {
-			return
+	remove := func(key string) error {
+		err := s.opt.Backend.Delete(ctx, key)
+		deleted[key] = err == nil
+		return err
+	}
+	location := s.opt.Backend.String()
+	// Snapshots first, oldest first: a restore that misses one lists the backend again,
+	// and finds a newer one with all batches after it.
+	for _, e := range slices.Backward(snapshots) {
+		if err := remove(e.Path); err != nil {
+			return err
 		}
-		deleted[b.Key()] = true
+		hook.Call(s.opt.Hooks.SnapshotDeleted, compactor.Snapshot{Location: location, Backend: true, Name: e.String(), Sequence: e.Sequence, Bytes: e.Size})
+	}
+	for _, b := range batches {
+		if err := remove(b.Key()); err != nil {
+			return err
+		}
 		hook.Call(s.opt.Hooks.BatchDeleted, compactor.Batch{Location: location, Name: b.String(), First: b.First, Bytes: b.Size})
 	}
 	for _, o := range superseded {
-		if !s.remove(ctx, o.Key) {
-			return
+		if err := remove(o.Key); err != nil {
+			return err
 		}
-		deleted[o.Key] = true
 	}
+	return nil
 }
 
-func (s *Shipper) remove(ctx context.Context, key string) bool {
-	if err := s.opt.Backend.Delete(ctx, key); err != nil {
-		if ctx.Err() == nil {
-			s.opt.Logger.Warn("the backend was not pruned; it is tried again after the next snapshot", "key", key, "error", err)
-		}
-		return false
+// sweepAge is the age from which on an upload that is not complete has crashed: it is
+// more than the timeout of one attempt.
+func (s *Shipper) sweepAge() time.Duration { return 2 * s.opt.Timeout }
+
+// sweep lets the backend remove the remains of uploads that crashed. It returns false
+// if that failed.
+func (s *Shipper) sweep(ctx context.Context) bool {
+	sweeper, ok := s.opt.Backend.(backends.Sweeper)
+	if !ok {
+		return true
 	}
-	return true
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	err := s.exclusive(ctx, s.snapshotSlot, func(ctx context.Context) error {
+		n, err := sweeper.Sweep(ctx, s.sweepAge(), catalog.SnapshotPrefix, catalog.BatchPrefix)
+		if err == nil && n > 0 {
+			s.opt.Logger.Info("crashed uploads were aborted", "backend", s.opt.Backend.String(), "uploads", n)
+		}
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		s.opt.Logger.Warn("crashed uploads were not aborted; configure the object store to expire incomplete multipart uploads", "backend", s.opt.Backend.String(), "error", err)
+	}
+	return err == nil
 }

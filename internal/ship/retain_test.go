@@ -1,10 +1,12 @@
 package ship_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,8 +37,8 @@ func TestRetention(t *testing.T) {
 		{"count alone", 3, -1, []journal.Sequence{7, 6, 5}},
 		{"count beats age", 6, time.Hour, []journal.Sequence{7, 6, 5, 4, 3, 2}},
 		{"age beats count", 2, 150 * time.Minute, []journal.Sequence{7, 6, 5, 4, 3}},
-		{"one is too few", 1, -1, []journal.Sequence{7, 6}},
-		{"none is too few", 0, 0, []journal.Sequence{7, 6}},
+		{"the least count", 2, -1, []journal.Sequence{7, 6}},
+		{"defaults", 0, 0, []journal.Sequence{7, 6, 5, 4}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
@@ -53,7 +55,7 @@ func TestRetention(t *testing.T) {
 			s.ship.Stop()
 			require.Len(t, s.remoteSnapshots(), len(ages))
 			for i, by := range ages {
-				path := filepath.Join(root, catalog.KeyPrefix, snapshot.Name{Epoch: 1, Sequence: journal.Sequence(i + 1)}.String())
+				path := filepath.Join(root, catalog.SnapshotPrefix, snapshot.Name{Epoch: 1, Sequence: journal.Sequence(i + 1)}.String())
 				at := time.Now().Add(-by)
 				require.NoError(t, os.Chtimes(path, at, at))
 			}
@@ -130,11 +132,11 @@ func TestSuperseded(t *testing.T) {
 	var keys []string
 	for _, seq := range []journal.Sequence{8, 9} {
 		keys = append(keys,
-			catalog.KeyPrefix+snapshot.Name{Epoch: 1, Sequence: seq}.String(),
+			catalog.SnapshotPrefix+snapshot.Name{Epoch: 1, Sequence: seq}.String(),
 			catalog.Batch{Name: batch.Name{Epoch: 1, First: seq}}.Key())
 	}
 	for i, key := range keys {
-		require.NoError(t, b.Put(t.Context(), key, strings.NewReader("zombie")))
+		require.NoError(t, b.Put(t.Context(), key, strings.NewReader("superseded")))
 		if i < 2 {
 			at := time.Now().Add(-2 * time.Hour)
 			require.NoError(t, os.Chtimes(filepath.Join(root, key), at, at))
@@ -169,4 +171,83 @@ func TestNoPrune(t *testing.T) {
 	s.ship.Stop()
 	require.Len(t, s.remoteSnapshots(), 5)
 	require.Zero(t, s.backend.Calls(backendtest.OpDelete))
+}
+
+// What could not be deleted is tried again though no other snapshot is shipped, but
+// not by a writer that was fenced meanwhile.
+func TestPruneIsRetried(t *testing.T) {
+	for _, fenced := range []bool{false, true} {
+		t.Run(fmt.Sprint("fenced ", fenced), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t, backendtest.NewMemory())
+			var mended atomic.Bool
+			s.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
+				if op == backendtest.OpDelete && !mended.Load() {
+					return backendtest.FailAbsent
+				}
+				return backendtest.None
+			}
+			s.ship.Start()
+			for range 5 {
+				s.append(2, 10)
+				s.waitShipped()
+				s.waitSnapshot(s.snapshot())
+			}
+			eventually(t, func() bool { return strings.Contains(s.log.String(), "the backend was not pruned") }, "it to be logged")
+			require.NoError(t, s.ship.Status().Err)
+			if fenced {
+				s.takeOver(10)
+			}
+			mended.Store(true)
+			injected := s.backend.Calls(backendtest.OpDelete)
+			if fenced {
+				s.waitFenced()
+				s.ship.Stop()
+				require.Equal(t, injected, s.backend.Calls(backendtest.OpDelete))
+				return
+			}
+			eventually(t, func() bool {
+				return slices.Equal(s.remoteSnapshots(), []journal.Sequence{10, 8, 6}) && s.remoteBatches()[0] == 7
+			}, "pruning")
+			s.ship.Stop()
+			require.Equal(t, 1, strings.Count(s.log.String(), "the backend was not pruned"), "a failure is logged once for each snapshot at most")
+			s.requireBackend()
+		})
+	}
+}
+
+// Each option has a default and a range: 0 is the default, a negative value is off
+// where that has a meaning, and an error names any other.
+func TestOptions(t *testing.T) {
+	s := newStore(t, backendtest.NewMemory())
+	for _, r := range []struct {
+		field  string
+		change func(*ship.Options)
+		want   string // the error, if any
+	}{
+		{"Interval", func(o *ship.Options) { o.Interval = 0 }, ""},
+		{"Interval", func(o *ship.Options) { o.Interval = -time.Hour }, ""},
+		{"Interval", func(o *ship.Options) { o.Interval = 1 }, ""},
+		{"FenceInterval", func(o *ship.Options) { o.FenceInterval = 0 }, ""},
+		{"FenceInterval", func(o *ship.Options) { o.FenceInterval = -time.Hour }, ""},
+		{"FenceInterval", func(o *ship.Options) { o.FenceInterval = 1 }, ""},
+		{"KeepSnapshots", func(o *ship.Options) { o.KeepSnapshots = 0 }, ""},
+		{"KeepSnapshots", func(o *ship.Options) { o.KeepSnapshots = 2 }, ""},
+		{"KeepSnapshots", func(o *ship.Options) { o.KeepSnapshots = 1 }, "KeepSnapshots is 1, want at least 2"},
+		{"KeepSnapshots", func(o *ship.Options) { o.KeepSnapshots = -1 }, "KeepSnapshots is -1, want at least 2"},
+		{"KeepFor", func(o *ship.Options) { o.KeepFor = 0 }, ""},
+		{"KeepFor", func(o *ship.Options) { o.KeepFor = -time.Hour }, ""},
+		{"Timeout", func(o *ship.Options) { o.Timeout = 0 }, ""},
+		{"Timeout", func(o *ship.Options) { o.Timeout = 1 }, ""},
+		{"Timeout", func(o *ship.Options) { o.Timeout = -1 }, "Timeout is -1ns, want a positive duration"},
+	} {
+		opt := s.opt
+		r.change(&opt)
+		_, err := ship.New(opt)
+		if r.want == "" {
+			require.NoError(t, err, r.field)
+		} else {
+			require.ErrorContains(t, err, r.want)
+		}
+	}
 }

@@ -1,17 +1,16 @@
-// Package ship keeps a backend as close behind a store as its interval says:
-// it ships the journal's tail in batches and each snapshot, deletes what
-// retention does not keep, and stops when another writer has taken the backend
-// over.
+// Package ship copies a store to a backend: the journal's events in batches, at most
+// one each interval, and each snapshot. It claims the epoch in which it publishes,
+// deletes from the backend what retention does not keep, and stops when another writer
+// has taken over.
 //
-//	journal ──records──▶ batch ──▶ events/    then: is there a newer epoch?
-//	snapshot file ───────────────▶ snapshots/ then: is there a newer epoch? prune
+//	journal ──records──▶ batch ──▶ events/     then check for a newer epoch
+//	snapshot file ───────────────▶ snapshots/  then check for a newer epoch, and prune
 //
-// What was put counts only if no newer epoch was there after it: the next
-// writer first claims its epoch and then looks what there is. So what is
-// reported as shipped is in the backend for good, whoever takes over.
-//
-// In steady state nothing is listed. What the backend holds was listed once,
-// when the epoch was claimed, and is kept account of since.
+// Invariants: an object is reported as shipped only if no newer epoch existed after it
+// was put. The next writer claims its epoch first and lists the backend then, so it
+// sees every object that was reported. Only a writer that has just found no newer
+// epoch deletes objects. In steady state nothing is listed: the backend is listed when
+// the epoch is claimed, and the inventory is updated with each change.
 package ship
 
 import (
@@ -20,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,118 +40,126 @@ const (
 	DefaultTimeout       = 30 * time.Minute
 )
 
-// Bounds of the shipper's waits.
 const (
+	// The waits between an attempt to ship that failed and the next one.
 	minBackoff = 250 * time.Millisecond
 	maxBackoff = 5 * time.Second
-	// batchTimeout bounds one attempt to ship a batch, with what that takes at
-	// the slowest, in bytes a second; claimTimeout one to claim the epoch.
+	// The waits between an attempt to prune that failed and the next one.
+	minPruneBackoff = time.Second
+	maxPruneBackoff = time.Minute
+	// batchTimeout bounds one attempt to ship a batch, plus the time for its bytes at
+	// minRate bytes a second. claimTimeout bounds one attempt to claim the epoch or to
+	// sweep, pruneTimeout one to prune.
 	batchTimeout = time.Minute
-	slowest      = 64 << 10
+	minRate      = 64 << 10
 	claimTimeout = time.Minute
 	pruneTimeout = 10 * time.Minute
 )
 
-// Journal is what the shipper needs of the journal. Records may be called after
+// Journal is the part of the journal that the shipper uses. Records may be called after
 // the journal was closed.
 type Journal interface {
-	// Records calls fn for the records from one sequence to another, in order;
-	// to = 0 stands for the newest. What the journal does not hold any more is
-	// [event.ErrGap].
+	// Records calls fn with the records from one sequence to another, in order; to = 0
+	// is the newest. The error is [event.ErrGap] if the journal does not contain them
+	// any more.
 	Records(ctx context.Context, from, to journal.Sequence, fn func(seq journal.Sequence, record []byte) error) error
 	// Bounds returns the sequences of the oldest and the newest event.
 	Bounds() (first, last journal.Sequence, err error)
 }
 
-// Options are the settings of a shipper.
+// Options are the settings of a shipper. In each setting 0 is the default.
 type Options struct {
-	// Backend is where to ship to.
+	// Backend is the backend to ship to.
 	Backend backends.Backend
 	// Epoch is the epoch to publish in.
 	Epoch catalog.Epoch
-	// Remote is what the backend holds now that the epoch is claimed. If it is
-	// nil the shipper claims the epoch, which may take as long as the backend
-	// cannot be reached, and calls Claimed.
+	// Remote is the listing of the backend, if Epoch is claimed. If Remote is nil, the
+	// shipper claims Epoch as soon as the backend can be reached, and calls Claimed;
+	// an error of Claimed repeats the claim.
 	Remote  *catalog.Remote
 	Claimed func() error
-	// Shipped is the newest event that Remote was seen to hold, 0 if it was not
-	// looked into.
+	// Shipped is the newest event that was read from Remote, or 0.
 	Shipped journal.Sequence
-	// Weak says that the backend does not create conditionally.
+	// Weak reports that the backend does not create objects conditionally.
 	Weak bool
-	// Journal holds the tail; Snapshots returns the local snapshots that can
-	// be relied on, newest first.
+	// Journal contains the events to ship. Snapshots returns the usable snapshots in
+	// the data directory, newest first.
 	Journal   Journal
 	Snapshots func() ([]catalog.Entry, error)
-	// Interval is the least time between two batches, as long as each takes
-	// what there is; default a second. A negative one ships no batches.
+	// Interval is the least time between two batches, unless one is full; default 1
+	// second. A negative value ships no batches.
 	Interval time.Duration
-	// FenceInterval is how often an idle shipper looks for a newer epoch;
-	// default 30 seconds, a negative one never.
+	// FenceInterval is the time after which an idle shipper checks for a newer epoch;
+	// default 30 seconds. A negative value never checks when idle.
 	FenceInterval time.Duration
-	// KeepSnapshots and KeepFor are the retention; see compact.Options. There
-	// are no defaults but that at least two snapshots are kept, so that there
-	// is one to fall back to.
+	// KeepSnapshots and KeepFor are the retention; see [catalog.NewRetention].
 	KeepSnapshots int
 	KeepFor       time.Duration
 	// NoPrune deletes nothing.
 	NoPrune bool
 	// Timeout bounds one attempt to ship a snapshot; default 30 minutes.
 	Timeout time.Duration
-	// Fenced is called once, when another writer has taken over.
+	// Fenced is called once, when another writer has taken over; it may be nil.
 	Fenced func(error)
 	// Hooks and Logger report the work. Logger must not be nil.
 	Hooks  compactor.Hooks
 	Logger *slog.Logger
 }
 
-// Shipper ships what others write. Its methods are safe for concurrent use.
+// Shipper copies a store to a backend. Its methods are safe for concurrent use.
 type Shipper struct {
-	opt Options
+	opt       Options
+	retention catalog.Retention
 
 	last     atomic.Uint64 // newest event of the journal
 	wake     chan struct{} // there are events to ship
 	snapshot chan struct{} // there is a snapshot to ship
 
-	// tailing and shipping are full while the backend is used for batches and
-	// for snapshots; who fills them may use what is named after them.
-	tailing  chan struct{}
-	tail     tail
-	shipping chan struct{}
+	// batchSlot and snapshotSlot are full while the backend is used for batches and for
+	// snapshots. batchSlot guards pending.
+	batchSlot    chan struct{}
+	pending      pending
+	snapshotSlot chan struct{}
+	// unpruned is set while the backend contains something that retention does not keep.
+	unpruned atomic.Bool
 
 	mu     sync.Mutex
 	status compactor.ShipperStatus
-	// tailErr and snapshotErr are why the last attempts failed.
-	tailErr, snapshotErr error
-	held                 inventory
-
-	// sweepAt is when uploads that crashed with the last process are old enough
-	// to be known as such, zero once they were looked for.
-	sweepAt time.Time
+	// batchErr and snapshotErr are the errors of the last attempts, or nil.
+	batchErr, snapshotErr error
+	held                  inventory
 
 	fenced chan struct{} // closed when another writer has taken over
 	stop   context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// New returns a shipper; Start makes it work.
+// New returns a shipper. An error names the option that is out of range. Call Start to
+// ship.
 func New(opt Options) (*Shipper, error) {
+	retention, err := catalog.NewRetention(opt.KeepSnapshots, opt.KeepFor)
+	if err != nil {
+		return nil, fmt.Errorf("ship: %w", err)
+	}
+	if opt.Timeout < 0 {
+		return nil, fmt.Errorf("ship: Timeout is %s, want a positive duration", opt.Timeout)
+	}
 	opt.Interval = cmp.Or(opt.Interval, DefaultInterval)
 	opt.FenceInterval = cmp.Or(opt.FenceInterval, DefaultFenceInterval)
 	opt.Timeout = cmp.Or(opt.Timeout, DefaultTimeout)
-	opt.KeepSnapshots = max(2, opt.KeepSnapshots)
 	w, err := batch.NewWriter()
 	if err != nil {
 		return nil, err
 	}
 	s := &Shipper{
-		opt:      opt,
-		wake:     make(chan struct{}, 1),
-		snapshot: make(chan struct{}, 1),
-		tailing:  make(chan struct{}, 1),
-		shipping: make(chan struct{}, 1),
-		fenced:   make(chan struct{}),
-		tail:     tail{w: w},
+		opt:          opt,
+		retention:    retention,
+		wake:         make(chan struct{}, 1),
+		snapshot:     make(chan struct{}, 1),
+		batchSlot:    make(chan struct{}, 1),
+		snapshotSlot: make(chan struct{}, 1),
+		fenced:       make(chan struct{}),
+		pending:      pending{w: w},
 	}
 	s.status = compactor.ShipperStatus{Epoch: opt.Epoch.Number, Weak: opt.Weak}
 	if opt.Remote != nil {
@@ -165,17 +171,21 @@ func New(opt Options) (*Shipper, error) {
 	return s, nil
 }
 
-// begin takes up what the backend holds now that the epoch is claimed.
+// begin sets what the backend contains when the epoch is claimed.
 func (s *Shipper) begin(r *catalog.Remote) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = newInventory(r, s.opt.Shipped)
 	s.status.Claimed = true
-	s.status.Shipped = s.held.tail
 	if len(r.Snapshots) > 0 {
 		s.status.Snapshot = r.Snapshots[0].Sequence
-		s.status.Shipped = max(s.status.Shipped, s.status.Snapshot)
 	}
+	s.setShipped(max(s.held.batched, s.status.Snapshot))
+}
+
+// setShipped advances Shipped. The caller holds mu.
+func (s *Shipper) setShipped(seq journal.Sequence) {
+	s.status.Shipped = max(s.status.Shipped, seq)
 	if uint64(s.status.Shipped) >= s.last.Load() {
 		s.status.BehindSince = time.Time{}
 	}
@@ -192,8 +202,8 @@ func (s *Shipper) Start() {
 	}()
 }
 
-// Stop ends what Start began and waits for it, though not for a backend that
-// does not heed its context.
+// Stop ends what Start began and waits for it. It does not wait for a call of the
+// backend that does not return after its context is done.
 func (s *Shipper) Stop() {
 	if s.stop != nil {
 		s.stop()
@@ -201,34 +211,34 @@ func (s *Shipper) Stop() {
 	s.done.Wait()
 }
 
-// Close ships what is left: the tail, and then the newest snapshot. It is called
-// after Stop, when nothing is committed any more.
+// Close ships the remaining events, and then the newest snapshot. It is called after
+// Stop, when no more events are committed. It returns nil if the shipper is fenced,
+// which Fenced has reported.
 func (s *Shipper) Close(ctx context.Context) error {
 	if s.isFenced() {
-		return nil // nobody waits for it: it was reported
+		return nil
 	}
 	if !s.Status().Claimed {
 		if err := s.claim(ctx); err != nil {
-			return s.ended(err)
+			return s.unlessFenced(err)
 		}
 	}
-	tailErr := s.shipTail(ctx)
+	batchErr := s.shipEvents(ctx)
 	err := s.shipSnapshot(ctx)
-	if errors.Is(tailErr, event.ErrGap) {
-		tailErr = s.shipTail(ctx) // it waited for the snapshot
+	if errors.Is(batchErr, event.ErrGap) {
+		batchErr = s.shipEvents(ctx) // the snapshot covers the gap
 	}
-	return s.ended(errors.Join(tailErr, err))
+	return s.unlessFenced(errors.Join(batchErr, err))
 }
 
-// ended leaves out that another writer has taken over.
-func (s *Shipper) ended(err error) error {
+func (s *Shipper) unlessFenced(err error) error {
 	if s.isFenced() {
 		return nil
 	}
 	return err
 }
 
-// Committed tells the shipper of the newest event of the journal.
+// Committed reports the newest durable event of the journal.
 func (s *Shipper) Committed(last journal.Sequence) {
 	s.last.Store(uint64(last))
 	s.mu.Lock()
@@ -239,19 +249,25 @@ func (s *Shipper) Committed(last journal.Sequence) {
 	signal(s.wake)
 }
 
-// SnapshotWritten tells the shipper that there is a new local snapshot.
+// SnapshotWritten reports that the data directory contains a new snapshot.
 func (s *Shipper) SnapshotWritten() { signal(s.snapshot) }
 
 // Shipped returns the newest event that can be restored from the backend.
 func (s *Shipper) Shipped() journal.Sequence { return s.Status().Shipped }
 
-// Status returns what the shipper has done.
+// Status returns the state of the shipper.
 func (s *Shipper) Status() compactor.ShipperStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.status
-	out.Err = errors.Join(s.tailErr, s.snapshotErr)
+	out.Err = errors.Join(s.batchErr, s.snapshotErr)
 	return out
+}
+
+func (s *Shipper) setStatus(change func(*compactor.ShipperStatus)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
 }
 
 func (s *Shipper) run(ctx context.Context) {
@@ -259,21 +275,18 @@ func (s *Shipper) run(ctx context.Context) {
 		return
 	}
 	hook.Call(s.opt.Hooks.Claimed, s.opt.Epoch.Number)
-	s.sweep(ctx)
-	s.sweepAt = time.Now().Add(s.sweepAge())
 	s.done.Add(1)
 	go func() {
 		defer s.done.Done()
 		s.runSnapshots(ctx)
 	}()
-	s.runTail(ctx)
+	s.runBatches(ctx)
 }
 
-// bounded calls fn, which uses the backend, once the slot is free. It returns
-// soon after ctx is done, even if the backend does not: a write to a network
-// volume that hangs cannot be interrupted. Until that has returned, no other
-// begins.
-func (s *Shipper) bounded(ctx context.Context, slot chan struct{}, fn func(context.Context) error) error {
+// exclusive calls fn, which uses the backend, when the slot is free. It returns soon
+// after ctx is done even if fn does not: a write to a network volume that hangs cannot
+// be interrupted. The slot stays full until fn returns.
+func (s *Shipper) exclusive(ctx context.Context, slot chan struct{}, fn func(context.Context) error) error {
 	select {
 	case slot <- struct{}{}:
 	case <-ctx.Done():
@@ -285,15 +298,30 @@ func (s *Shipper) bounded(ctx context.Context, slot chan struct{}, fn func(conte
 	})
 }
 
-// backoff waits ever longer, with jitter.
-type backoff struct{ next time.Duration }
+// failed sets the error of an attempt, and logs it if the attempt before succeeded.
+func (s *Shipper) failed(where *error, message string, err error) {
+	s.mu.Lock()
+	log, waits := s.opt.Logger.Error, errors.Is(err, errSnapshotFirst)
+	if waits {
+		log = s.opt.Logger.Info
+	}
+	first := *where == nil || (errors.Is(*where, errSnapshotFirst) && !waits)
+	*where = err
+	s.mu.Unlock()
+	if first {
+		log(message, "backend", s.opt.Backend.String(), "error", err)
+	}
+}
 
-func (b *backoff) reset() { b.next = 0 }
-
-// wait returns what a timer is to be set to before the next attempt.
-func (b *backoff) wait() time.Duration {
-	b.next = min(max(2*b.next, minBackoff), maxBackoff)
-	return b.next/2 + rand.N(b.next/2)
+// succeeded clears the error, and logs the message if there was one.
+func (s *Shipper) succeeded(where *error, message string) {
+	s.mu.Lock()
+	was := *where != nil
+	*where = nil
+	s.mu.Unlock()
+	if was {
+		s.opt.Logger.Info(message, "backend", s.opt.Backend.String()) //nolint:sloglint // Callers give constants.
+	}
 }
 
 func signal(ch chan struct{}) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
@@ -12,63 +14,79 @@ import (
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/hook"
+	"github.com/xdswal/xdswal/internal/retry"
 )
 
-// runSnapshots ships the newest snapshot whenever there is a new one, and tries
-// again, ever more rarely, while the backend refuses.
+// runSnapshots ships each new snapshot, prunes the backend, and sweeps it. While the
+// backend fails it retries with a backoff.
 func (s *Shipper) runSnapshots(ctx context.Context) {
-	var wait backoff
-	signal(s.snapshot) // what the last process left
+	wait, pruneWait := retry.Backoff(minBackoff, maxBackoff), retry.Backoff(minPruneBackoff, maxPruneBackoff)
+	signal(s.snapshot) // the last process may have left one
+	sweep, again := time.After(0), false
+	var prune <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.fenced:
 			return
+		case <-sweep:
+			// The uploads that crashed with the last process are old enough the second
+			// time.
+			if s.sweep(ctx) && again {
+				sweep = nil
+			} else {
+				sweep, again = time.After(s.sweepAge()), true
+			}
+			continue
 		case <-s.snapshot:
+		case <-prune:
+			prune = nil
 		}
 		err := s.shipSnapshot(ctx)
-		switch {
-		case ctx.Err() != nil || s.isFenced():
+		if ctx.Err() != nil || s.isFenced() {
 			return
-		case err == nil:
-			s.succeeded(&s.snapshotErr, "snapshots are shipped again")
-			wait.reset()
+		}
+		if err != nil {
+			s.failed(&s.snapshotErr, "snapshot was not shipped; updates continue, and it is retried", err)
+			if !retry.Sleep(ctx, wait.NextBackOff()) {
+				return
+			}
+			signal(s.snapshot)
 			continue
 		}
-		s.failed(&s.snapshotErr, "snapshot was not shipped; updates go on, and it is tried again", err)
-		if !sleep(ctx, wait.wait()) {
-			return
+		s.succeeded(&s.snapshotErr, "snapshots are shipped again")
+		wait.Reset()
+		switch {
+		case !s.unpruned.Load():
+			prune = nil
+			pruneWait.Reset()
+		case prune == nil:
+			prune = time.After(pruneWait.NextBackOff())
 		}
-		signal(s.snapshot)
 	}
 }
 
-// shipSnapshot puts the newest local snapshot into the backend, unless it is
-// there, and prunes the backend.
+// shipSnapshot puts the newest snapshot of the data directory into the backend, unless
+// the backend has it, and prunes the backend.
 func (s *Shipper) shipSnapshot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
 	defer cancel()
-	return s.bounded(ctx, s.shipping, func(ctx context.Context) error {
+	return s.exclusive(ctx, s.snapshotSlot, func(ctx context.Context) error {
 		local, err := s.opt.Snapshots()
-		if err != nil || len(local) == 0 {
+		if err != nil {
 			return err
 		}
-		// Older ones that were not shipped are superseded by it.
-		newest := local[0]
-		if newest.Sequence <= s.Status().Snapshot {
-			return nil
-		}
-		if err := s.shipOne(ctx, newest); err != nil {
-			return err
-		}
-		signal(s.wake) // the tail may have waited for it
-		if ctx.Err() == nil && !s.opt.NoPrune {
+		if len(local) > 0 && local[0].Sequence > s.Status().Snapshot {
+			if err := s.shipOne(ctx, local[0]); err != nil {
+				return err
+			}
+			signal(s.wake) // the batches may have waited for it
+			if !s.opt.NoPrune {
+				s.prune(ctx)
+			}
+		} else if s.unpruned.Load() && s.checkFenced(ctx) == nil {
 			s.prune(ctx)
-		}
-		if !s.sweepAt.IsZero() && time.Now().After(s.sweepAt) {
-			s.sweepAt = time.Time{}
-			s.sweep(ctx)
 		}
 		return nil
 	})
@@ -87,57 +105,58 @@ func (s *Shipper) shipOne(ctx context.Context, e catalog.Entry) error {
 	}
 	now := time.Now()
 	s.mu.Lock()
-	s.held.addSnapshot(catalog.Entry{Name: e.Name, Path: catalog.KeyPrefix + e.String(), Size: e.Size, Written: now})
+	e.Path, e.Written = catalog.SnapshotPrefix+e.String(), now
+	s.held.snapshots = slices.Insert(s.held.snapshots, 0, e)
 	s.status.Snapshot, s.status.SnapshotTime = e.Sequence, now
-	s.status.Shipped = max(s.status.Shipped, e.Sequence)
-	if uint64(s.status.Shipped) >= s.last.Load() {
-		s.status.BehindSince = time.Time{}
-	}
+	s.setShipped(e.Sequence)
 	s.mu.Unlock()
 	hook.Call(s.opt.Hooks.SnapshotWriteEnd, info)
 	return nil
 }
 
+// putSnapshot publishes a file. If the backend has a snapshot of that name, the headers
+// must match: they contain the store and the time of writing, to the nanosecond.
 func (s *Shipper) putSnapshot(ctx context.Context, e catalog.Entry) error {
 	f, err := os.Open(e.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	key := catalog.KeyPrefix + e.String()
-	err = s.opt.Backend.Put(ctx, key, f)
-	if errors.Is(err, backends.ErrExists) {
-		err = s.compareSnapshot(ctx, key, f)
-	}
-	if err != nil {
-		return err
-	}
-	return s.fence(ctx)
+	key := catalog.SnapshotPrefix + e.String()
+	return s.publish(ctx, key, f, func(existing io.Reader) error {
+		got, err := snapshot.ReadHeader(existing)
+		if err != nil {
+			return err
+		}
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		want, err := snapshot.ReadHeader(f)
+		if err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("%s in %s %w: it is not the snapshot that this store wrote; give each store a backend prefix of its own, also after its data directory was replaced by an older copy",
+				key, s.opt.Backend, catalog.ErrForeign)
+		}
+		return nil
+	})
 }
 
-// compareSnapshot fails if a snapshot is another one than the file: an upload
-// whose answer was lost, or one before a restart, has left this one. The header
-// tells, with the time to the nanosecond at which the file was written.
-func (s *Shipper) compareSnapshot(ctx context.Context, key string, f *os.File) error {
-	r, err := s.opt.Backend.Get(ctx, key, 0, -1)
+// publish puts an object and checks that no other writer has taken over. If the object
+// exists, an earlier Put succeeded and its answer was lost, or another writer publishes
+// in this epoch, which a weak backend permits; compare returns an error for the latter.
+func (s *Shipper) publish(ctx context.Context, key string, body io.ReadSeeker, compare func(existing io.Reader) error) error {
+	err := s.opt.Backend.Put(ctx, key, body)
+	if errors.Is(err, backends.ErrExists) {
+		var existing io.ReadCloser
+		if existing, err = s.opt.Backend.Get(ctx, key, 0, -1); err == nil {
+			err = compare(existing)
+			_ = existing.Close()
+		}
+	}
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	theirs, err := snapshot.ReadHeader(r)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Seek(0, 0); err != nil {
-		return err
-	}
-	ours, err := snapshot.ReadHeader(f)
-	if err != nil {
-		return err
-	}
-	if theirs != ours {
-		return fmt.Errorf("%s in %s %w: it is not the snapshot that was written here; give each store a backend prefix of its own, and a data directory that was set back to an older copy a new one",
-			key, s.opt.Backend, catalog.ErrForeign)
-	}
-	return nil
+	return s.checkFenced(ctx)
 }

@@ -68,7 +68,7 @@ func TestStatusOfWhatCannotBeRestored(t *testing.T) {
 	require.Equal(t, 1, o.code())
 	require.ErrorIs(t, o.err, xdswal.ErrGap)
 	s := document(t, o.out)
-	require.Contains(t, s["problem"], "events are missing")
+	require.Contains(t, s["problem"], "events 1 to 4 are missing")
 	require.Len(t, s["restored"].(map[string]any)["skipped"], 2)
 
 	// What the backend has, helps.

@@ -257,7 +257,7 @@ func TestABackendThatLostAllButItsEpochs(t *testing.T) {
 	_, err = xdswal.Open(t.Context(), xdswal.Options{Dir: t.TempDir(), Backend: b})
 	require.ErrorIs(t, err, xdswal.ErrGap)
 
-	want := "epoch 2 in " + w.url + " tells of events up to 8"
+	want := "epoch 2 in " + w.url + " continues from event 8"
 	o := run(t, "verify", "--backend", w.url, "--json")
 	require.Equal(t, 1, o.code())
 	r := document(t, o.out)
@@ -304,7 +304,7 @@ func TestABackendThatLostAllButItsEpochs(t *testing.T) {
 	for _, command := range []string{"status", "verify"} {
 		o = run(t, command, "--dir", w.dir, "--backend", w.url)
 		require.Equal(t, 1, o.code(), command)
-		require.Contains(t, o.out, "tells of events up to 8")
+		require.Contains(t, o.out, "continues from event 8")
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/internal/catalog"
-	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/format/batch"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -24,8 +23,8 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// takeOver claims the next epoch for another writer, who has restored the
-// events up to one.
+// takeOver claims the next epoch for another writer, which has restored the events up
+// to seq.
 func (s *store) takeOver(seq journal.Sequence) catalog.Epoch {
 	s.t.Helper()
 	e := catalog.Epoch{
@@ -36,9 +35,9 @@ func (s *store) takeOver(seq journal.Sequence) catalog.Epoch {
 	return e
 }
 
-// A writer that was superseded learns it at its next publish, whatever that is,
-// or at its next look, reports it once, and ships nothing more. What it put after
-// the newer claim is not reported as shipped, and does not count.
+// A superseded writer notices when it publishes next, or at its next check, reports it
+// once, and ships nothing more. What it put after the newer claim is not reported as
+// shipped, and does not count.
 func TestFenced(t *testing.T) {
 	for _, r := range []struct {
 		name   string
@@ -103,8 +102,8 @@ func TestFenced(t *testing.T) {
 	}
 }
 
-// Whatever the moment of the claim: what is put when it has been made is not
-// reported as shipped.
+// What is put after a newer claim is not reported as shipped, at any moment of the
+// claim.
 func TestFencedAtAnyMoment(t *testing.T) {
 	for op, key := range map[backendtest.Op]string{backendtest.OpPut: "events/", backendtest.OpGet: catalog.EpochKey(2)} {
 		for how, fault := range map[string]backendtest.Fault{
@@ -136,8 +135,8 @@ func TestFencedAtAnyMoment(t *testing.T) {
 	}
 }
 
-// An object of our epoch that is not what we put is another writer's, who was let
-// in by a backend that does not create conditionally.
+// An object of our epoch with other contents is another writer's, which a backend
+// without conditional creation permits.
 func TestForeignBatch(t *testing.T) {
 	for name, content := range map[string]string{"other": "other events", "empty": "", "longer": strings.Repeat("x", 10_000)} {
 		t.Run(name, func(t *testing.T) {
@@ -159,8 +158,8 @@ func TestForeignBatch(t *testing.T) {
 	}
 }
 
-// What is in the place of a snapshot and is not that snapshot is not taken for
-// it, and not touched.
+// An existing object with a snapshot's key and other contents is an error, and is not
+// changed.
 func TestForeignSnapshot(t *testing.T) {
 	for name, r := range map[string]struct {
 		change func(*snapshot.Header)
@@ -183,11 +182,11 @@ func TestForeignSnapshot(t *testing.T) {
 				h := snapshot.Header{Sequence: 5, Time: s.state(5).Time(), Epoch: 1, Created: local[0].Written, StoreID: storeID}
 				r.change(&h)
 				var buf bytes.Buffer
-				_, err = compact.Encode(t.Context(), &buf, s.state(5), h)
+				_, err = snapshot.Encode(t.Context(), &buf, s.state(5), h)
 				require.NoError(t, err)
 				theirs = buf.Bytes()
 			}
-			key := catalog.KeyPrefix + local[0].String()
+			key := catalog.SnapshotPrefix + local[0].String()
 			require.NoError(t, s.raw.Put(t.Context(), key, bytes.NewReader(theirs)))
 			s.ship.Start()
 			require.ErrorIs(t, s.waitErr(), r.want)
@@ -202,8 +201,8 @@ func TestForeignSnapshot(t *testing.T) {
 	}
 }
 
-// A backend that cannot be reached at first is taken over as soon as it can be,
-// and then all is shipped.
+// A backend that cannot be reached at first is taken over as soon as it can be, and
+// then everything is shipped.
 func TestLateClaim(t *testing.T) {
 	t.Parallel()
 	var told, refused atomic.Int32
@@ -306,8 +305,8 @@ func (unprobed) ProbeConditionalCreate(context.Context) (bool, error) {
 	return false, errors.New("the store is down")
 }
 
-// Where the backend is weak, the claim itself may have been overwritten: whoever
-// lost learns it at the next publish.
+// At a weak backend the claim itself may be overwritten: the loser notices when it
+// publishes next.
 func TestWeak(t *testing.T) {
 	w := weak{backendtest.NewMemory()}
 	isWeak, err := ship.Weak(t.Context(), w)

@@ -80,8 +80,8 @@ func TestInterval(t *testing.T) {
 	})
 }
 
-// A shipper asks for nothing but what it ships, and one look for a newer writer
-// after each; idle, for one look in a while; and it lists nothing.
+// A shipper makes one request for each object that it ships, and one check for a newer
+// writer after it; when idle, one check in a while; and it lists nothing.
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory())
@@ -121,8 +121,8 @@ func TestRequests(t *testing.T) {
 	s.requireBackend()
 }
 
-// The backend is down for long: updates go on, nothing piles up, the status says
-// so, and when it is back all is shipped, in several objects.
+// While the backend is down, updates continue, memory does not grow, and the status
+// reports it. When it is back, everything is shipped, in several objects.
 func TestCatchUp(t *testing.T) {
 	noLeak(t)
 	s := newStore(t, backendtest.NewMemory())
@@ -196,10 +196,10 @@ func TestCatchUp(t *testing.T) {
 	s.requireBackend()
 }
 
-// Each write that fails, whether it took effect or not, is made good: what the
-// backend has is exactly what it should.
+// Each write that fails, whether it took effect or not, is retried: the backend then
+// contains exactly what it should.
 func TestAmbiguousWrites(t *testing.T) {
-	for what, prefix := range map[string]string{"claim": "epochs/", "batch": "events/", "snapshot": catalog.KeyPrefix} {
+	for what, prefix := range map[string]string{"claim": "epochs/", "batch": "events/", "snapshot": catalog.SnapshotPrefix} {
 		for _, op := range []backendtest.Op{backendtest.OpPut, backendtest.OpGet} {
 			for how, fault := range map[string]backendtest.Fault{"absent": backendtest.FailAbsent, "present": backendtest.FailPresent} {
 				t.Run(fmt.Sprint(what, " ", op, " ", how), func(t *testing.T) {
@@ -256,8 +256,7 @@ func TestAmbiguousWrites(t *testing.T) {
 	})
 }
 
-// A deletion that fails, or whose answer is lost, is tried again with the next
-// snapshot, and keeps nothing from being shipped.
+// A deletion that fails, or whose answer is lost, is retried, and delays no shipping.
 func TestAmbiguousDeletes(t *testing.T) {
 	for how, fault := range map[string]backendtest.Fault{"absent": backendtest.FailAbsent, "present": backendtest.FailPresent} {
 		t.Run(how, func(t *testing.T) {
@@ -292,8 +291,8 @@ func TestAmbiguousDeletes(t *testing.T) {
 	}
 }
 
-// Events that the journal does not hold any more are waited for in a snapshot,
-// and the tail goes on behind it.
+// If the journal does not contain the next events any more, batches continue after the
+// next snapshot.
 func TestGap(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory())
@@ -336,7 +335,7 @@ func TestGap(t *testing.T) {
 	s.ship.Stop()
 	require.Equal(t, []journal.Sequence{3, seq + 1, s.last()}, s.remoteBatches())
 	s.requireBackend()
-	// Whoever has the events before goes on from the snapshot too.
+	// A state before the gap continues from the snapshot too.
 	s.requireFrom(2)
 	s.requireFrom(3)
 }
@@ -422,7 +421,7 @@ func TestClose(t *testing.T) {
 			require.NoError(t, s.ship.Close(t.Context()))
 			require.Equal(t, s.last(), s.ship.Status().Snapshot)
 			require.True(t, s.ship.Status().BehindSince.IsZero())
-			require.True(t, strings.HasPrefix(keys[len(keys)-1], catalog.KeyPrefix))
+			require.True(t, strings.HasPrefix(keys[len(keys)-1], catalog.SnapshotPrefix))
 			require.True(t, strings.HasPrefix(keys[len(keys)-2], "events/"))
 			s.requireBackend()
 			n := len(keys)
@@ -515,7 +514,7 @@ func TestOvertakenBatchStaysAsItWas(t *testing.T) {
 func TestNoHoleAfterCrash(t *testing.T) {
 	noLeak(t)
 	s := newStore(t, backendtest.NewMemory())
-	var held atomic.Bool // stands for the second between two batches
+	var held atomic.Bool // the time between two batches
 	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
 		if held.Load() && op == backendtest.OpPut && strings.HasPrefix(key, catalog.BatchPrefix) {
 			return backendtest.FailAbsent

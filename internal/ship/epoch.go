@@ -1,0 +1,137 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/catalog"
+	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/hook"
+	"github.com/xdswal/xdswal/internal/retry"
+)
+
+// claimLoop claims the epoch as soon as the backend can be reached. It returns false if
+// ctx is done or the shipper is fenced.
+func (s *Shipper) claimLoop(ctx context.Context) bool {
+	wait := retry.Backoff(minBackoff, maxBackoff)
+	for {
+		err := s.claim(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil || s.isFenced() {
+			return false
+		}
+		s.failed(&s.batchErr, "the backend was not taken over; updates continue, and it is retried", err)
+		if !retry.Sleep(ctx, wait.NextBackOff()) {
+			return false
+		}
+	}
+}
+
+func (s *Shipper) claim(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	return s.exclusive(ctx, s.batchSlot, func(ctx context.Context) error {
+		weak, err := Weak(ctx, s.opt.Backend)
+		if err != nil {
+			return err
+		}
+		s.opt.Weak = weak
+		s.setStatus(func(st *compactor.ShipperStatus) { st.Weak = weak })
+		remote, err := catalog.List(ctx, s.opt.Backend)
+		if err != nil {
+			return err
+		}
+		if err := remote.Claim(ctx, s.opt.Backend, s.opt.Epoch); err != nil {
+			if errors.Is(err, catalog.ErrFenced) || errors.Is(err, catalog.ErrForeign) {
+				_ = s.setFenced(err)
+			}
+			return err
+		}
+		if s.opt.Claimed != nil {
+			if err := s.opt.Claimed(); err != nil {
+				return err
+			}
+		}
+		s.begin(remote)
+		if weak {
+			WarnWeak(s.opt.Logger, s.opt.Backend)
+		}
+		s.succeeded(&s.batchErr, "the backend was taken over")
+		return nil
+	})
+}
+
+// Weak reports whether a backend does not create objects conditionally.
+func Weak(ctx context.Context, b backends.Backend) (bool, error) {
+	p, ok := b.(backends.ConditionalCreator)
+	if !ok {
+		return false, nil
+	}
+	conditional, err := p.ProbeConditionalCreate(ctx)
+	return err == nil && !conditional, err
+}
+
+// WarnWeak logs the consequence of a weak backend.
+func WarnWeak(l *slog.Logger, b backends.Backend) {
+	l.Warn("the backend does not create objects conditionally: if two stores take it over in the same instant, both succeed, and one of them learns of the other when it ships next", "backend", b.String())
+}
+
+// checkFenced returns an error if another writer has taken over. What was put before
+// checkFenced returns nil counts: a later writer claims its epoch first and lists the
+// backend then.
+func (s *Shipper) checkFenced(ctx context.Context) error {
+	next, err := catalog.ReadEpoch(ctx, s.opt.Backend, s.opt.Epoch.Number+1)
+	switch {
+	case err == nil:
+		return s.setFenced(catalog.Fenced(next))
+	case errors.Is(err, event.ErrCorrupt), errors.Is(err, event.ErrVersion):
+		// It cannot be read, but it exists.
+		return s.setFenced(fmt.Errorf("%w: %w", catalog.ErrFenced, err))
+	case !errors.Is(err, backends.ErrNotFound):
+		return fmt.Errorf("look for a newer writer: %w", err)
+	case !s.opt.Weak:
+		return nil
+	}
+	// A claim of the same instant may have overwritten our own.
+	own, err := catalog.ReadEpoch(ctx, s.opt.Backend, s.opt.Epoch.Number)
+	if err != nil {
+		return fmt.Errorf("look for another writer: %w", err)
+	}
+	if own.Token != s.opt.Epoch.Token {
+		return s.setFenced(catalog.Fenced(own))
+	}
+	return nil
+}
+
+// setFenced ends the shipping, reports err once, and returns it.
+func (s *Shipper) setFenced(err error) error {
+	s.mu.Lock()
+	first := s.status.Fenced == nil
+	if first {
+		s.status.Fenced = err
+	}
+	s.mu.Unlock()
+	if !first {
+		return err
+	}
+	s.opt.Logger.Error("another writer has taken over the backend; nothing more is shipped", "backend", s.opt.Backend.String(), "epoch", s.opt.Epoch.Number, "error", err)
+	hook.Call(s.opt.Fenced, err)
+	close(s.fenced) // before the hook, which may close the store
+	hook.Call(s.opt.Hooks.Fenced, err)
+	return err
+}
+
+func (s *Shipper) isFenced() bool {
+	select {
+	case <-s.fenced:
+		return true
+	default:
+		return false
+	}
+}
