@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -58,7 +59,7 @@ func TestJournalAndCacheAgree(t *testing.T) {
 			require.EqualValues(t, 1, s.Status().Journal.First, "the journal is whole")
 			for i, f := range told {
 				last := ""
-				if n := s.State().Node(xdscache.SnapshotCacheName(""), nodeName(i)); n != nil {
+				if n := s.State().Node(cachelog.SnapshotPrefix, nodeName(i)); n != nil {
 					last = n.Type(resourcev3.ClusterType).Version()
 				}
 				versions := f.end(last)
@@ -161,10 +162,10 @@ func TestEverythingAtOnce(t *testing.T) {
 				case 0:
 					change(t, snapshotCache(s), nodeName(r.IntN(3)), version, r)
 				case 1:
-					change(t, snapshotCache(s, xdscache.WithName("other")), nodeName(r.IntN(3)), version, r)
+					change(t, namedCache(s, "other"), nodeName(r.IntN(3)), version, r)
 				case 2:
 					name := fmt.Sprint(r.IntN(5))
-					require.NoError(t, s.LinearCache(resourcev3.ClusterType).UpdateResource(name, clusterOf(name, version)))
+					require.NoError(t, linearCache(s).UpdateResource(name, clusterOf(name, version)))
 				case 3:
 					_ = s.Status()
 					_, _ = snapshotCache(s).GetSnapshot(nodeName(r.IntN(3)))

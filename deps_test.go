@@ -78,12 +78,13 @@ func TestImports(t *testing.T) {
 		"internal/retry":    {},
 		"internal/download": {"backends"},
 		"internal/option":   {},
+		"internal/cachelog": {"internal/state", "journal"},
 		// Machinery.
 		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
 		"internal/compact":  {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
 		"internal/restore":  {"backends", "compactor", "internal/catalog", "internal/download", "internal/event", "internal/format/snapshot", "internal/hook", "internal/state", "journal", "replay"},
 		"internal/ship":     {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "internal/retry", "journal"},
-		"internal/eventlog": {"internal/hook", "internal/retry", "internal/state", "internal/wal", "journal", "xdscache"},
+		"internal/eventlog": {"internal/cachelog", "internal/hook", "internal/retry", "internal/state", "internal/wal", "journal"},
 		"internal/directory": {
 			"backends", "internal/bounded", "internal/catalog", "internal/compact", "internal/durable", "internal/event",
 			"internal/format/snapshot", "internal/restore", "internal/ship", "internal/state", "journal", "replay",
@@ -94,7 +95,7 @@ func TestImports(t *testing.T) {
 		},
 		"backends/file": {"backends", "internal/durable"},
 		"backends/s3":   {"backends"},
-		"xdscache":      {"internal/state", "journal", "replay"},
+		"xdscache":      {"internal/cachelog", "internal/state", "journal", "replay"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}

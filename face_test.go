@@ -27,7 +27,7 @@ var exported = map[string]int{
 	"journal":              16,
 	"replay":               8,
 	"telemetry/prometheus": 2,
-	"xdscache":             23,
+	"xdscache":             14,
 }
 
 // maxExported bounds their sum.

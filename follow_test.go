@@ -18,9 +18,8 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/s3test"
-	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 // followStore opens a follower.
@@ -39,7 +38,7 @@ func requireFollows(t testing.TB, f, w *xdswal.Store) {
 	require.Equal(t, w.State().Digest(), f.State().Digest())
 	require.Eventually(t, func() bool {
 		for n := range f.State().Cache("snapshot/") {
-			if (*replay.Node)(snapshotCache(f).GetNode(n.Name())) != n {
+			if snapshotCache(f).GetNode(n.Name()) != n {
 				return false
 			}
 		}
@@ -52,11 +51,11 @@ func TestFollow(t *testing.T) {
 	b := backendtest.NewMemory()
 	w := openStore(t, fast(b))
 	write(t, w, "a", 1)
-	require.NoError(t, w.LinearCache(resourcev3.ClusterType).UpdateResource("l", cluster("l")))
+	require.NoError(t, linearCache(w).UpdateResource("l", cluster("l")))
 	requireShipped(t, w)
 
 	f := followStore(t, b)
-	cache, linear := snapshotCache(f), f.LinearCache(resourcev3.ClusterType)
+	cache, linear := snapshotCache(f), linearCache(f)
 	requireFollows(t, f, w)
 	require.Contains(t, linear.GetResources(), "l")
 
@@ -65,8 +64,8 @@ func TestFollow(t *testing.T) {
 	answers, _ := watch(t, cache, "a", resourcev3.ClusterType, version)
 	write(t, w, "a", 2)
 	receive(t, answers)
-	require.NoError(t, w.LinearCache(resourcev3.ClusterType).UpdateResource("m", cluster("m")))
-	require.NoError(t, w.LinearCache(resourcev3.ClusterType).DeleteResource("l"))
+	require.NoError(t, linearCache(w).UpdateResource("m", cluster("m")))
+	require.NoError(t, linearCache(w).DeleteResource("l"))
 	require.Eventually(t, func() bool {
 		got := linear.GetResources()
 		return got["m"] != nil && got["l"] == nil
@@ -74,7 +73,7 @@ func TestFollow(t *testing.T) {
 	for i := range 50 {
 		write(t, w, nodeName(i%5), i)
 	}
-	require.NoError(t, snapshotCache(w).Clear(t.Context(), nodeName(1)))
+	require.NoError(t, second(snapshotCache(w).Clear(t.Context(), nodeName(1))))
 	requireFollows(t, f, w)
 	_, err := cache.GetSnapshot(nodeName(1))
 	require.Error(t, err)
@@ -581,7 +580,7 @@ func TestFollowSupersededAndDeleted(t *testing.T) {
 		"%+v", f.Status().Follower)
 	require.ErrorIs(t, f.Promote(t.Context()), xdswal.ErrGap)
 	require.EqualValues(t, 6, f.State().Sequence())
-	require.Contains(t, f.State().Caches(), xdscache.SnapshotCacheName(""))
+	require.Contains(t, f.State().Caches(), cachelog.SnapshotPrefix)
 	requireServed(t, f)
 	closeStore(t, f)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
@@ -44,7 +46,10 @@ func openStore(t testing.TB, opt xdswal.Options) *xdswal.Store {
 	}
 	s, err := xdswal.Open(context.Background(), opt)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	t.Cleanup(func() {
+		_ = s.Close(context.Background())
+		forgetCaches(s)
+	})
 	return s
 }
 
@@ -83,7 +88,7 @@ func requireServed(t testing.TB, s *xdswal.Store) {
 	t.Helper()
 	c := snapshotCache(s)
 	nodes := 0
-	for n := range s.State().Cache(xdscache.SnapshotCacheName("")) {
+	for n := range s.State().Cache(cachelog.SnapshotPrefix) {
 		nodes++
 		for typ := range n.Types() {
 			got := fetch(t, c, n.Name(), typ.URL())
@@ -99,8 +104,49 @@ func requireServed(t testing.TB, s *xdswal.Store) {
 	require.Len(t, slices.Collect(c.Nodes()), nodes)
 }
 
-func snapshotCache(s *xdswal.Store, opts ...xdscache.Option) *xdscache.SnapshotCache {
-	return s.SnapshotCache(false, cachev3.IDHash{}, nil, opts...)
+// caches are the caches of open stores: a store creates a cache of a name only once.
+var caches struct {
+	sync.Mutex
+	snapshot map[*xdswal.Store]map[string]*xdscache.SnapshotCache
+	linear   map[*xdswal.Store]*xdscache.LinearCache
+}
+
+// snapshotCache returns the store's default cache.
+func snapshotCache(s *xdswal.Store) *xdscache.SnapshotCache { return namedCache(s, "") }
+
+func namedCache(s *xdswal.Store, name string) *xdscache.SnapshotCache {
+	caches.Lock()
+	defer caches.Unlock()
+	if caches.snapshot == nil {
+		caches.snapshot = map[*xdswal.Store]map[string]*xdscache.SnapshotCache{}
+	}
+	if caches.snapshot[s] == nil {
+		caches.snapshot[s] = map[string]*xdscache.SnapshotCache{}
+	}
+	if caches.snapshot[s][name] == nil {
+		caches.snapshot[s][name] = s.SnapshotCache(false, cachev3.IDHash{}, nil, xdscache.WithName(name))
+	}
+	return caches.snapshot[s][name]
+}
+
+// linearCache returns the store's linear cache of clusters.
+func linearCache(s *xdswal.Store) *xdscache.LinearCache {
+	caches.Lock()
+	defer caches.Unlock()
+	if caches.linear == nil {
+		caches.linear = map[*xdswal.Store]*xdscache.LinearCache{}
+	}
+	if caches.linear[s] == nil {
+		caches.linear[s] = s.LinearCache(resourcev3.ClusterType)
+	}
+	return caches.linear[s]
+}
+
+func forgetCaches(s *xdswal.Store) {
+	caches.Lock()
+	defer caches.Unlock()
+	delete(caches.snapshot, s)
+	delete(caches.linear, s)
 }
 
 func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.ResourceWithTTL {

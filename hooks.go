@@ -21,9 +21,10 @@ type Hooks struct {
 	// updates, and Recovered when it takes them again.
 	Degraded  func(error)
 	Recovered func()
-	// CacheError is called with the error of an update by a method that cannot
-	// return one: ClearSnapshot of a snapshot cache. The node is empty for a linear
-	// cache.
+	// CacheError is called with the error of an update by ClearSnapshot of a snapshot
+	// cache, which cannot return one, and by SetResources of a linear cache, because
+	// go-control-plane's returns none and its callers ignore it. The node is empty for a
+	// linear cache.
 	CacheError func(cache, node string, err error)
 }
 

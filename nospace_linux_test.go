@@ -141,7 +141,7 @@ func TestDiskFullFailOpen(t *testing.T) {
 		set(t, c, "n", bulk(version))
 		requireVersion(t, c, version)
 	}
-	require.NoError(t, c.Clear(context.Background(), "gone"))
+	require.NoError(t, second(c.Clear(context.Background(), "gone")))
 	require.ErrorIs(t, s.Status().Degraded, syscall.ENOSPC)
 	require.EqualValues(t, 1, h.degraded.Load())
 	require.Zero(t, h.recovered.Load())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/eventlog"
@@ -16,7 +17,6 @@ import (
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 // Off is the value of a setting that turns off what the setting controls, where its
@@ -118,7 +118,7 @@ func (o *Options) setDefaults() error {
 	}
 	err := errors.Join(
 		option.Number[int64]{Field: "SegmentBytes", Value: &o.SegmentBytes, Default: wal.DefaultSegmentBytes, Least: wal.MinSegmentBytes}.Apply(),
-		option.Number[time.Duration]{Field: "CommitTimeout", Value: &o.CommitTimeout, Default: xdscache.DefaultCommitTimeout, Least: 1}.Apply(),
+		option.Number[time.Duration]{Field: "CommitTimeout", Value: &o.CommitTimeout, Default: cachelog.DefaultCommitTimeout, Least: 1}.Apply(),
 		option.Number[time.Duration]{Field: "CompactInterval", Value: &o.CompactInterval, Default: compact.DefaultInterval, Least: 1, CanOff: true}.Apply(),
 		option.Number[int64]{Field: "CompactTailRecords", Value: &o.CompactTailRecords, Default: compact.DefaultTailRecords, Least: 1, CanOff: true}.Apply(),
 		option.Number[int]{Field: "KeepSnapshots", Value: &o.KeepSnapshots, Default: compact.DefaultKeepSnapshots, Least: 2}.Apply(),

@@ -82,8 +82,8 @@ func TestRestart(t *testing.T) {
 			set(t, snapshotCache(s), "empty", &cachev3.Snapshot{})
 			set(t, snapshotCache(s), "gone", full)
 			snapshotCache(s).ClearSnapshot("gone")
-			set(t, snapshotCache(s, xdscache.WithName("other")), "edge", clusters(t, "9", cluster("x")))
-			linear := s.LinearCache(resourcev3.ClusterType)
+			set(t, namedCache(s, "other"), "edge", clusters(t, "9", cluster("x")))
+			linear := linearCache(s)
 			require.NoError(t, linear.UpdateResource("a", cluster("a")))
 			require.NoError(t, s.LinearCache(resourcev3.ClusterType, xdscache.WithName("more")).UpdateResource("b", cluster("b")))
 			lw, _ := watch(t, linear, "", resourcev3.ClusterType, "")
@@ -125,10 +125,10 @@ func TestRestart(t *testing.T) {
 			require.Equal(t, &cachev3.Snapshot{}, got)
 			_, err = snapshotCache(s).GetSnapshot("gone")
 			require.Error(t, err)
-			got, err = snapshotCache(s, xdscache.WithName("other")).GetSnapshot("edge")
+			got, err = namedCache(s, "other").GetSnapshot("edge")
 			require.NoError(t, err)
 			require.Equal(t, "9", got.GetVersion(resourcev3.ClusterType))
-			linear = s.LinearCache(resourcev3.ClusterType)
+			linear = linearCache(s)
 			requireProtoEqual(t, cluster("a"), linear.GetResources()["a"])
 			require.Equal(t, 1, s.LinearCache(resourcev3.ClusterType, xdscache.WithName("more")).NumResources())
 			// A version that a client may know does not come again.
@@ -186,12 +186,28 @@ func TestNothingChanged(t *testing.T) {
 	requireSound(t, s)
 }
 
-func TestSameCache(t *testing.T) {
+// A second cache of a name would have other arguments than the first, which would be
+// ignored: it panics, and the first one stays as it is.
+func TestSecondCachePanics(t *testing.T) {
 	s := openStore(t, xdswal.Options{})
-	require.Same(t, snapshotCache(s), snapshotCache(s))
-	require.Same(t, s.LinearCache(resourcev3.ClusterType), s.LinearCache(resourcev3.ClusterType))
-	require.NotSame(t, snapshotCache(s), snapshotCache(s, xdscache.WithName("other")))
-	require.Equal(t, resourcev3.ClusterType, s.LinearCache(resourcev3.ClusterType).Name())
+	c, linear := snapshotCache(s), linearCache(s)
+	require.Equal(t, resourcev3.ClusterType, linear.Name())
+	require.NotSame(t, c, namedCache(s, "other"))
+	const text = `xdswal: the store already has a cache %q: use that one, or choose another name with xdscache.WithName`
+	for name, again := range map[string]func(){
+		"snapshot/":      func() { s.SnapshotCache(true, cachev3.IDHash{}, nil, xdscache.WithContentComparison()) },
+		"snapshot/other": func() { s.SnapshotCache(false, cachev3.IDHash{}, nil, xdscache.WithName("other")) },
+		"linear/" + resourcev3.ClusterType: func() {
+			s.LinearCache(resourcev3.EndpointType, xdscache.WithName(resourcev3.ClusterType))
+		},
+	} {
+		require.PanicsWithValue(t, fmt.Sprintf(text, name), again)
+	}
+	require.Panics(t, func() { s.LinearCache("") })
+	require.Equal(t, "x", s.LinearCache(resourcev3.ClusterType, xdscache.WithName("x")).Name())
+	set(t, c, "n", clusters(t, "1", cluster("a")))
+	require.NoError(t, linear.UpdateResource("a", cluster("a")))
+	require.Equal(t, 1, linear.NumResources())
 	requireSound(t, s)
 }
 
@@ -297,7 +313,7 @@ func TestMemoryOnly(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, seq)
 	require.Equal(t, "1", receive(t, w).GetResponseVersion())
-	require.NoError(t, s.LinearCache(resourcev3.ClusterType).UpdateResource("a", cluster("a")))
+	require.NoError(t, linearCache(s).UpdateResource("a", cluster("a")))
 	require.EqualValues(t, 2, s.Status().Sequence)
 	require.NoDirExists(t, dir)
 	_, err = s.Compact(ctx)
@@ -434,7 +450,7 @@ func TestClose(t *testing.T) {
 	ctx := context.Background()
 	var reported []error
 	s := openStore(t, xdswal.Options{Hooks: xdswal.Hooks{CacheError: func(_, _ string, err error) { reported = append(reported, err) }}})
-	c, linear := snapshotCache(s), s.LinearCache(resourcev3.ClusterType)
+	c, linear := snapshotCache(s), linearCache(s)
 	set(t, c, "n", clusters(t, "1", cluster("a")))
 	require.NoError(t, linear.UpdateResource("a", cluster("a")))
 	w, _ := watch(t, c, "other", resourcev3.ClusterType, "")
@@ -443,7 +459,7 @@ func TestClose(t *testing.T) {
 
 	for what, err := range map[string]error{
 		"set":     c.SetSnapshot(ctx, "n", clusters(t, "2")),
-		"clear":   c.Clear(ctx, "n"),
+		"clear":   second(c.Clear(ctx, "n")),
 		"update":  second(c.UpdateResources(ctx, "other", nil, nil, "1")),
 		"linear":  linear.DeleteResource("a"),
 		"compact": second(s.Compact(ctx)),
@@ -452,7 +468,7 @@ func TestClose(t *testing.T) {
 		require.ErrorContains(t, err, "store is closed", what)
 	}
 	c.ClearSnapshot("n")
-	linear.SetResources(nil)
+	require.ErrorIs(t, linear.SetResources(nil), xdswal.ErrClosed)
 	require.Len(t, reported, 2)
 	for _, err := range reported {
 		require.ErrorIs(t, err, xdswal.ErrClosed)

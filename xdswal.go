@@ -19,13 +19,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
@@ -44,7 +43,7 @@ var (
 	// ErrLocked is the error of Open while another process has the data directory open.
 	ErrLocked = durable.ErrLocked
 	// ErrClosed is the error of an update after Close.
-	ErrClosed = xdscache.ErrClosed
+	ErrClosed = cachelog.ErrClosed
 	// ErrCorrupt is the error about bytes that are not what was written.
 	ErrCorrupt = event.ErrCorrupt
 	// ErrVersion is the error about a format of a newer xdswal.
@@ -61,7 +60,7 @@ var (
 	ErrDisabled = errors.New("disabled by the store's options")
 	// ErrCommitTimeout is the error of an update whose commit took too long. The update may
 	// still become durable.
-	ErrCommitTimeout = xdscache.ErrCommitTimeout
+	ErrCommitTimeout = cachelog.ErrCommitTimeout
 	// ErrFenced is the error of an update after another store has taken over the backend.
 	// Clients are still served.
 	ErrFenced = catalog.ErrFenced
@@ -86,10 +85,7 @@ type Store struct {
 	follower *follow.Follower // nil in other stores
 	accept   func()           // ends the rejection of updates by a follower
 
-	changing  chan struct{} // full during Promote and Close
-	mu        sync.Mutex
-	snapshots map[string]*xdscache.SnapshotCache
-	linears   map[string]*xdscache.LinearCache
+	changing chan struct{} // full during Promote and Close
 }
 
 // Open restores the contents of the data directory, or else of the backend, and returns
@@ -106,12 +102,10 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{
-		opt:       opt,
-		log:       eventlog.New(opt.eventLog()),
-		versions:  directory.NewToken()[:8] + ".",
-		changing:  make(chan struct{}, 1),
-		snapshots: map[string]*xdscache.SnapshotCache{},
-		linears:   map[string]*xdscache.LinearCache{},
+		opt:      opt,
+		log:      eventlog.New(opt.eventLog()),
+		versions: directory.NewToken()[:8] + ".",
+		changing: make(chan struct{}, 1),
 	}
 	if opt.MemoryOnly {
 		return s, nil
@@ -132,44 +126,23 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	return s, nil
 }
 
-// SnapshotCache returns the store's snapshot cache of a name, by default the empty one,
-// with all that was restored for it. It takes the parameters of
-// cachev3.NewSnapshotCache and replaces it. A second call with the same name returns the
-// same cache, which keeps the parameters of the first call.
-func (s *Store) SnapshotCache(ads bool, hash cachev3.NodeHash, logger log.Logger, opts ...xdscache.Option) *xdscache.SnapshotCache {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	opts = s.cacheOptions(logger, opts)
-	name := xdscache.Named("", opts...)
-	if s.snapshots[name] == nil {
-		s.snapshots[name] = xdscache.NewSnapshotCache(s.log, ads, hash, opts...)
-	}
-	return s.snapshots[name]
+// SnapshotCache creates the store's snapshot cache of a name, which is empty unless an
+// option sets it, with everything that was restored for it. It has the parameters of
+// cachev3.NewSnapshotCache, which it replaces. It panics if the store already has a
+// snapshot cache of that name, or if an option is invalid.
+func (s *Store) SnapshotCache(ads bool, hash cachev3.NodeHash, logger log.Logger, opts ...xdscache.SnapshotOption) *xdscache.SnapshotCache {
+	return xdscache.NewSnapshotCache(s.log, s.cacheConfig(), ads, hash, logger, opts...)
 }
 
-// LinearCache returns the store's linear cache of a name, by default its type URL, with
-// all that was restored for it. A second call with the same name returns the same cache.
-func (s *Store) LinearCache(typeURL string, opts ...xdscache.Option) *xdscache.LinearCache {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	opts = s.cacheOptions(nil, opts)
-	name := xdscache.Named(typeURL, opts...)
-	if s.linears[name] == nil {
-		s.linears[name] = xdscache.NewLinearCache(s.log, typeURL, append(opts, xdscache.WithVersionPrefix(s.versions))...)
-	}
-	return s.linears[name]
+// LinearCache creates the store's linear cache of a name, which is the type URL unless
+// an option sets it, with everything that was restored for it. It panics if the store
+// already has a linear cache of that name, or if the type URL or an option is invalid.
+func (s *Store) LinearCache(typeURL string, opts ...xdscache.LinearOption) *xdscache.LinearCache {
+	return xdscache.NewLinearCache(s.log, s.cacheConfig(), typeURL, opts...)
 }
 
-// cacheOptions returns the store's options for a cache, and then the caller's.
-func (s *Store) cacheOptions(logger log.Logger, opts []xdscache.Option) []xdscache.Option {
-	own := []xdscache.Option{
-		xdscache.WithCommitTimeout(s.opt.CommitTimeout),
-		xdscache.WithErrorHandler(s.cacheError),
-	}
-	if logger != nil {
-		own = append(own, xdscache.WithLogger(logger))
-	}
-	return slices.Concat(own, opts)
+func (s *Store) cacheConfig() cachelog.Config {
+	return cachelog.Config{CommitTimeout: s.opt.CommitTimeout, OnError: s.cacheError, VersionPrefix: s.versions}
 }
 
 func (s *Store) cacheError(cache, node string, err error) {
@@ -218,26 +191,12 @@ func (s *Store) follow(ctx context.Context) (err error) {
 		State:          s.log.State,
 		Serve: func(ctx context.Context, st *state.State) error {
 			s.log.SetState(st)
-			return s.refresh(ctx)
+			return s.log.Refresh(ctx)
 		},
 		Hooks:  s.opt.Hooks.Replay,
 		Logger: s.opt.Logger,
 	})
 	return err
-}
-
-// refresh makes the caches serve the state.
-func (s *Store) refresh(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for _, c := range s.snapshots {
-		errs = append(errs, c.Refresh(ctx))
-	}
-	for _, c := range s.linears {
-		errs = append(errs, c.Refresh(ctx))
-	}
-	return errors.Join(errs...)
 }
 
 // Promote makes a follower the writer: it takes the backend over, which fences the last
@@ -272,7 +231,7 @@ func (s *Store) Promote(ctx context.Context) error {
 	s.writer.Store(w)
 	s.accept()
 	s.opt.Logger.Info("promoted", "backend", s.opt.Backend.String(), "epoch", w.dir.Metadata().Epoch, "sequence", uint64(s.log.State().Sequence()))
-	if err := s.refresh(ctx); err != nil {
+	if err := s.log.Refresh(ctx); err != nil {
 		s.opt.Logger.Warn("some clients did not receive the last updates before the promotion; they receive them with the next update of their node", "error", err)
 	}
 	return nil

@@ -13,11 +13,12 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// An Envoy is not told of an update before it is durable.
+// An update is not served before it is durable.
 func TestUpdateWaitsForCommit(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -42,8 +43,8 @@ func TestUpdateWaitsForCommit(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// A failed commit changes nothing, and what comes next is compared with what is
-// durable.
+// A failed commit changes nothing, and the next update is compared with the durable
+// state.
 func TestFailedCommit(t *testing.T) {
 	ctx := context.Background()
 	for _, row := range []struct {
@@ -52,7 +53,7 @@ func TestFailedCommit(t *testing.T) {
 	}{
 		{"set", func(c *xdscache.SnapshotCache) error { return c.SetSnapshot(ctx, "n", clusters(t, "2", cluster("b"))) }},
 		{"update", update(items(cluster("b")), []xdscache.ResourceName{{TypeURL: resourcev3.ClusterType, Name: "a"}})},
-		{"clear", func(c *xdscache.SnapshotCache) error { return c.Clear(ctx, "n") }},
+		{"clear", func(c *xdscache.SnapshotCache) error { return second(c.Clear(ctx, "n")) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := newLog(t)
@@ -76,7 +77,7 @@ func TestFailedCommit(t *testing.T) {
 			requireServed(t, l, c)
 
 			l.release()
-			// What was there is there still: nothing to journal.
+			// The durable state is unchanged, so nothing is journaled.
 			require.Empty(t, l.appended(func() { set(t, c, "n", clusters(t, "1", cluster("a"))) }))
 			events := l.appended(func() { set(t, c, "n", clusters(t, "3", cluster("b"))) })
 			require.Len(t, events, 1)
@@ -87,8 +88,8 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
-// Updates that queue behind one that fails were computed from what never came
-// to be: they fail with it, and the next one starts from what is durable.
+// Updates that are queued after one that fails were computed from its result. They fail
+// with it, and the next update is computed from the durable state.
 func TestFailureOfQueuedUpdates(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -102,7 +103,7 @@ func TestFailureOfQueuedUpdates(t *testing.T) {
 		}))
 		l.awaitQueued(1)
 	}
-	// One that changes nothing beside them waits for them, and fails with them.
+	// An update that changes nothing waits for the last queued one, and fails with it.
 	waiting = append(waiting, background(func() error { return update(items(cluster("queued4")), nil)(c) }))
 	l.fail(errDisk)
 	for i, w := range waiting[:5] {
@@ -110,7 +111,7 @@ func TestFailureOfQueuedUpdates(t *testing.T) {
 	}
 	l.release()
 	if err := receive(t, waiting[5]); err == nil {
-		// It came after the failure, and was an update of its own.
+		// It ran after the failure, and queued an event itself.
 		require.Len(t, l.committed(), 2)
 	} else {
 		require.ErrorIs(t, err, errDisk)
@@ -121,8 +122,8 @@ func TestFailureOfQueuedUpdates(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// What is set at the moment of a failure is compared with what is durable, not
-// with what has failed.
+// A snapshot that is set during a failure is compared with the durable state, not with
+// the failed event.
 func TestUpdateRightAfterFailure(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -140,14 +141,14 @@ func TestUpdateRightAfterFailure(t *testing.T) {
 	}
 }
 
-// staleOnce is a log in which something fails between the computation of an
-// event and its queueing.
+// staleOnce is a log in which an event fails after the next one is computed and before it
+// is queued.
 type staleOnce struct {
 	*fakeLog
 	before sync.Once
 }
 
-func (l *staleOnce) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
+func (l *staleOnce) Queue(generation uint64, ev *journal.Event) (cachelog.Commit, error) {
 	l.before.Do(func() { l.fail(errDisk) })
 	return l.fakeLog.Queue(generation, ev)
 }
@@ -160,8 +161,8 @@ func TestUpdateIsComputedAgain(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// Updates of a node that are queued together are each computed from the one
-// before, committed in order, and published together.
+// Updates of a node that are queued together are each computed from the one before. They
+// are committed in order and published together.
 func TestUpdatesShareACommit(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -180,8 +181,8 @@ func TestUpdatesShareACommit(t *testing.T) {
 		}))
 		l.awaitQueued(1)
 	}
-	// Clear and set again, in the same commit.
-	waiting = append(waiting, background(func() error { return c.Clear(context.Background(), "n") }))
+	// A clear and another set in the same commit.
+	waiting = append(waiting, background(func() error { return second(c.Clear(context.Background(), "n")) }))
 	l.awaitQueued(1)
 	waiting = append(waiting, background(func() error {
 		return c.SetSnapshot(context.Background(), "n", clusters(t, "last", cluster("z")))
@@ -200,12 +201,12 @@ func TestUpdatesShareACommit(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// An update that finds its change queued by another waits for it, and is
-// published when it returns.
+// An update whose change is already queued waits for that event. The change is published
+// when it returns.
 func TestUnchangedWaitsForQueued(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
-	linear := xdscache.NewLinearCache(l, resourcev3.ClusterType)
+	linear := newLinear(l)
 	l.hold()
 	for i := range 20 {
 		l.drain()
@@ -242,11 +243,12 @@ func TestUnchangedWaitsForQueued(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// A commit that takes too long is an error, and published when it comes.
+// A commit that takes too long is an error. If it succeeds later, it is published then.
 func TestCommitTimeout(t *testing.T) {
 	l := newLog(t)
-	c := newCache(l, xdscache.WithCommitTimeout(time.Millisecond))
-	linear := xdscache.NewLinearCache(l, resourcev3.ClusterType, xdscache.WithCommitTimeout(time.Millisecond))
+	cfg := cachelog.Config{CommitTimeout: time.Millisecond}
+	c := newCacheWith(l, cfg)
+	linear := newLinearWith(l, cfg)
 	w := watch(t, c, "n", resourcev3.ClusterType, "")
 	lw := make(chan cachev3.Response, 1)
 	_, err := linear.CreateWatch(&cachev3.Request{TypeUrl: resourcev3.ClusterType, VersionInfo: "0"}, wildcard(), lw)
@@ -254,11 +256,11 @@ func TestCommitTimeout(t *testing.T) {
 	l.hold()
 	s := clusters(t, "1", cluster("a"))
 	err = c.SetSnapshot(context.Background(), "n", s)
-	require.ErrorIs(t, err, xdscache.ErrCommitTimeout)
-	require.ErrorContains(t, err, "within 1ms")
-	// Once more: it waits for the same event.
-	require.ErrorIs(t, c.SetSnapshot(context.Background(), "n", s), xdscache.ErrCommitTimeout)
-	require.ErrorIs(t, linear.UpdateResource("a", cluster("a")), xdscache.ErrCommitTimeout)
+	require.ErrorIs(t, err, cachelog.ErrCommitTimeout)
+	require.ErrorContains(t, err, "after 1ms")
+	// The same update again waits for the same event.
+	require.ErrorIs(t, c.SetSnapshot(context.Background(), "n", s), cachelog.ErrCommitTimeout)
+	require.ErrorIs(t, linear.UpdateResource("a", cluster("a")), cachelog.ErrCommitTimeout)
 	requireOpen(t, w)
 	requireOpen(t, lw)
 	_, err = c.GetSnapshot("n")
@@ -274,9 +276,9 @@ func TestCommitTimeout(t *testing.T) {
 	require.Same(t, s, got)
 	requireServed(t, l, c)
 
-	// One that fails late changes nothing.
+	// A commit that fails after the timeout changes nothing.
 	l.hold()
-	require.ErrorIs(t, c.SetSnapshot(context.Background(), "n", clusters(t, "2")), xdscache.ErrCommitTimeout)
+	require.ErrorIs(t, c.SetSnapshot(context.Background(), "n", clusters(t, "2")), cachelog.ErrCommitTimeout)
 	l.fail(errDisk)
 	l.release()
 	require.Empty(t, l.appended(func() { set(t, c, "n", clusters(t, "1", cluster("a"))) }))
@@ -292,15 +294,12 @@ func TestContext(t *testing.T) {
 		require.EqualError(t, c.SetSnapshot(ctx, "n", clusters(t, "1")), "context canceled")
 		_, err := c.UpdateResources(ctx, "n", nil, nil, "")
 		require.ErrorIs(t, err, context.Canceled)
-		require.ErrorIs(t, c.Clear(ctx, "n"), context.Canceled)
-		linear := xdscache.NewLinearCache(l, resourcev3.ClusterType)
-		require.ErrorIs(t, linear.Update(ctx, map[string]types.Resource{"a": cluster("a")}, nil), context.Canceled)
-		require.ErrorIs(t, linear.Replace(ctx, nil), context.Canceled)
+		require.ErrorIs(t, second(c.Clear(ctx, "n")), context.Canceled)
 		require.Empty(t, l.committed())
 		requireServed(t, l, c)
 	})
 	t.Run("done while it commits", func(t *testing.T) {
-		// Repeated, as a channel with room and a done context are ready both.
+		// Repeated, because a channel with room and a done context are both ready.
 		for range 20 {
 			l := newLog(t)
 			c := newCache(l)
@@ -333,7 +332,7 @@ func TestContext(t *testing.T) {
 		got, err := c.GetSnapshot("n")
 		require.NoError(t, err)
 		require.Same(t, s, got)
-		// The same again tells the watch.
+		// The same snapshot again notifies the watch.
 		done := background(func() error { return c.SetSnapshot(context.Background(), "n", s) })
 		require.Equal(t, "1", receive(t, w).GetResponseVersion())
 		require.NoError(t, receive(t, done))
@@ -356,24 +355,24 @@ func TestClear(t *testing.T) {
 	require.Nil(t, c.GetStatusInfo("n"))
 	require.Empty(t, c.GetStatusKeys())
 
-	// A node that is not there is not cleared in the journal, but its status is
-	// forgotten as go-control-plane does.
+	// The clear of a node that does not exist is not journaled, but removes its status, as in
+	// go-control-plane.
 	watch(t, c, "n", resourcev3.ClusterType, "")
 	require.Equal(t, []string{"n"}, c.GetStatusKeys())
 	require.Empty(t, l.appended(func() {
-		seq, err := c.Delete(context.Background(), "n")
+		seq, err := c.Clear(context.Background(), "n")
 		require.NoError(t, err)
 		require.EqualValues(t, 2, seq)
 	}))
 	require.Empty(t, c.GetStatusKeys())
 
-	// What is set afterwards starts anew.
+	// A later update is compared with an empty node.
 	events = l.appended(func() { set(t, c, "n", clusters(t, "1", cluster("a"))) })
 	require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
 	requireServed(t, l, c)
 }
 
-// ClearSnapshot has no error to return.
+// ClearSnapshot cannot return its error, and passes it to OnError.
 func TestClearSnapshotReports(t *testing.T) {
 	l := newLog(t)
 	type report struct {
@@ -381,9 +380,9 @@ func TestClearSnapshotReports(t *testing.T) {
 		err         error
 	}
 	var reports []report
-	c := newCache(l, xdscache.WithName("x"), xdscache.WithErrorHandler(func(cache, node string, err error) {
+	c := newCacheWith(l, cachelog.Config{OnError: func(cache, node string, err error) {
 		reports = append(reports, report{cache, node, err})
-	}))
+	}}, xdscache.WithName("x"))
 	set(t, c, "n", clusters(t, "1", cluster("a")))
 	l.refuse = errDisk
 	c.ClearSnapshot("n")
@@ -391,13 +390,13 @@ func TestClearSnapshotReports(t *testing.T) {
 	require.Equal(t, "snapshot/x", reports[0].cache)
 	require.Equal(t, "n", reports[0].node)
 	require.ErrorIs(t, reports[0].err, errDisk)
-	require.ErrorIs(t, c.Clear(context.Background(), "n"), errDisk)
-	newCache(l).ClearSnapshot("n") // nobody to tell
+	require.ErrorIs(t, second(c.Clear(context.Background(), "n")), errDisk)
+	newCache(l).ClearSnapshot("n") // without OnError
 	requireServed(t, l, c)
 }
 
-// A watch that is opened after a node was cleared is not lost to an update from
-// before that is published late.
+// A watch that is opened after a node was cleared is not removed by an earlier update that
+// is published late.
 func TestWatchAfterClearStays(t *testing.T) {
 	for range 200 {
 		l := newLog(t)
@@ -408,7 +407,7 @@ func TestWatchAfterClearStays(t *testing.T) {
 			sets[i] = background(func() error { return c.SetSnapshot(context.Background(), "n", clusters(t, fmt.Sprint(i))) })
 			l.awaitQueued(1)
 		}
-		cleared := background(func() error { return c.Clear(context.Background(), "n") })
+		cleared := background(func() error { return second(c.Clear(context.Background(), "n")) })
 		l.awaitQueued(1)
 		l.release()
 		require.NoError(t, receive(t, cleared))
@@ -422,8 +421,8 @@ func TestWatchAfterClearStays(t *testing.T) {
 	}
 }
 
-// Sets and clears of one node at once: what is served in the end is what is
-// journaled, and the snapshot that is returned is the one that is served.
+// After concurrent sets and clears of one node, the served state is the journaled one, and
+// GetSnapshot returns the snapshot that is served.
 func TestSetsAndClearsAtOnce(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -454,7 +453,8 @@ func TestSetsAndClearsAtOnce(t *testing.T) {
 	}
 }
 
-// GetSnapshot returns what was set, and what is equal to it once that is gone.
+// GetSnapshot returns the snapshot that was set, or an equal one when that is no longer in
+// memory.
 func TestGetSnapshot(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -474,7 +474,7 @@ func TestGetSnapshot(t *testing.T) {
 	got, err := c.GetSnapshot("n")
 	require.NoError(t, err)
 	require.Same(t, s, got)
-	// An equal one that is set later is returned from then on.
+	// It returns an equal one after that is set.
 	s = snapshot()
 	set(t, c, "n", s)
 	got, err = c.GetSnapshot("n")
@@ -487,7 +487,7 @@ func TestGetSnapshot(t *testing.T) {
 	decoded := got.(*cachev3.Snapshot)
 	requireProtoDeepEqual(t, s, decoded)
 	require.NoError(t, decoded.Consistent())
-	// To set it again changes nothing, and to set it changed changes that.
+	// Setting it again changes nothing. After a change it journals that change.
 	require.Empty(t, l.appended(func() { set(t, restarted, "n", decoded) }))
 	decoded.Resources[types.Cluster].Version = "2"
 	decoded.Resources[types.Cluster].Items["b"] = types.ResourceWithTTL{Resource: clusterOf("b", "x")}
@@ -497,7 +497,7 @@ func TestGetSnapshot(t *testing.T) {
 	requireServed(t, l, restarted)
 }
 
-// An update of some resources keeps the others as they are in GetSnapshot too.
+// After an update of some resources, GetSnapshot returns the others unchanged.
 func TestGetSnapshotAfterUpdateResources(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -510,7 +510,7 @@ func TestGetSnapshotAfterUpdateResources(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// Memory for a node is given back when the node is cleared.
+// The memory of a node is released when the node is cleared.
 func TestClearedNodesAreForgotten(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)

@@ -12,7 +12,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// differ compares what a caller set with what a node holds.
+// differ compares the resources that a caller sets with those of a node.
 type differ struct {
 	compareContent bool
 	cache, node    string
@@ -22,78 +22,89 @@ type differ struct {
 type desired struct {
 	version string
 	items   map[string]types.ResourceWithTTL
-	// versions are the resources' versions, nil where they are hashes.
+	// versions are the versions of the resources that do not have their hash as
+	// version.
 	versions map[string]string
 }
 
-// snapshot returns the event that makes base hold what want gives for each of
-// the types, which are sorted, nil if it does already.
+// noType is a type without a version and without resources.
+var noType = &state.Type{}
+
+// typeOf returns a type of a node, which may be nil, or noType.
+func typeOf(node *state.Node, url string) *state.Type {
+	if node != nil {
+		if t := node.Type(url); t != nil {
+			return t
+		}
+	}
+	return noType
+}
+
+// event returns the event that makes changes to base, or nil if there are none and
+// base exists.
+func (d differ) event(base *state.Node, changes []journal.TypeChange) *journal.Event {
+	if len(changes) == 0 && base != nil {
+		return nil
+	}
+	return &journal.Event{Kind: journal.Update, Cache: d.cache, Node: d.node, Types: changes}
+}
+
+// snapshot returns the event after which base has what want returns for each of the
+// types, which are sorted, and no other types; or nil if base has it already.
 func (d differ) snapshot(base *state.Node, urls []string, want func(url string) desired) (*journal.Event, error) {
-	ev := &journal.Event{Kind: journal.Update, Cache: d.cache, Node: d.node}
 	if base != nil {
 		for i := range base.Types() {
-			// Types that the caller's snapshot cannot hold are gone from it.
 			url := base.Types()[i].URL()
 			if at, found := slices.BinarySearch(urls, url); !found {
 				urls = slices.Insert(slices.Clip(urls), at, url)
 			}
 		}
 	}
+	var out []journal.TypeChange
 	for _, url := range urls {
-		var have *state.Type
-		if base != nil {
-			have = base.Type(url)
-		}
-		tc, changed, err := d.typeChange(have, url, want(url))
+		have, want := typeOf(base, url), want(url)
+		upserts, kept, err := d.upserts(have, url, want)
 		if err != nil {
 			return nil, err
 		}
-		if changed {
-			ev.Types = append(ev.Types, tc)
+		tc := journal.TypeChange{TypeURL: url, Version: want.version, Upserts: upserts}
+		if kept < have.Len() {
+			for r := range have.All() {
+				if _, ok := want.items[r.Name]; !ok {
+					tc.Deletes = append(tc.Deletes, r.Name)
+				}
+			}
+		}
+		if have.Version() != want.version || len(tc.Upserts)+len(tc.Deletes) > 0 {
+			out = append(out, tc)
 		}
 	}
-	if len(ev.Types) == 0 && base != nil {
-		return nil, nil
-	}
-	return ev, nil
+	return d.event(base, out), nil
 }
 
-func (d differ) typeChange(have *state.Type, url string, want desired) (journal.TypeChange, bool, error) {
-	tc := journal.TypeChange{TypeURL: url, Version: want.version}
-	kept := 0
+// upserts returns the resources that want has and that differ from those of have,
+// sorted by name, and the number of resources that both have.
+func (d differ) upserts(have *state.Type, url string, want desired) (upserts []*journal.Resource, kept int, err error) {
 	for name, item := range want.items {
-		var old *journal.Resource
-		if have != nil {
-			old = have.Get(name)
-		}
+		old := have.Get(name)
 		if old != nil {
 			kept++
 		}
 		r, err := d.changed(old, url, name, item, want.versions)
 		if err != nil {
-			return tc, false, err
+			return nil, 0, err
 		}
 		if r != nil {
-			tc.Upserts = append(tc.Upserts, r)
+			upserts = append(upserts, r)
 		}
 	}
-	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
-	if have == nil {
-		return tc, want.version != "" || len(tc.Upserts) > 0, nil
-	}
-	if kept < have.Len() {
-		for r := range have.All() {
-			if _, ok := want.items[r.Name]; !ok {
-				tc.Deletes = append(tc.Deletes, r.Name)
-			}
-		}
-	}
-	return tc, have.Version() != want.version || len(tc.Upserts) > 0 || len(tc.Deletes) > 0, nil
+	slices.SortFunc(upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	return upserts, kept, nil
 }
 
-// changed returns the resource that replaces old, nil if old is the same.
+// changed returns the resource that replaces old, or nil if old is the same.
 func (d differ) changed(old *journal.Resource, url, name string, item types.ResourceWithTTL, versions map[string]string) (*journal.Resource, error) {
-	if old != nil && !d.compareContent && !isNil(item.Resource) && isSource(old, address(item.Resource)) &&
+	if old != nil && !d.compareContent && isSource(old, item.Resource) &&
 		sameTTL(old, item) && (versions == nil || versions[name] == old.Version) {
 		return nil, nil
 	}
@@ -105,8 +116,8 @@ func (d differ) changed(old *journal.Resource, url, name string, item types.Reso
 		r.Version = v
 	}
 	if old != nil && old.Same(r) {
-		// The next time this message comes, its address tells. Source is used
-		// under the entity's lock alone.
+		// The next comparison with this message compares addresses only. Source is
+		// guarded by the updater.
 		old.Source = r.Source
 		return nil, nil
 	}
@@ -120,11 +131,11 @@ func sameTTL(r *journal.Resource, item types.ResourceWithTTL) bool {
 	return *r.TTL == *item.TTL
 }
 
-// wantSnapshot returns what a caller's snapshot holds, by type.
+// wantSnapshot returns the contents of a caller's snapshot, by type.
 func wantSnapshot(snapshot cachev3.ResourceSnapshot) (func(url string) desired, error) {
 	if own, ok := snapshot.(*cachev3.Snapshot); ok {
 		return func(url string) desired {
-			// Its VersionMap is not asked for: it is made of the same hashes.
+			// Its VersionMap is not needed: it contains the same hashes.
 			return desired{version: own.GetVersion(url), items: own.GetResourcesAndTTL(url)}
 		}, nil
 	}
@@ -179,54 +190,27 @@ func newChanges(upserts map[string][]types.ResourceWithTTL, deletes []ResourceNa
 	return c, nil
 }
 
-// changes returns the event that makes changes to base, nil if base has them
-// already.
+// changes returns the event that makes changes to base, or nil if they change
+// nothing. Only a type that exists gets a new version without other changes.
 func (d differ) changes(base *state.Node, c *changes, version string) (*journal.Event, error) {
-	ev := &journal.Event{Kind: journal.Update, Cache: d.cache, Node: d.node}
+	var out []journal.TypeChange
 	for _, url := range c.urls {
-		var have *state.Type
-		if base != nil {
-			have = base.Type(url)
-		}
-		tc, err := d.typeUpdate(have, url, c)
+		have := typeOf(base, url)
+		upserts, _, err := d.upserts(have, url, desired{items: c.upserts[url]})
 		if err != nil {
 			return nil, err
 		}
-		tc.Version = version
-		if len(tc.Upserts) > 0 || len(tc.Deletes) > 0 || (have != nil && have.Version() != version) {
-			ev.Types = append(ev.Types, tc)
+		tc := journal.TypeChange{TypeURL: url, Version: version, Upserts: upserts}
+		for _, name := range c.deletes[url] {
+			if have.Get(name) != nil {
+				tc.Deletes = append(tc.Deletes, name)
+			}
+		}
+		slices.Sort(tc.Deletes)
+		tc.Deletes = slices.Compact(tc.Deletes)
+		if len(tc.Upserts)+len(tc.Deletes) > 0 || (have != noType && have.Version() != version) {
+			out = append(out, tc)
 		}
 	}
-	if len(ev.Types) == 0 && base != nil {
-		return nil, nil
-	}
-	return ev, nil
-}
-
-func (d differ) typeUpdate(have *state.Type, url string, c *changes) (journal.TypeChange, error) {
-	tc := journal.TypeChange{TypeURL: url}
-	get := func(name string) *journal.Resource {
-		if have == nil {
-			return nil
-		}
-		return have.Get(name)
-	}
-	for name, item := range c.upserts[url] {
-		r, err := d.changed(get(name), url, name, item, nil)
-		if err != nil {
-			return tc, err
-		}
-		if r != nil {
-			tc.Upserts = append(tc.Upserts, r)
-		}
-	}
-	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
-	for _, name := range c.deletes[url] {
-		if get(name) != nil {
-			tc.Deletes = append(tc.Deletes, name)
-		}
-	}
-	slices.Sort(tc.Deletes)
-	tc.Deletes = slices.Compact(tc.Deletes)
-	return tc, nil
+	return d.event(base, out), nil
 }

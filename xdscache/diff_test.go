@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
@@ -42,7 +43,7 @@ func both(t testing.TB, clusterVersion, endpointVersion string) *cachev3.Snapsho
 	return s
 }
 
-// What a snapshot changes is journaled, and nothing else.
+// Only the changes of a snapshot are journaled.
 func TestSetSnapshotAppendsTheDifference(t *testing.T) {
 	a := cluster("a")
 	for _, row := range []struct {
@@ -137,7 +138,7 @@ func TestSetSnapshotAppendsTheDifference(t *testing.T) {
 				require.Len(t, events, 1)
 				require.Equal(t, row.want, describe(events[0]))
 			}
-			// Once more appends nothing, whatever it was.
+			// Setting it again appends nothing.
 			require.Empty(t, l.appended(func() { set(t, c, "n", row.second(t)) }))
 			requireServed(t, l, c)
 		})
@@ -146,7 +147,7 @@ func TestSetSnapshotAppendsTheDifference(t *testing.T) {
 
 const durationURL = resourcev3.APITypePrefix + "google.protobuf.Duration"
 
-// snapshotOf is a ResourceSnapshot of a user's own making.
+// snapshotOf is a ResourceSnapshot that a caller implements.
 type snapshotOf struct {
 	url, version string
 	resources    map[string]types.ResourceWithTTL
@@ -209,16 +210,16 @@ func (s *snapshotOf) GetVersionMap(url string) map[string]string {
 	return s.versions
 }
 
-// A message that is set again under its address is not looked at, unless its
-// content is to be compared.
+// A message that is set again under the same address is not marshaled, unless the cache
+// compares contents.
 func TestPointerEquality(t *testing.T) {
 	for _, row := range []struct {
 		name  string
-		opts  []xdscache.Option
+		opts  []xdscache.SnapshotOption
 		looks bool
 	}{
-		{name: "by address", looks: !xdscache.AddressesTell},
-		{name: "by content", opts: []xdscache.Option{xdscache.WithContentComparison()}, looks: true},
+		{name: "by address", looks: !xdscache.CanCompareAddresses},
+		{name: "by content", opts: []xdscache.SnapshotOption{xdscache.WithContentComparison()}, looks: true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := newLog(t)
@@ -239,7 +240,7 @@ func TestPointerEquality(t *testing.T) {
 				return looks.Load() - before
 			}
 			require.Equal(t, row.looks, looksAt(m) > 0)
-			// An equal message elsewhere is compared once, and known from then on.
+			// An equal message at another address is marshaled once.
 			require.Positive(t, looksAt(again))
 			require.Equal(t, row.looks, looksAt(again) > 0)
 			requireServed(t, l, c)
@@ -247,13 +248,13 @@ func TestPointerEquality(t *testing.T) {
 	}
 }
 
-// A message that was changed in place, against the rules, is seen if the cache
-// compares contents.
+// A change of a message in place, against the rules, is journaled if the cache compares
+// contents.
 func TestContentComparison(t *testing.T) {
 	for _, compare := range []bool{false, true} {
 		t.Run(fmt.Sprint(compare), func(t *testing.T) {
 			l := newLog(t)
-			var opts []xdscache.Option
+			var opts []xdscache.SnapshotOption
 			if compare {
 				opts = append(opts, xdscache.WithContentComparison())
 			}
@@ -263,7 +264,7 @@ func TestContentComparison(t *testing.T) {
 			set(t, c, "n", snapshot)
 			m.AltStatName = "changed"
 			events := l.appended(func() { set(t, c, "n", snapshot) })
-			if compare || !xdscache.AddressesTell {
+			if compare || !xdscache.CanCompareAddresses {
 				require.Len(t, events, 1)
 				require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
 			} else {
@@ -274,8 +275,8 @@ func TestContentComparison(t *testing.T) {
 	}
 }
 
-// The per-resource version is the caller's where it gives one, and else
-// go-control-plane's hash.
+// The version of a resource is the caller's, or go-control-plane's hash if the caller gives
+// none.
 func TestResourceVersions(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -437,8 +438,8 @@ func TestUpdateResources(t *testing.T) {
 	}
 }
 
-// An update makes a node that is not there; without any resource it makes an
-// empty one.
+// An update creates a node that does not exist. Without resources it creates an empty
+// node.
 func TestUpdateResourcesMakesNode(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -460,7 +461,7 @@ func TestUpdateResourcesMakesNode(t *testing.T) {
 func TestUpdateResourcesCost(t *testing.T) {
 	cost := func(size int) float64 {
 		b := state.NewBuilder(1, time.Now())
-		require.NoError(t, b.Node(xdscache.SnapshotCacheName(""), "n", 1, time.Now()))
+		require.NoError(t, b.Node(cachelog.SnapshotPrefix, "n", 1, time.Now()))
 		require.NoError(t, b.Type(resourcev3.ClusterType, "1"))
 		resources := make([]*journal.Resource, size)
 		for i := range resources {
@@ -482,12 +483,12 @@ func TestUpdateResourcesCost(t *testing.T) {
 	}
 	small, large := cost(100), cost(100_000)
 	t.Logf("%.0f allocations in a node of 100 resources, %.0f in one of 100,000", small, large)
-	// The tree of 100,000 is a little higher.
+	// The tree of 100,000 resources is a little higher.
 	require.Less(t, large, small+20)
 }
 
-// A type that a client asks for, and that a snapshot of the user's own making
-// has, is journaled before the client sees it, and survives.
+// A type that a client requests, and that a custom snapshot contains, is journaled before
+// the client receives it, and is restored.
 func TestDiscoverType(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -524,7 +525,7 @@ func TestDiscoverType(t *testing.T) {
 			require.NoError(t, err)
 			require.Same(t, s, got)
 
-			// From now on it is journaled when it is set.
+			// The type is now journaled when a snapshot is set.
 			require.Len(t, l.appended(func() { set(t, c, "n", custom("2")) }), 1)
 			requireServed(t, l, c)
 			restarted := newCache(l)
@@ -544,8 +545,8 @@ func TestTypeURLsAreKnownBeforehand(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// A type cannot be discovered while the journal fails: the client is told so,
-// and the next one finds it.
+// A type cannot be discovered while the journal fails: the watch fails, and the next watch
+// succeeds.
 func TestDiscoverTypeFails(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -562,8 +563,8 @@ func TestDiscoverTypeFails(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// A snapshot that is set while a type is being discovered is not replaced by
-// the one before it.
+// A snapshot that is set during the discovery of a type is not replaced by the one before
+// it.
 func TestDiscoverTypeDuringSet(t *testing.T) {
 	for range 50 {
 		l := newLog(t)
@@ -588,7 +589,7 @@ func TestDiscoverTypeDuringSet(t *testing.T) {
 		}
 		for i := range nodes {
 			receive(t, watch(t, c, fmt.Sprint(i), durationURL, ""))
-			typ := l.State().Node(xdscache.SnapshotCacheName(""), fmt.Sprint(i)).Type(durationURL)
+			typ := l.State().Node(cachelog.SnapshotPrefix, fmt.Sprint(i)).Type(durationURL)
 			require.NotNil(t, typ)
 			require.Equal(t, "2", typ.Version())
 		}
@@ -596,14 +597,13 @@ func TestDiscoverTypeDuringSet(t *testing.T) {
 	}
 }
 
-// A node whose clearing is under way is not brought back by a type that is
-// discovered in it.
+// The discovery of a type does not restore a node that is being cleared.
 func TestDiscoverTypeOfClearedNode(t *testing.T) {
 	l := newLog(t)
-	c := newCache(l, xdscache.WithCommitTimeout(time.Millisecond))
+	c := newCacheWith(l, cachelog.Config{CommitTimeout: time.Millisecond})
 	set(t, c, "n", custom("1"))
 	l.hold()
-	require.ErrorIs(t, c.Clear(context.Background(), "n"), xdscache.ErrCommitTimeout)
+	require.ErrorIs(t, second(c.Clear(context.Background(), "n")), cachelog.ErrCommitTimeout)
 	watch(t, c, "n", durationURL, "")
 	require.Len(t, l.appended(l.release), 1)
 	require.Zero(t, l.State().NumNodes())
@@ -611,7 +611,7 @@ func TestDiscoverTypeOfClearedNode(t *testing.T) {
 	requireServed(t, l, c)
 }
 
-// A message of another type than the one it is served under keeps its own.
+// A message keeps its own type if it is served under another.
 func TestForeignMessage(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -627,25 +627,22 @@ func TestForeignMessage(t *testing.T) {
 
 func TestCacheNames(t *testing.T) {
 	l := newLog(t)
-	a, b, linear := newCache(l), newCache(l, xdscache.WithName("b")), xdscache.NewLinearCache(l, resourcev3.ClusterType, xdscache.WithName("b"))
+	a, b, linear := newCache(l), newCache(l, xdscache.WithName("b")), newLinear(l, xdscache.WithName("b"))
 	require.Equal(t, []string{"", "b", "b"}, []string{a.Name(), b.Name(), linear.Name()})
 	set(t, a, "n", clusters(t, "1", cluster("a")))
 	set(t, b, "n", clusters(t, "2", cluster("b")))
 	require.NoError(t, linear.UpdateResource("c", cluster("c")))
 	require.Equal(t, []string{"linear/b", "snapshot/", "snapshot/b"}, l.State().Caches())
-	require.NoError(t, a.Clear(context.Background(), "n"))
+	require.NoError(t, second(a.Clear(context.Background(), "n")))
 	require.Len(t, fetch(t, b, "n", resourcev3.ClusterType), 1)
 	requireServed(t, l, a)
 	requireServed(t, l, b)
 	for _, name := range []string{"a\x00b", "\xff"} {
 		require.Panics(t, func() { newCache(l, xdscache.WithName(name)) })
 	}
-	require.Equal(t, "x", xdscache.Named("default", xdscache.WithName("x")))
-	require.Equal(t, "default", xdscache.Named("default"))
 }
 
-// Events hold resources sorted by name and types by URL, as their definition
-// asks.
+// An event contains types sorted by URL and resources sorted by name.
 func TestEventsAreSorted(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)

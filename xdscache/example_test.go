@@ -13,7 +13,7 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// An update of some resources of a node costs no more where the node has many.
+// The cost of an update of some resources does not grow with the node.
 func ExampleSnapshotCache_UpdateResources() {
 	ctx := context.Background()
 	store, err := xdswal.Open(ctx, xdswal.Options{MemoryOnly: true})

@@ -1,4 +1,4 @@
 package xdscache
 
-// AddressesTell is false with Go 1.24, where equal addresses prove nothing.
-const AddressesTell = addressesTell
+// CanCompareAddresses is false with Go 1.24, where addresses are not compared.
+const CanCompareAddresses = canCompareAddresses

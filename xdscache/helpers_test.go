@@ -24,17 +24,19 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// timeout bounds waits that end at once unless something is wrong.
+// timeout bounds waits that are short unless a test fails.
 const timeout = 20 * time.Second
 
-// fakeLog is a log in memory. It commits at once, or, while it is held, when
-// the test says so.
+// fakeLog is a log in memory. It commits at once, or, while it is held, when the test calls
+// commit or release.
 type fakeLog struct {
 	t testing.TB
 
@@ -46,11 +48,16 @@ type fakeLog struct {
 	held       bool
 	refuse     error
 	forgotten  bool
-	// queued is told of each event, with its place among all.
+	// queued receives a value for each queued event.
 	queued chan struct{}
+	// subscribers are the caches of the log. A test may create several of one name,
+	// as after a restart.
+	subscribers []func(context.Context) error
+	// Called, if they are set, around the subscription of a cache, and before a refresh.
+	beforeSubscribe, afterSubscribe, beforeRefresh func()
 }
 
-var _ xdscache.Log = (*fakeLog)(nil)
+var _ cachelog.Log = (*fakeLog)(nil)
 
 func newLog(t testing.TB) *fakeLog {
 	l := &fakeLog{t: t, state: &state.State{}, queued: make(chan struct{}, 1000)}
@@ -82,13 +89,41 @@ func (l *fakeLog) State() *state.State {
 
 func (l *fakeLog) RejectErr() error { return nil }
 
+func (l *fakeLog) Subscribe(_ string, refresh func(context.Context) error) {
+	if l.beforeSubscribe != nil {
+		l.beforeSubscribe()
+	}
+	l.mu.Lock()
+	l.subscribers = append(l.subscribers, refresh)
+	l.mu.Unlock()
+	if l.afterSubscribe != nil {
+		l.afterSubscribe()
+	}
+}
+
+// follow sets a state that did not come from Queue, and refreshes the caches.
+func (l *fakeLog) follow(ctx context.Context, st *state.State) error {
+	l.mu.Lock()
+	l.state, l.forgotten = st, true
+	subscribers := slices.Clone(l.subscribers)
+	l.mu.Unlock()
+	if l.beforeRefresh != nil {
+		l.beforeRefresh()
+	}
+	var errs []error
+	for _, refresh := range subscribers {
+		errs = append(errs, refresh(ctx))
+	}
+	return errors.Join(errs...)
+}
+
 func (l *fakeLog) Generation() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.generation
 }
 
-func (l *fakeLog) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
+func (l *fakeLog) Queue(generation uint64, ev *journal.Event) (cachelog.Commit, error) {
 	if _, err := event.Marshal(ev); err != nil {
 		return nil, err
 	}
@@ -130,7 +165,7 @@ func (l *fakeLog) commit(n int) {
 	l.queue = l.queue[n:]
 }
 
-// forget lets go of the events so far, which check will not fold then.
+// forget drops the events so far, and makes check do nothing.
 func (l *fakeLog) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +179,7 @@ func (l *fakeLog) hold() {
 	l.held = true
 }
 
-// release commits what is queued, and what comes.
+// release commits the queued events, and later ones at once.
 func (l *fakeLog) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,7 +187,7 @@ func (l *fakeLog) release() {
 	l.commit(len(l.queue))
 }
 
-// fail fails all that is queued.
+// fail fails all queued events.
 func (l *fakeLog) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,7 +206,7 @@ func (l *fakeLog) awaitQueued(n int) {
 	}
 }
 
-// drain forgets the events that awaitQueued would tell of.
+// drain drops the values that awaitQueued would receive.
 func (l *fakeLog) drain() {
 	for len(l.queued) > 0 {
 		<-l.queued
@@ -207,15 +242,15 @@ func (l *fakeLog) check() {
 	require.Equal(l.t, st.Digest(), l.state.Digest())
 }
 
-// requireServed checks that a cache serves exactly the log's state: bytes,
-// versions and TTLs, to an Envoy that asks for everything.
+// requireServed checks that a cache serves exactly the log's state to a client that
+// requests everything: bytes, versions and TTLs.
 func requireServed(t testing.TB, l *fakeLog, c *xdscache.SnapshotCache) {
 	t.Helper()
 	st := l.State()
 	nodes := 0
-	for n := range st.Cache(xdscache.SnapshotCacheName(c.Name())) {
+	for n := range st.Cache(cachelog.SnapshotPrefix + c.Name()) {
 		nodes++
-		require.Same(t, n, c.GetNode(n.Name()))
+		require.Same(t, (*replay.Node)(n), c.GetNode(n.Name()))
 		for i := range n.Types() {
 			typ := &n.Types()[i]
 			got := fetch(t, c, n.Name(), typ.URL())
@@ -233,7 +268,7 @@ func requireServed(t testing.TB, l *fakeLog, c *xdscache.SnapshotCache) {
 	require.Len(t, slices.Collect(c.Nodes()), nodes)
 }
 
-// fetch returns what a node is answered that asks for all of a type.
+// fetch returns all resources of a type that a node is served.
 func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.ResourceWithTTL {
 	t.Helper()
 	resp, err := c.Fetch(context.Background(), &cachev3.Request{Node: &corev3.Node{Id: node}, TypeUrl: url, VersionInfo: "none such"})
@@ -245,13 +280,20 @@ func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.Res
 	return out
 }
 
-func newCache(l xdscache.Log, opts ...xdscache.Option) *xdscache.SnapshotCache {
-	return xdscache.NewSnapshotCache(l, false, cachev3.IDHash{}, opts...)
+func newCache(l cachelog.Log, opts ...xdscache.SnapshotOption) *xdscache.SnapshotCache {
+	return newCacheWith(l, cachelog.Config{}, opts...)
 }
+
+func newCacheWith(l cachelog.Log, cfg cachelog.Config, opts ...xdscache.SnapshotOption) *xdscache.SnapshotCache {
+	return xdscache.NewSnapshotCache(l, cfg, false, cachev3.IDHash{}, nil, opts...)
+}
+
+// second returns the error of two results.
+func second[T any](_ T, err error) error { return err }
 
 func cluster(name string) *clusterv3.Cluster { return &clusterv3.Cluster{Name: name} }
 
-// clusterOf returns a cluster with contents to tell it from others.
+// clusterOf returns a cluster whose contents differ by alt.
 func clusterOf(name, alt string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{Name: name, AltStatName: alt}
 }
@@ -281,7 +323,7 @@ func set(t testing.TB, c *xdscache.SnapshotCache, node string, s cachev3.Resourc
 	require.NoError(t, c.SetSnapshot(context.Background(), node, s))
 }
 
-// counted counts how often a message is marshaled or looked into.
+// counted counts how often a message is marshaled or read.
 type counted struct {
 	*clusterv3.Cluster
 	looks *atomic.Int64
@@ -346,7 +388,7 @@ func names(t testing.TB, resp cachev3.Response) []string {
 	return slices.Sorted(maps.Keys(resp.GetReturnedResources()))
 }
 
-// describe tells what an event does.
+// describe returns an event as text.
 func describe(ev *journal.Event) string {
 	out := ev.Kind.String()
 	for _, tc := range ev.Types {
@@ -374,15 +416,14 @@ func request(node, url string) *cachev3.Request {
 
 func wildcard() cachev3.Subscription { return stream.NewSotwSubscription(nil, true) }
 
-// background starts fn and returns its result when it is there.
+// background starts fn, and returns a channel that receives its result.
 func background(fn func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()
 	return done
 }
 
-// requireProtoDeepEqual compares all but messages deeply, and messages by
-// proto.Equal.
+// requireProtoDeepEqual compares messages by proto.Equal, and all else deeply.
 func requireProtoDeepEqual(t testing.TB, want, got any) {
 	t.Helper()
 	require.Empty(t, cmp.Diff(want, got, cmp.Comparer(proto.Equal)))

@@ -11,20 +11,25 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-func newLinear(l xdscache.Log, opts ...xdscache.Option) *xdscache.LinearCache {
-	return xdscache.NewLinearCache(l, resourcev3.ClusterType, opts...)
+func newLinear(l cachelog.Log, opts ...xdscache.LinearOption) *xdscache.LinearCache {
+	return newLinearWith(l, cachelog.Config{}, opts...)
+}
+
+func newLinearWith(l cachelog.Log, cfg cachelog.Config, opts ...xdscache.LinearOption) *xdscache.LinearCache {
+	return xdscache.NewLinearCache(l, cfg, resourcev3.ClusterType, opts...)
 }
 
 type resources = map[string]types.Resource
 
-// requireLinear checks that a linear cache holds and serves the log's state.
+// requireLinear checks that a linear cache contains and serves the log's state.
 func requireLinear(t testing.TB, l *fakeLog, c *xdscache.LinearCache) {
 	t.Helper()
 	want := resources{}
-	if n := l.State().Node(xdscache.LinearCacheName(c.Name()), ""); n != nil {
+	if n := l.State().Node(cachelog.LinearPrefix+c.Name(), ""); n != nil {
 		if typ := n.Type(resourcev3.ClusterType); typ != nil {
 			for r := range typ.All() {
 				m, err := (*xdscache.Resource)(r).Decoded()
@@ -66,14 +71,12 @@ func TestLinearMutators(t *testing.T) {
 		}, "-a"},
 		{"nothing", func(c *xdscache.LinearCache) error { return c.UpdateResources(nil, nil) }, ""},
 		{"set", func(c *xdscache.LinearCache) error {
-			c.SetResources(resources{"b": clusterOf("b", "1"), "c": cluster("c")})
-			return nil
+			return c.SetResources(resources{"b": clusterOf("b", "1"), "c": cluster("c")})
 		}, "+c -a"},
 		{"set the same", func(c *xdscache.LinearCache) error {
-			c.SetResources(resources{"a": a, "b": b})
-			return nil
+			return c.SetResources(resources{"a": a, "b": b})
 		}, ""},
-		{"replace by none", func(c *xdscache.LinearCache) error { return c.Replace(context.Background(), nil) }, "-a -b"},
+		{"set none", func(c *xdscache.LinearCache) error { return c.SetResources(nil) }, "-a -b"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := newLog(t)
@@ -102,19 +105,19 @@ func TestLinearMutators(t *testing.T) {
 func TestLinearRefuses(t *testing.T) {
 	l := newLog(t)
 	var reported []error
-	c := newLinear(l, xdscache.WithName("x"), xdscache.WithErrorHandler(func(cache, node string, err error) {
+	c := newLinearWith(l, cachelog.Config{OnError: func(cache, node string, err error) {
 		require.Equal(t, "linear/x", cache)
 		require.Empty(t, node)
 		reported = append(reported, err)
-	}))
+	}}, xdscache.WithName("x"))
 	require.EqualError(t, c.UpdateResource("a", nil), "nil resource")
 	require.EqualError(t, c.UpdateResource("a", (*counted)(nil)), "nil resource")
 	require.ErrorContains(t, c.UpdateResources(resources{"a": nil, "b": cluster("b")}, nil), `update resources of linear cache "x": resource "a" of type`)
 	require.ErrorContains(t, c.UpdateResource("a", broken("a")), `marshal resource "a"`)
-	c.SetResources(resources{"a": broken("a")})
-	require.Len(t, reported, 1)
+	err := c.SetResources(resources{"a": broken("a")})
+	require.Equal(t, []error{err}, reported)
 	require.ErrorContains(t, reported[0], `set resources of linear cache "x": marshal resource "a"`)
-	_, err := c.CreateWatch(request("", resourcev3.EndpointType), wildcard(), nil)
+	_, err = c.CreateWatch(request("", resourcev3.EndpointType), wildcard(), nil)
 	require.ErrorContains(t, err, "does not match")
 	_, err = c.Fetch(context.Background(), request("", resourcev3.ClusterType))
 	require.ErrorContains(t, err, "not implemented")
@@ -125,19 +128,19 @@ func TestLinearRefuses(t *testing.T) {
 func TestLinearFailedCommit(t *testing.T) {
 	l := newLog(t)
 	var reported error
-	c := newLinear(l, xdscache.WithErrorHandler(func(_, _ string, err error) { reported = err }))
+	c := newLinearWith(l, cachelog.Config{OnError: func(_, _ string, err error) { reported = err }})
 	require.NoError(t, c.UpdateResource("a", cluster("a")))
 	w := linearWatch(t, c, "1", "a")
 	l.hold()
 	l.drain()
 	updated := background(func() error { return c.UpdateResource("a", clusterOf("a", "x")) })
 	l.awaitQueued(1)
-	set := background(func() error { c.SetResources(nil); return nil })
+	set := background(func() error { return c.SetResources(nil) })
 	l.awaitQueued(1)
 	requireOpen(t, w)
 	l.fail(errDisk)
 	require.ErrorIs(t, receive(t, updated), errDisk)
-	require.NoError(t, receive(t, set))
+	require.ErrorIs(t, receive(t, set), errDisk)
 	require.ErrorIs(t, reported, errDisk)
 	requireOpen(t, w)
 	l.release()
@@ -148,7 +151,7 @@ func TestLinearFailedCommit(t *testing.T) {
 	requireLinear(t, l, c)
 }
 
-// Updates that are committed together are told together.
+// Updates that are committed together are served together.
 func TestLinearUpdatesShareACommit(t *testing.T) {
 	l := newLog(t)
 	c := newLinear(l)
@@ -174,11 +177,11 @@ func TestLinearUpdatesShareACommit(t *testing.T) {
 	requireLinear(t, l, c)
 }
 
-// After a restart the versions of a linear cache are others, but those of its
-// resources in the delta protocol are not.
+// A restart changes the versions of a linear cache, but not the versions of its resources
+// in the delta protocol.
 func TestLinearRestart(t *testing.T) {
 	l := newLog(t)
-	c := newLinear(l, xdscache.WithVersionPrefix("1."))
+	c := newLinearWith(l, cachelog.Config{VersionPrefix: "1."})
 	require.NoError(t, c.UpdateResources(resources{"a": cluster("a"), "b": cluster("b")}, nil))
 	resp := receive(t, linearWatch(t, c, ""))
 	require.Equal(t, "1.1", resp.GetResponseVersion())
@@ -186,7 +189,7 @@ func TestLinearRestart(t *testing.T) {
 	known := delta.GetReturnedResources()
 	require.Len(t, known, 2)
 
-	restarted := newLinear(l, xdscache.WithVersionPrefix("2."))
+	restarted := newLinearWith(l, cachelog.Config{VersionPrefix: "2."})
 	require.Equal(t, "2.0", receive(t, linearWatch(t, restarted, "1.1", "a", "b")).GetResponseVersion())
 	w := deltaWatch(t, restarted, "", resourcev3.ClusterType, known)
 	requireOpen(t, w)
@@ -198,7 +201,7 @@ func TestLinearRestart(t *testing.T) {
 	requireLinear(t, l, restarted)
 }
 
-// What GetResources returns is the caller's.
+// The caller may change the result of GetResources.
 func TestLinearGetResources(t *testing.T) {
 	l := newLog(t)
 	c := newLinear(l)
@@ -210,11 +213,11 @@ func TestLinearGetResources(t *testing.T) {
 	requireLinear(t, l, c)
 }
 
-// Both kinds of caches stand behind one MuxCache.
+// A MuxCache can serve from both kinds of caches.
 func TestMuxCache(t *testing.T) {
 	l := newLog(t)
 	snapshots := newCache(l)
-	linear := xdscache.NewLinearCache(l, resourcev3.EndpointType)
+	linear := xdscache.NewLinearCache(l, cachelog.Config{}, resourcev3.EndpointType)
 	mux := &cachev3.MuxCache{
 		Classify:      func(r *cachev3.Request) string { return r.GetTypeUrl() },
 		ClassifyDelta: func(r *cachev3.DeltaRequest) string { return r.GetTypeUrl() },

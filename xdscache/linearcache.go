@@ -7,59 +7,68 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
 
-// LinearCache is a [cachev3.LinearCache] whose updates are durable before an
-// Envoy sees them. Its methods are go-control-plane's, and block until the
-// update is durable; concurrent ones share commits. It is safe for concurrent
-// use.
+// LinearCache is a [cachev3.LinearCache] whose updates are durable before a client
+// receives them. Its methods are go-control-plane's. Those that change resources
+// return when the update is durable and served; an error means that nothing changed,
+// except after a commit timeout. It is safe for concurrent use, and concurrent updates
+// share commits.
 //
-// An update that changes nothing is neither journaled nor published. A resource
-// has no TTL here, as in go-control-plane.
+// An update that changes nothing is neither journaled nor served. As in
+// go-control-plane, the resources have no TTL.
 type LinearCache struct {
 	served  *cachev3.LinearCache
-	log     Log
+	store   *store
 	typeURL string
-	opt     options
-	entity  *entity
-	// current is what the served cache holds, guarded by the entity's
-	// publishing.
+	name    string
+	differ  differ
+	updater *updater
+	// current is what served contains. The updater's publishing guards it.
 	current *state.Type
 }
 
 var _ cachev3.Cache = (*LinearCache)(nil)
 
-// NewLinearCache returns a cache that holds what the log's state has for it,
-// and serves that at once.
-func NewLinearCache(l Log, typeURL string, opts ...Option) *LinearCache {
-	opt := newOptions(append([]Option{WithName(typeURL)}, opts...))
-	c := &LinearCache{log: l, typeURL: typeURL, opt: opt}
-	c.entity = &entity{log: l, cache: LinearCacheName(opt.name)}
-	initial := map[string]types.Resource{}
-	c.current = c.node(l.State())
-	if c.current != nil {
-		for r := range c.current.All() {
-			initial[r.Name] = served(r)
-		}
+// NewLinearCache is called by xdswal.Store.LinearCache. It returns a cache that serves
+// the resources that the log's state contains for its name. It panics if the type URL
+// is invalid, or if the log has a linear cache of that name.
+func NewLinearCache(l cachelog.Log, cfg cachelog.Config, typeURL string, opts ...LinearOption) *LinearCache {
+	checkTypeURL(typeURL)
+	o := options{name: typeURL, logger: log.NewDefaultLogger()}
+	for _, opt := range opts {
+		opt.applyToLinear(&o)
+	}
+	c := &LinearCache{store: newStore(l, cfg), typeURL: typeURL, name: o.name}
+	c.differ = differ{compareContent: o.compareContent, cache: cachelog.LinearPrefix + o.name}
+	c.updater = &updater{store: c.store, cache: c.differ.cache}
+	// A refresh waits until the cache is complete. Its state is read after it is
+	// subscribed, so that it misses no change.
+	c.updater.publishing.Lock()
+	defer c.updater.publishing.Unlock()
+	l.Subscribe(c.differ.cache, c.refresh)
+	c.current = c.resources(l.State())
+	initial := make(map[string]types.Resource, c.current.Len())
+	for r := range c.current.All() {
+		initial[r.Name] = (*Resource)(r)
 	}
 	c.served = cachev3.NewLinearCache(typeURL,
 		cachev3.WithInitialResources(initial),
-		cachev3.WithVersionPrefix(opt.versionPrefix),
-		cachev3.WithLogger(opt.logger))
+		cachev3.WithVersionPrefix(cfg.VersionPrefix),
+		cachev3.WithLogger(o.logger))
 	return c
 }
 
 // Name returns the cache's name among the linear caches of its store.
-func (c *LinearCache) Name() string { return c.opt.name }
+func (c *LinearCache) Name() string { return c.name }
 
-func (c *LinearCache) node(s *state.State) *state.Type {
-	if n := s.Node(c.entity.cache, ""); n != nil {
-		return n.Type(c.typeURL)
-	}
-	return nil
+func (c *LinearCache) resources(s *state.State) *state.Type {
+	return typeOf(s.Node(c.differ.cache, ""), c.typeURL)
 }
 
 // UpdateResource sets a resource.
@@ -75,16 +84,9 @@ func (c *LinearCache) DeleteResource(name string) error {
 	return c.UpdateResources(nil, []string{name})
 }
 
-// UpdateResources sets and removes resources in one event. A name that is in
-// both is removed.
+// UpdateResources sets and removes resources in one event. It removes a resource that
+// is in both arguments.
 func (c *LinearCache) UpdateResources(toUpdate map[string]types.Resource, toDelete []string) error {
-	return c.Update(context.Background(), toUpdate, toDelete)
-}
-
-// Update is UpdateResources with a context: one that is done when Update is
-// called changes nothing, and one that is done later does not end the wait for
-// the commit, which the commit timeout does.
-func (c *LinearCache) Update(ctx context.Context, toUpdate map[string]types.Resource, toDelete []string) error {
 	upserts := withoutTTL(toUpdate)
 	for _, name := range toDelete {
 		delete(upserts, name)
@@ -94,25 +96,23 @@ func (c *LinearCache) Update(ctx context.Context, toUpdate map[string]types.Reso
 		upserts: map[string]map[string]types.ResourceWithTTL{c.typeURL: upserts},
 		deletes: map[string][]string{c.typeURL: toDelete},
 	}
-	return c.update(ctx, "update resources", func(d differ, base *state.Node) (*journal.Event, error) {
-		return d.changes(base, change, "")
+	return c.update("update resources", func(base *state.Node) (*journal.Event, error) {
+		return c.differ.changes(base, change, "")
 	})
 }
 
-// SetResources replaces all resources. It has no error to return: that is
-// reported to the error handler. Replace returns it.
-func (c *LinearCache) SetResources(resources map[string]types.Resource) {
-	if err := c.Replace(context.Background(), resources); err != nil {
-		c.opt.onError(c.entity.cache, "", err)
-	}
-}
-
-// Replace replaces all resources.
-func (c *LinearCache) Replace(ctx context.Context, resources map[string]types.Resource) error {
+// SetResources replaces all resources in one event. Its error is also passed to
+// xdswal.Hooks.CacheError, because go-control-plane's SetResources returns none and
+// existing callers ignore it.
+func (c *LinearCache) SetResources(resources map[string]types.Resource) error {
 	want := desired{items: withoutTTL(resources)}
-	return c.update(ctx, "set resources", func(d differ, base *state.Node) (*journal.Event, error) {
-		return d.snapshot(base, []string{c.typeURL}, func(string) desired { return want })
+	err := c.update("set resources", func(base *state.Node) (*journal.Event, error) {
+		return c.differ.snapshot(base, []string{c.typeURL}, func(string) desired { return want })
 	})
+	if err != nil {
+		c.store.OnError(c.differ.cache, "", err)
+	}
+	return err
 }
 
 func withoutTTL(in map[string]types.Resource) map[string]types.ResourceWithTTL {
@@ -123,62 +123,59 @@ func withoutTTL(in map[string]types.Resource) map[string]types.ResourceWithTTL {
 	return out
 }
 
-func (c *LinearCache) update(ctx context.Context, what string, compute func(differ, *state.Node) (*journal.Event, error)) error {
-	d := differ{compareContent: c.opt.compareContent, cache: c.entity.cache}
-	_, err := c.entity.update(ctx, c.opt.commitTimeout, func(base *state.Node) (*journal.Event, error) {
-		ev, err := compute(d, base)
+func (c *LinearCache) update(what string, compute func(*state.Node) (*journal.Event, error)) error {
+	_, err := c.updater.update(context.Background(), func(base *state.Node) (*journal.Event, error) {
+		ev, err := compute(base)
 		if ev != nil && len(ev.Types) == 0 {
 			ev = nil // a linear cache without resources needs no node
 		}
 		return ev, err
 	}, c.publish, func() {})
 	if err != nil {
-		return fmt.Errorf("%s of linear cache %q: %w", what, c.opt.name, err)
+		return fmt.Errorf("%s of linear cache %q: %w", what, c.name, err)
 	}
 	return nil
 }
 
-// publish brings the served cache to the durable state, which is that of seq or
-// later. Updates that were committed together are published together.
+// publish brings the served cache to the durable state, which is at seq or later.
+// Updates that were committed together are published together.
 func (c *LinearCache) publish(_ context.Context, seq journal.Sequence) error {
-	c.entity.publishing.Lock()
-	defer c.entity.publishing.Unlock()
-	if seq <= c.entity.published {
+	c.updater.publishing.Lock()
+	defer c.updater.publishing.Unlock()
+	if seq <= c.updater.published {
 		return nil
 	}
 	return c.serve()
 }
 
-// Refresh brings the served cache to the log's state, where that did not come by
-// way of this cache, as in a store that follows another.
-func (c *LinearCache) Refresh(context.Context) error {
-	c.entity.publishing.Lock()
-	defer c.entity.publishing.Unlock()
+// refresh brings the served cache to a state that did not come from this cache.
+func (c *LinearCache) refresh(context.Context) error {
+	c.updater.publishing.Lock()
+	defer c.updater.publishing.Unlock()
 	return c.serve()
 }
 
-// serve brings the served cache to the state. The caller is the one who
-// publishes.
+// serve brings the served cache to the state. The caller holds publishing.
 func (c *LinearCache) serve() error {
-	st := c.log.State()
-	now := c.node(st)
+	st := c.store.State()
+	now := c.resources(st)
 	upserts, deletes := state.Changes(c.current, now)
 	toUpdate := make(map[string]types.Resource, len(upserts))
 	for _, r := range upserts {
-		// A state that was restored anew shares nothing with the one before.
-		if c.current == nil || !same(c.current.Get(r.Name), r) {
-			toUpdate[r.Name] = served(r)
+		// After a new restore, equal resources have other addresses.
+		if old := c.current.Get(r.Name); old == nil || !old.Same(r) {
+			toUpdate[r.Name] = (*Resource)(r)
 		}
 	}
-	c.current, c.entity.published = now, st.Sequence()
+	c.current, c.updater.published = now, st.Sequence()
 	if len(toUpdate)+len(deletes) == 0 {
 		return nil
 	}
 	return c.served.UpdateResources(toUpdate, deletes)
 }
 
-// GetResources returns all resources, decoded anew: they are the caller's to
-// change.
+// GetResources returns all resources. They are newly decoded copies, which the caller
+// may change.
 func (c *LinearCache) GetResources() map[string]types.Resource {
 	out := c.served.GetResources()
 	for name, res := range out {
@@ -194,8 +191,7 @@ func (c *LinearCache) GetResources() map[string]types.Resource {
 // NumResources returns the number of resources.
 func (c *LinearCache) NumResources() int { return c.served.NumResources() }
 
-// NumWatches returns the number of watches that a resource has, wildcard ones
-// included.
+// NumWatches returns the number of watches of a resource, including wildcard watches.
 func (c *LinearCache) NumWatches(name string) int { return c.served.NumWatches(name) }
 
 // NumWildcardWatches returns the number of wildcard watches.
@@ -214,9 +210,7 @@ func (c *LinearCache) CreateDeltaWatch(request *cachev3.DeltaRequest, sub cachev
 	return c.served.CreateDeltaWatch(request, sub, value)
 }
 
-// Fetch is not implemented, as in go-control-plane.
+// Fetch returns an error, because go-control-plane does not implement it.
 func (c *LinearCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
 	return c.served.Fetch(ctx, request)
 }
-
-func same(old, now *journal.Resource) bool { return old != nil && old.Same(now) }

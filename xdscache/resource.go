@@ -3,7 +3,6 @@ package xdscache
 import (
 	"fmt"
 	"log/slog"
-	"reflect"
 	"strings"
 	"sync"
 
@@ -19,10 +18,10 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Resource is a resource as go-control-plane serves it: a message that
-// marshals by copying the bytes it holds, and that decodes them when somebody
-// looks inside. It is proto.Equal to the message that was set. Decoded serves
-// who wants that message itself.
+// Resource is a resource as go-control-plane serves it: a message that is marshaled by
+// copying its bytes, and that decodes them when its fields are read. proto.Equal reports
+// it equal to the message that was set; Decoded returns that message. It is immutable
+// and safe for concurrent use.
 type Resource journal.Resource
 
 var (
@@ -30,31 +29,28 @@ var (
 	_ protoreflect.Message   = (*message)(nil)
 )
 
-// served returns r as go-control-plane takes it, at no cost.
-func served(r *journal.Resource) *Resource { return (*Resource)(r) }
-
 // GetName returns the resource's name.
 func (r *Resource) GetName() string { return r.Name }
 
-// String tells the resource's type, name and size, and nothing of what is in
-// it.
+// String returns the resource's type, name and size, and nothing of its contents.
 func (r *Resource) String() string {
 	return fmt.Sprintf("%s %q (%d bytes)", r.TypeURL, r.Name, len(r.Value))
 }
 
-// GoString is String: %#v shows nothing of what is in the resource either.
+// GoString returns String, so that %#v prints nothing of the contents.
 func (r *Resource) GoString() string { return r.String() }
 
-// LogValue is String: nor does a log.
+// LogValue returns String, so that a log contains nothing of the contents.
 func (r *Resource) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// Decoded returns the message that was set, for example a *clusterv3.Cluster,
-// as a new copy. A type that is not linked into the program gives an Empty
-// whose unknown fields are the resource.
+// Decoded returns a new copy of the message that was set, for example a
+// *clusterv3.Cluster. If the type is not linked into the program, it returns an Empty
+// with the resource in its unknown fields. The error means that the bytes are not a
+// message of the type.
 func (r *Resource) Decoded() (proto.Message, error) {
 	m := messageType(r.TypeURL).New().Interface()
 	if err := proto.Unmarshal(r.Value, m); err != nil {
-		return nil, fmt.Errorf("decode %s %q: the bytes are not a message of that type", r.TypeURL, r.Name)
+		return nil, fmt.Errorf("decode resource %q of type %s: the bytes are not a message of the type", r.Name, r.TypeURL)
 	}
 	return m, nil
 }
@@ -70,8 +66,8 @@ func messageType(typeURL string) protoreflect.MessageType {
 	return t
 }
 
-// message is the reflective view of a resource. Marshaling goes through its
-// methods and decodes nothing; everything else decodes, once a view.
+// message is the reflective view of a resource. Marshaling uses methods and decodes
+// nothing. Other uses decode the resource once per view.
 type message struct {
 	r       *Resource
 	once    sync.Once
@@ -86,14 +82,14 @@ var methods = protoiface.Methods{
 	Marshal: func(in protoiface.MarshalInput) (protoiface.MarshalOutput, error) {
 		return protoiface.MarshalOutput{Buf: append(in.Buf, in.Message.(*message).r.Value...)}, nil
 	},
-	// The message was marshaled before: it had what it requires.
+	// The message was marshaled, so its required fields are set.
 	CheckInitialized: func(protoiface.CheckInitializedInput) (protoiface.CheckInitializedOutput, error) {
 		return protoiface.CheckInitializedOutput{}, nil
 	},
 }
 
-// decode returns the decoded message. Bytes that do not decode give a message
-// that is not valid, for want of an error to return.
+// decode returns the decoded message. It cannot return an error: if the bytes cannot be
+// decoded, it returns a message that is not valid.
 func (m *message) decode() protoreflect.Message {
 	m.once.Do(func() {
 		decoded, err := m.r.Decoded()
@@ -132,28 +128,29 @@ func (m *message) NewField(fd protoreflect.FieldDescriptor) protoreflect.Value {
 	return m.decode().NewField(fd)
 }
 
-// A resource is immutable, like a read-only message of the protobuf module.
+// The methods that change a message panic, like those of a read-only message of the
+// protobuf module.
 
-func (m *message) Clear(protoreflect.FieldDescriptor)                   { m.refuse() }
-func (m *message) Set(protoreflect.FieldDescriptor, protoreflect.Value) { m.refuse() }
-func (m *message) SetUnknown(protoreflect.RawFields)                    { m.refuse() }
+func (m *message) Clear(protoreflect.FieldDescriptor)                   { m.panicImmutable() }
+func (m *message) Set(protoreflect.FieldDescriptor, protoreflect.Value) { m.panicImmutable() }
+func (m *message) SetUnknown(protoreflect.RawFields)                    { m.panicImmutable() }
 
 func (m *message) Mutable(protoreflect.FieldDescriptor) protoreflect.Value {
-	m.refuse()
+	m.panicImmutable()
 	return protoreflect.Value{}
 }
 
-func (m *message) refuse() {
-	panic(fmt.Sprintf("xdscache: %s is immutable: change a copy made by Decoded or proto.Clone", m.r))
+func (m *message) panicImmutable() {
+	panic(fmt.Sprintf("xdscache: %s is immutable; change a copy made by Decoded or proto.Clone", m.r))
 }
 
-// newResource marshals a message that is to be served under a name.
+// newResource returns the resource of a message and its name.
 func newResource(typeURL, name string, res types.ResourceWithTTL) (*journal.Resource, error) {
 	if isNil(res.Resource) {
 		return nil, fmt.Errorf("resource %q of type %s is nil", name, typeURL)
 	}
 	if res.TTL != nil && *res.TTL < 0 {
-		return nil, fmt.Errorf("resource %q of type %s has a negative TTL: leave it out for none", name, typeURL)
+		return nil, fmt.Errorf("resource %q of type %s has a negative TTL; omit it for a resource that does not expire", name, typeURL)
 	}
 	if r, ok := res.Resource.(*Resource); ok {
 		return &journal.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
@@ -172,20 +169,12 @@ func newResource(typeURL, name string, res types.ResourceWithTTL) (*journal.Reso
 	}, nil
 }
 
-// ownTypeURL returns the URL of the message's own type, which is typeURL but
-// for snapshots that serve foreign messages.
+// ownTypeURL returns the URL of the message's type. It differs from typeURL if a custom
+// snapshot contains messages of other types than it serves.
 func ownTypeURL(typeURL string, m proto.Message) string {
 	name := string(m.ProtoReflect().Descriptor().FullName())
 	if strings.TrimPrefix(typeURL, resourcev3.APITypePrefix) == name {
 		return typeURL
 	}
 	return resourcev3.APITypePrefix + name
-}
-
-func isNil(m proto.Message) bool {
-	if m == nil {
-		return true
-	}
-	v := reflect.ValueOf(m)
-	return v.Kind() == reflect.Pointer && v.IsNil()
 }

@@ -29,7 +29,7 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// allTypes is a resource or two of each type that go-control-plane knows.
+// allTypes returns one or two resources of each type that go-control-plane knows.
 func allTypes() map[string][]types.Resource {
 	secrets := testresource.MakeSecrets("tls", "root")
 	return map[string][]types.Resource{
@@ -70,7 +70,7 @@ func resourceOf(t testing.TB, m proto.Message) *xdscache.Resource {
 	}
 }
 
-// A resource is, to whatever looks at it as a message, the message that was set.
+// Every use of a resource as a message gives the same result as the message that was set.
 func TestResourceIsTheMessage(t *testing.T) {
 	for url, messages := range allTypes() {
 		for _, m := range append(messages, &durationpb.Duration{Seconds: 1}, &emptypb.Empty{}) {
@@ -123,8 +123,7 @@ func requireMarshalsAlike(t *testing.T, m proto.Message, r *xdscache.Resource) {
 	require.NoError(t, err)
 	requireProtoEqual(t, m, unpacked)
 
-	// The encoders for humans vary their white space on purpose, but not
-	// between two calls in one process.
+	// The text encoders vary their white space on purpose, but not within one process.
 	wantJSON, err := protojson.Marshal(m)
 	require.NoError(t, err)
 	gotJSON, err := protojson.Marshal(r)
@@ -172,8 +171,7 @@ func TestUnknownType(t *testing.T) {
 	require.IsType(t, &emptypb.Empty{}, proto.Clone(r))
 }
 
-// Bytes that are no message of their type still go out as they came in, and
-// make no one panic.
+// Bytes that are not a message of their type are served unchanged and cause no panic.
 func TestUndecodable(t *testing.T) {
 	r := &xdscache.Resource{Name: "a", TypeURL: resourcev3.ClusterType, Value: []byte("\xffthe secret")}
 	got, err := proto.Marshal(r)
@@ -209,7 +207,7 @@ func TestResourceIsImmutable(t *testing.T) {
 	require.Same(t, r, m.Interface())
 }
 
-// What is in a resource is in no text of it.
+// No text of a resource contains its body.
 func TestResourceTextHasNoContents(t *testing.T) {
 	const secret = "the private key"
 	m := &tlsv3.Secret{Name: "tls", Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{

@@ -2,7 +2,6 @@ package xdscache
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"weak"
@@ -13,23 +12,23 @@ import (
 	"github.com/xdswal/xdswal/internal/state"
 )
 
-// servedSnapshot is a node as go-control-plane's cache asks for it. Making one
-// costs nothing: the maps of a type are made when a watch asks for that type.
+// servedSnapshot presents a node to go-control-plane's cache. Its creation is cheap:
+// the maps of a type are made when a watch requests that type.
 type servedSnapshot struct {
-	node   *state.Node
-	maps   []*typeMaps // as node.Types
-	source atomic.Pointer[source]
-	// untold is set while the served cache could not tell every watch.
-	untold atomic.Bool
+	node     *state.Node
+	maps     []*typeMaps // as node.Types
+	original atomic.Pointer[original]
+	// undelivered is set if not every watch has received this snapshot.
+	undelivered atomic.Bool
 }
 
-// source is a snapshot in the caller's own form: what SetSnapshot was given,
-// or what GetSnapshot returned last.
-type source struct {
-	// own is kept in memory by the caller alone.
-	own weak.Pointer[cachev3.Snapshot]
-	// foreign is a ResourceSnapshot of the user's own making.
-	foreign cachev3.ResourceSnapshot
+// original is the snapshot in the caller's form: the one that SetSnapshot got, or the
+// one that GetSnapshot returned last.
+type original struct {
+	// snapshot stays in memory only as long as the caller keeps it.
+	snapshot weak.Pointer[cachev3.Snapshot]
+	// custom is a ResourceSnapshot that the caller implements.
+	custom cachev3.ResourceSnapshot
 }
 
 type typeMaps struct {
@@ -42,12 +41,12 @@ type typeMaps struct {
 
 var _ cachev3.ResourceSnapshot = (*servedSnapshot)(nil)
 
-// newServed returns a node as it is served after before, which may be nil. What
-// was made for types that did not change is taken over.
+// newServed returns the servedSnapshot of a node after before, which may be nil. It
+// keeps the maps of the types that have not changed.
 func newServed(node *state.Node, before *servedSnapshot) *servedSnapshot {
 	s := &servedSnapshot{node: node, maps: make([]*typeMaps, len(node.Types()))}
 	if before == nil {
-		// A restore makes very many of them.
+		// One allocation for all types: a restore creates very many.
 		for i, m := 0, make([]typeMaps, len(s.maps)); i < len(m); i++ {
 			s.maps[i] = &m[i]
 		}
@@ -74,10 +73,7 @@ func (s *servedSnapshot) find(typeURL string) (*state.Type, *typeMaps) {
 }
 
 func (s *servedSnapshot) GetVersion(typeURL string) string {
-	if t, _ := s.find(typeURL); t != nil {
-		return t.Version()
-	}
-	return ""
+	return typeOf(s.node, typeURL).Version()
 }
 
 func (s *servedSnapshot) GetResourcesAndTTL(typeURL string) map[string]types.ResourceWithTTL {
@@ -88,74 +84,73 @@ func (s *servedSnapshot) GetResourcesAndTTL(typeURL string) map[string]types.Res
 	m.withTTL.Do(func() {
 		m.ttls = make(map[string]types.ResourceWithTTL, t.Len())
 		for r := range t.All() {
-			m.ttls[r.Name] = types.ResourceWithTTL{Resource: served(r), TTL: r.TTL}
+			m.ttls[r.Name] = types.ResourceWithTTL{Resource: (*Resource)(r), TTL: r.TTL}
 		}
 	})
 	return m.ttls
 }
 
 func (s *servedSnapshot) GetResources(typeURL string) map[string]types.Resource {
-	t, m := s.find(typeURL)
-	if t == nil {
-		return nil
-	}
-	m.fill(t)
-	return m.resources
+	return s.filled(typeURL).resources
 }
 
-// ConstructVersionMap has nothing to do: versions are stored.
+// ConstructVersionMap does nothing, because the state contains the versions.
 func (s *servedSnapshot) ConstructVersionMap() error { return nil }
 
 func (s *servedSnapshot) GetVersionMap(typeURL string) map[string]string {
-	t, m := s.find(typeURL)
-	if t == nil {
-		return nil
-	}
-	m.fill(t)
-	return m.versions
+	return s.filled(typeURL).versions
 }
 
-func (m *typeMaps) fill(t *state.Type) {
+// noMaps are the maps of a type that the node does not have.
+var noMaps = &typeMaps{}
+
+// filled returns the maps of a type with resources and versions.
+func (s *servedSnapshot) filled(typeURL string) *typeMaps {
+	t, m := s.find(typeURL)
+	if t == nil {
+		return noMaps
+	}
 	m.once.Do(func() {
 		m.resources = make(map[string]types.Resource, t.Len())
 		m.versions = make(map[string]string, t.Len())
 		for r := range t.All() {
-			m.resources[r.Name] = served(r)
+			m.resources[r.Name] = (*Resource)(r)
 			m.versions[r.Name] = r.Version
 		}
 	})
+	return m
 }
 
-// given notes the snapshot that the caller set: GetSnapshot returns the same,
-// as go-control-plane's does, while the caller holds it.
-func (s *servedSnapshot) given(snapshot cachev3.ResourceSnapshot) {
-	switch given := snapshot.(type) {
-	case *servedSnapshot: // came from our GetSnapshot
+// setOriginal records the snapshot that the caller set. GetSnapshot returns it while
+// the caller keeps it, as go-control-plane's does.
+func (s *servedSnapshot) setOriginal(snapshot cachev3.ResourceSnapshot) {
+	switch snapshot := snapshot.(type) {
+	case *servedSnapshot: // from GetSnapshot
 	case *cachev3.Snapshot:
-		s.source.Store(&source{own: weak.Make(given)})
+		s.original.Store(&original{snapshot: weak.Make(snapshot)})
 	default:
-		s.source.Store(&source{foreign: given})
+		s.original.Store(&original{custom: snapshot})
 	}
 }
 
-// foreign returns the live ResourceSnapshot of the user's own making, nil if
-// the node was set otherwise.
-func (s *servedSnapshot) foreign() cachev3.ResourceSnapshot {
-	if src := s.source.Load(); src != nil {
-		return src.foreign
+// custom returns the ResourceSnapshot that the caller implements, or nil if the node
+// was set by other means.
+func (s *servedSnapshot) custom() cachev3.ResourceSnapshot {
+	if o := s.original.Load(); o != nil {
+		return o.custom
 	}
 	return nil
 }
 
-// original returns what a caller of GetSnapshot gets: what was set, or the
-// same decoded.
-func (s *servedSnapshot) original() (cachev3.ResourceSnapshot, error) {
-	if src := s.source.Load(); src != nil {
-		if src.foreign != nil {
-			return src.foreign, nil
+// get returns the result of GetSnapshot: the snapshot that was set, or one with
+// decoded messages.
+func (s *servedSnapshot) get() (cachev3.ResourceSnapshot, error) {
+	if o := s.original.Load(); o != nil {
+		if o.custom != nil {
+			return o.custom, nil
 		}
-		if own := src.own.Value(); own != nil {
-			return own, nil
+		if snapshot := o.snapshot.Value(); snapshot != nil {
+			return snapshot, nil
 		}
 	}
 	snapshot := &cachev3.Snapshot{}
@@ -163,23 +158,23 @@ func (s *servedSnapshot) original() (cachev3.ResourceSnapshot, error) {
 		t := &s.node.Types()[i]
 		at := cachev3.GetResponseType(t.URL())
 		if at == types.UnknownType {
-			// No *Snapshot can hold it.
+			// A cachev3.Snapshot cannot contain it.
 			return s, nil
 		}
-		group, err := decodeType(t)
+		resources, err := decodeType(t)
 		if err != nil {
 			return nil, fmt.Errorf("get snapshot of node %q: %w", s.node.Name(), err)
 		}
-		snapshot.Resources[at] = group
+		snapshot.Resources[at] = resources
 	}
-	s.given(snapshot)
+	s.setOriginal(snapshot)
 	return snapshot, nil
 }
 
 func decodeType(t *state.Type) (cachev3.Resources, error) {
 	out := cachev3.Resources{Version: t.Version(), Items: make(map[string]types.ResourceWithTTL, t.Len())}
 	for r := range t.All() {
-		m, err := served(r).Decoded()
+		m, err := (*Resource)(r).Decoded()
 		if err != nil {
 			return out, err
 		}
@@ -188,15 +183,13 @@ func decodeType(t *state.Type) (cachev3.Resources, error) {
 	return out, nil
 }
 
-// knownTypes are the types that a *cachev3.Snapshot holds, sorted by URL.
+// knownTypes are the URLs of the types that a cachev3.Snapshot contains.
 var knownTypes = func() []string {
 	var urls []string
 	for t := range types.UnknownType {
-		url, err := cachev3.GetResponseTypeURL(t)
-		if err == nil {
+		if url, err := cachev3.GetResponseTypeURL(t); err == nil {
 			urls = append(urls, url)
 		}
 	}
-	slices.Sort(urls)
 	return urls
 }()

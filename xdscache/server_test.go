@@ -113,8 +113,8 @@ func TestWireBytes(t *testing.T) {
 	requireServed(t, l, first)
 }
 
-// A delta client that comes back after a restart is sent nothing that it has,
-// and told of what is gone.
+// After a restart, a delta client that reconnects receives only the changes, including
+// removed resources.
 func TestDeltaClientAfterRestart(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
@@ -133,7 +133,7 @@ func TestDeltaClientAfterRestart(t *testing.T) {
 		require.NoError(t, err)
 		return s, resp
 	}
-	// The first answer of a stream comes even if there is nothing in it.
+	// The first response of a stream is sent even if it is empty.
 	_, resp := ask(newCache(l))
 	require.Empty(t, resp.GetResources())
 	require.Empty(t, resp.GetRemovedResources())
@@ -145,7 +145,7 @@ func TestDeltaClientAfterRestart(t *testing.T) {
 	require.Equal(t, "changed", resp.GetResources()[0].GetName())
 	require.Equal(t, []string{"removed"}, resp.GetRemovedResources())
 
-	// And the stream goes on.
+	// Later responses follow on the same stream.
 	require.NoError(t, s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType, ResponseNonce: resp.GetNonce()}))
 	set(t, restarted, "n", clusters(t, "3", withMaps("kept")))
 	resp, err := s.Recv()
@@ -154,8 +154,8 @@ func TestDeltaClientAfterRestart(t *testing.T) {
 	requireServed(t, l, restarted)
 }
 
-// Resources with a TTL go out wrapped, and heartbeats without their contents, of
-// a restored cache too.
+// Resources with a TTL are served wrapped, and heartbeats without contents, by a restored
+// cache too.
 func TestHeartbeats(t *testing.T) {
 	l := newLog(t)
 	ttl := time.Hour

@@ -11,85 +11,100 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
+	"github.com/xdswal/xdswal/replay"
 )
 
-// SnapshotCache is a [cachev3.SnapshotCache] whose updates are durable before
-// an Envoy sees them. It is safe for concurrent use; updates of one node are
-// ordered among themselves, those of different nodes run in parallel.
+// SnapshotCache is a [cachev3.SnapshotCache] whose updates are durable before a client
+// receives them. It is safe for concurrent use: updates of one node are ordered, and
+// updates of different nodes run in parallel.
+//
+// Set, UpdateResources and Clear return when the update is durable and
+// go-control-plane's cache has answered the watches of the node. They return the
+// sequence of the event, or, if nothing changes and nothing is journaled, a sequence at
+// which the node is as wanted. If the update cannot be made durable, they return an
+// error and the node stays as it was, except after a commit timeout. If the update is
+// durable, but a watch does not receive its response before ctx is done, they return
+// the context's error, as go-control-plane does; the same update again then notifies
+// that watch. If ctx is done at the call, nothing changes. If ctx is done later, the
+// wait for the commit continues; the store's CommitTimeout bounds it.
 type SnapshotCache struct {
-	served cachev3.SnapshotCache
-	hash   cachev3.NodeHash
-	log    Log
-	name   string
-	opt    options
+	served  cachev3.SnapshotCache
+	hash    cachev3.NodeHash
+	store   *store
+	name    string
+	options options
 
-	// updating is held for reading by every update, and for writing while
-	// discover sets snapshots again, which must not replace later ones.
+	// updating is held for reading by every update, and for writing while discover
+	// sets snapshots again, which must not replace later ones.
 	updating sync.RWMutex
 
-	entityMu sync.Mutex
-	entities map[string]*entity // of the nodes that are being updated
+	updatersMu sync.Mutex
+	updaters   map[string]*updater // of the nodes that are being updated
 
 	mu sync.RWMutex
-	// current is what the served cache holds, by node.
+	// current is what served contains, by node.
 	current map[string]*servedSnapshot
-	// typeURLs are the types that foreign snapshots are asked for, sorted.
+	// typeURLs are the types that custom snapshots are asked for, sorted.
 	typeURLs []string
 }
 
 var _ cachev3.SnapshotCache = (*SnapshotCache)(nil)
 
-// NewSnapshotCache returns a cache that holds what the log's state has for it,
-// and serves that at once. Its first parameters are those of
-// cachev3.NewSnapshotCache.
-func NewSnapshotCache(l Log, ads bool, hash cachev3.NodeHash, opts ...Option) *SnapshotCache {
-	opt := newOptions(opts)
+// ResourceName identifies a resource of a node.
+type ResourceName struct {
+	TypeURL, Name string
+}
+
+// NewSnapshotCache is called by xdswal.Store.SnapshotCache. It returns a cache that
+// serves the nodes that the log's state contains for its name. It panics if the log has
+// a snapshot cache of that name.
+func NewSnapshotCache(l cachelog.Log, cfg cachelog.Config, ads bool, hash cachev3.NodeHash, logger log.Logger, opts ...SnapshotOption) *SnapshotCache {
 	c := &SnapshotCache{
 		hash:     hash,
-		log:      l,
-		name:     SnapshotCacheName(opt.name),
-		opt:      opt,
-		entities: map[string]*entity{},
+		store:    newStore(l, cfg),
+		updaters: map[string]*updater{},
 		current:  map[string]*servedSnapshot{},
 	}
-	c.typeURLs = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(opt.typeURLs), knownTypes...))))
-	if opt.heartbeat > 0 {
-		c.served = cachev3.NewSnapshotCacheWithHeartbeating(opt.heartbeatCtx, ads, hash, opt.logger, opt.heartbeat)
+	for _, opt := range opts {
+		opt.applyToSnapshot(&c.options)
+	}
+	c.name = cachelog.SnapshotPrefix + c.options.name
+	c.typeURLs = slices.Compact(slices.Sorted(slices.Values(slices.Concat(c.options.typeURLs, knownTypes))))
+	// A refresh waits until the cache is complete. The state is read after the cache is
+	// subscribed, so that it misses no change.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.Subscribe(c.name, c.refresh)
+	if c.options.heartbeat > 0 {
+		c.served = cachev3.NewSnapshotCacheWithHeartbeating(c.options.heartbeatCtx, ads, hash, logger, c.options.heartbeat)
 	} else {
-		c.served = cachev3.NewSnapshotCache(ads, hash, opt.logger)
+		c.served = cachev3.NewSnapshotCache(ads, hash, logger)
 	}
 	for node := range l.State().Cache(c.name) {
 		s := newServed(node, nil)
 		c.current[node.Name()] = s
-		// No watch is open yet: this cannot fail.
+		// This cannot fail: no watch is open yet.
 		_ = c.served.SetSnapshot(context.Background(), node.Name(), s)
 	}
 	return c
 }
 
 // Name returns the cache's name among the snapshot caches of its store.
-func (c *SnapshotCache) Name() string { return c.opt.name }
+func (c *SnapshotCache) Name() string { return c.options.name }
 
-// SetSnapshot makes snapshot the node's configuration. It returns when that is
-// durable and go-control-plane's cache has answered the watches for it.
-//
-// If it could not be made durable, the error says why and the node keeps the
-// configuration it had. If it is durable but a watch did not take its answer
-// until ctx was done, the error is the context's, as go-control-plane's;
-// setting the same snapshot again then tells that watch. A ctx that is done
-// when SetSnapshot is called changes nothing. One that is done later does not
-// end the wait for the commit, which the commit timeout does.
-//
-// A snapshot that equals the one before is not journaled again.
+// SetSnapshot is Set with the signature of go-control-plane's interface.
 func (c *SnapshotCache) SetSnapshot(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) error {
 	_, err := c.Set(ctx, node, snapshot)
 	return err
 }
 
-// Set is SetSnapshot and returns the sequence at which the node became as set.
+// Set replaces the resources of a node by those of a snapshot. A snapshot that is equal
+// to the node's is not journaled.
 func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) (journal.Sequence, error) {
 	if isNilSnapshot(snapshot) {
 		return 0, fmt.Errorf("set snapshot of node %q: the snapshot is nil", node)
@@ -99,18 +114,19 @@ func (c *SnapshotCache) Set(ctx context.Context, node string, snapshot cachev3.R
 	return c.set(ctx, node, snapshot, nil)
 }
 
-// errSuperseded says that a node is not any more what it was.
+// errSuperseded means that a node has changed in the meantime.
 var errSuperseded = errors.New("superseded")
 
-// set sets a snapshot. If instead is not nil and the node is another by now, the
-// error is errSuperseded.
+// set sets a snapshot. If instead is not nil and the node has changed since, it returns
+// errSuperseded.
 func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot, instead *state.Node) (journal.Sequence, error) {
 	want, err := wantSnapshot(snapshot)
 	if err != nil {
 		return 0, fmt.Errorf("set snapshot of node %q: %w", node, err)
 	}
-	urls := c.types()
-	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
+	c.mu.RLock()
+	urls, d := c.typeURLs, c.differ(node)
+	c.mu.RUnlock()
 	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*journal.Event, error) {
 		if instead != nil && (base == nil || base.Sequence() != instead.Sequence()) {
 			return nil, errSuperseded
@@ -119,19 +135,11 @@ func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.R
 	})
 }
 
-// ResourceName names a resource of a node.
-type ResourceName struct {
-	TypeURL, Name string
-}
-
-// UpdateResources changes some resources of a node and leaves the others: it
-// sets upserts, which are keyed by type URL, removes deletes, and gives the
-// types that it touches the version. Its cost grows with the change and not
-// with the node, apart from what go-control-plane does for open watches. It
-// returns and fails as SetSnapshot does, with the event's sequence. A node that
-// is not there is made.
-//
-// With neither upserts nor deletes only a node that is not there is made.
+// UpdateResources changes some resources of a node. It sets upserts, which are keyed by
+// type URL, removes deletes, and sets the version of the types of both. It creates a
+// node that does not exist, even if there are no upserts and no deletes. Its cost grows
+// with the change, and not with the node, except for what go-control-plane does for open
+// watches.
 func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
@@ -139,20 +147,14 @@ func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upsert
 	if err != nil {
 		return 0, fmt.Errorf("update resources of node %q: %w", node, err)
 	}
-	d := differ{compareContent: c.opt.compareContent, cache: c.name, node: node}
+	d := c.differ(node)
 	return c.update(ctx, "update resources of", node, nil, func(base *state.Node) (*journal.Event, error) {
 		return d.changes(base, changes, version)
 	})
 }
 
-// Clear removes a node's snapshot and go-control-plane's status of the node.
-func (c *SnapshotCache) Clear(ctx context.Context, node string) error {
-	_, err := c.Delete(ctx, node)
-	return err
-}
-
-// Delete is Clear and returns a sequence at which the node is gone.
-func (c *SnapshotCache) Delete(ctx context.Context, node string) (journal.Sequence, error) {
+// Clear removes a node's resources, and go-control-plane's status of the node.
+func (c *SnapshotCache) Clear(ctx context.Context, node string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
 	return c.update(ctx, "clear", node, nil, func(base *state.Node) (*journal.Event, error) {
@@ -163,49 +165,53 @@ func (c *SnapshotCache) Delete(ctx context.Context, node string) (journal.Sequen
 	})
 }
 
-// ClearSnapshot is Clear for callers of go-control-plane's interface, which
-// has no error to return: it is reported to the error handler.
+// ClearSnapshot is Clear with the signature of go-control-plane's interface; an error
+// is passed to xdswal.Hooks.CacheError.
 func (c *SnapshotCache) ClearSnapshot(node string) {
-	if err := c.Clear(context.Background(), node); err != nil {
-		c.opt.onError(c.name, node, err)
+	if _, err := c.Clear(context.Background(), node); err != nil {
+		c.store.OnError(c.name, node, err)
 	}
 }
 
+func (c *SnapshotCache) differ(node string) differ {
+	return differ{compareContent: c.options.compareContent, cache: c.name, node: node}
+}
+
 func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*journal.Event, error)) (journal.Sequence, error) {
-	e := c.acquire(node)
-	seq, err := e.update(ctx, c.opt.commitTimeout, compute, func(ctx context.Context, seq journal.Sequence) error {
-		return c.publish(ctx, e, seq, given)
-	}, func() { c.release(e) })
+	u := c.acquire(node)
+	seq, err := u.update(ctx, compute, func(ctx context.Context, seq journal.Sequence) error {
+		return c.publish(ctx, u, seq, given)
+	}, func() { c.release(u) })
 	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() {
-		return 0, err // as go-control-plane's own
+		return 0, err // not wrapped, as in go-control-plane
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%s node %q: %w", what, node, err)
 	}
 	if seq == 0 {
-		return c.log.State().Sequence(), nil
+		return c.store.State().Sequence(), nil
 	}
 	return seq, nil
 }
 
-// publish brings the served cache to the durable state of a node, which is that
-// of seq or later. Updates that were committed together are published together.
-func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
-	e.publishing.Lock()
-	defer e.publishing.Unlock()
+// publish brings the served cache to the durable state of a node, which is at seq or
+// later. Updates that were committed together are published together.
+func (c *SnapshotCache) publish(ctx context.Context, u *updater, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
+	u.publishing.Lock()
+	defer u.publishing.Unlock()
 	c.mu.RLock()
-	current := c.current[e.node]
+	current := c.current[u.node]
 	c.mu.RUnlock()
 
-	st := c.log.State()
-	node := st.Node(e.cache, e.node)
+	st := c.store.State()
+	node := st.Node(u.cache, u.node)
 	if node == nil {
-		if seq != 0 && seq <= e.published {
-			return nil // and a watch that was opened since stays
+		if seq != 0 && seq <= u.published {
+			return nil // keep a watch that was opened after the node was cleared
 		}
-		c.setCurrent(e.node, nil)
-		e.published = st.Sequence()
-		c.served.ClearSnapshot(e.node)
+		c.setCurrent(u.node, nil)
+		u.published = st.Sequence()
+		c.served.ClearSnapshot(u.node)
 		return nil
 	}
 	isNew := current == nil || current.node != node
@@ -213,23 +219,23 @@ func (c *SnapshotCache) publish(ctx context.Context, e *entity, seq journal.Sequ
 		current = newServed(node, current)
 	}
 	if given != nil && seq == node.Sequence() {
-		current.given(given)
+		current.setOriginal(given)
 	}
-	if !isNew && !current.untold.Load() {
+	if !isNew && !current.undelivered.Load() {
 		return nil
 	}
-	c.setCurrent(e.node, current)
-	err := c.served.SetSnapshot(ctx, e.node, current)
-	current.untold.Store(err != nil)
-	e.published = st.Sequence()
+	c.setCurrent(u.node, current)
+	err := c.served.SetSnapshot(ctx, u.node, current)
+	current.undelivered.Store(err != nil)
+	u.published = st.Sequence()
 	return err
 }
 
-// Refresh brings the served cache to the log's state, where that did not come by
-// way of this cache, as in a store that follows another. ctx bounds the telling
-// of watches; those that did not take their answer are told by the next Refresh.
-func (c *SnapshotCache) Refresh(ctx context.Context) error {
-	st := c.log.State()
+// refresh brings the served cache to a state that did not come from this cache. ctx
+// bounds the notification of watches. The next refresh notifies those that did not
+// receive their response.
+func (c *SnapshotCache) refresh(ctx context.Context) error {
+	st := c.store.State()
 	var stale []string
 	c.mu.RLock()
 	for node := range st.Cache(c.name) {
@@ -238,18 +244,18 @@ func (c *SnapshotCache) Refresh(ctx context.Context) error {
 		}
 	}
 	for name, s := range c.current {
-		if st.Node(c.name, name) == nil || s.untold.Load() {
+		if st.Node(c.name, name) == nil || s.undelivered.Load() {
 			stale = append(stale, name)
 		}
 	}
 	c.mu.RUnlock()
 	var errs []error
 	for _, name := range stale {
-		e := c.acquire(name)
-		if err := c.publish(ctx, e, 0, nil); err != nil {
-			errs = append(errs, fmt.Errorf("tell the clients of node %q: %w", name, err))
+		u := c.acquire(name)
+		if err := c.publish(ctx, u, 0, nil); err != nil {
+			errs = append(errs, fmt.Errorf("notify watches of node %q: %w", name, err))
 		}
-		c.release(e)
+		c.release(u)
 	}
 	return errors.Join(errs...)
 }
@@ -264,61 +270,63 @@ func (c *SnapshotCache) setCurrent(node string, s *servedSnapshot) {
 	c.current[node] = s
 }
 
-// acquire returns the entity of a node, which is there while it has users.
-func (c *SnapshotCache) acquire(node string) *entity {
-	c.entityMu.Lock()
-	defer c.entityMu.Unlock()
-	e := c.entities[node]
-	if e == nil {
-		e = &entity{log: c.log, cache: c.name, node: node}
-		c.entities[node] = e
+// acquire returns the updater of a node, which exists while it has users.
+func (c *SnapshotCache) acquire(node string) *updater {
+	c.updatersMu.Lock()
+	defer c.updatersMu.Unlock()
+	u := c.updaters[node]
+	if u == nil {
+		u = &updater{store: c.store, cache: c.name, node: node}
+		c.updaters[node] = u
 	}
-	e.users++
-	return e
+	u.users++
+	return u
 }
 
-func (c *SnapshotCache) release(e *entity) {
-	c.entityMu.Lock()
-	defer c.entityMu.Unlock()
-	if e.users--; e.users == 0 {
-		delete(c.entities, e.node)
+func (c *SnapshotCache) release(u *updater) {
+	c.updatersMu.Lock()
+	defer c.updatersMu.Unlock()
+	if u.users--; u.users == 0 {
+		delete(c.updaters, u.node)
 	}
 }
 
-// GetSnapshot returns the node's snapshot: the one that was set, while somebody
-// holds it, or one with decoded messages. As in go-control-plane, others may get
-// the same one, so its messages must not be changed. It is a *cachev3.Snapshot
-// unless a snapshot of another kind was set or the node has a type that
-// go-control-plane does not know.
+// GetSnapshot returns the node's snapshot: the one that was set, while the caller keeps
+// it in memory, or one with decoded messages. As in go-control-plane, several callers
+// may get the same snapshot, so its messages must not be changed. It is a
+// *cachev3.Snapshot, unless a snapshot of another type was set or the node has a type
+// that go-control-plane does not know.
 func (c *SnapshotCache) GetSnapshot(node string) (cachev3.ResourceSnapshot, error) {
-	c.mu.RLock()
-	s := c.current[node]
-	c.mu.RUnlock()
+	s := c.servedSnapshot(node)
 	if s == nil {
 		return nil, fmt.Errorf("no snapshot found for node %s", node)
 	}
-	return s.original()
+	return s.get()
 }
 
-// GetNode returns what is served to a node, with its resources as bytes, nil
-// if the node has no snapshot. It costs nothing.
-func (c *SnapshotCache) GetNode(node string) *state.Node {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if s := c.current[node]; s != nil {
-		return s.node
+// GetNode returns what a node is served, with resources as bytes, or nil if the node
+// does not exist. It copies and decodes nothing.
+func (c *SnapshotCache) GetNode(node string) *replay.Node {
+	if s := c.servedSnapshot(node); s != nil {
+		return (*replay.Node)(s.node)
 	}
 	return nil
 }
 
-// Nodes yields what is served to each node, sorted by node.
-func (c *SnapshotCache) Nodes() iter.Seq[*state.Node] {
-	return func(yield func(*state.Node) bool) {
+func (c *SnapshotCache) servedSnapshot(node string) *servedSnapshot {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.current[node]
+}
+
+// Nodes yields what each node is served, sorted by node.
+func (c *SnapshotCache) Nodes() iter.Seq[*replay.Node] {
+	return func(yield func(*replay.Node) bool) {
 		c.mu.RLock()
 		current := maps.Clone(c.current)
 		c.mu.RUnlock()
 		for _, name := range slices.Sorted(maps.Keys(current)) {
-			if !yield(current[name].node) {
+			if !yield((*replay.Node)(current[name].node)) {
 				return
 			}
 		}
@@ -357,15 +365,9 @@ func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (ca
 	return c.served.Fetch(ctx, request)
 }
 
-func (c *SnapshotCache) types() []string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.typeURLs
-}
-
-// discover learns of a type that a client asks for and that the node's
-// foreign snapshot has, and journals it before the client sees it. A
-// ResourceSnapshot tells of a type only when it is asked for it.
+// discover adds a type that a client requests to the known types, if the node's custom
+// snapshot contains it, and journals it before the client receives it. A
+// ResourceSnapshot cannot list its types; it can only be asked for one.
 func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) error {
 	c.mu.RLock()
 	current := c.current[node]
@@ -374,8 +376,8 @@ func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) erro
 	if known || current == nil {
 		return nil
 	}
-	foreign := current.foreign()
-	if foreign == nil || (foreign.GetVersion(typeURL) == "" && len(foreign.GetResources(typeURL)) == 0) {
+	custom := current.custom()
+	if custom == nil || (custom.GetVersion(typeURL) == "" && len(custom.GetResources(typeURL)) == 0) {
 		return nil
 	}
 	c.updating.Lock()
@@ -387,19 +389,20 @@ func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) erro
 	}
 	snapshots := map[string]*servedSnapshot{}
 	for name, s := range c.current {
-		if s.foreign() != nil {
+		if s.custom() != nil {
 			snapshots[name] = s
 		}
 	}
 	c.mu.Unlock()
 	for name, s := range snapshots {
-		_, err := c.set(ctx, name, s.foreign(), s.node)
-		// What came since, whose commit is late, may be of another kind.
+		_, err := c.set(ctx, name, s.custom(), s.node)
+		// An update after a commit timeout may have changed the node, and may not be a
+		// custom snapshot.
 		if err != nil && !errors.Is(err, errSuperseded) {
 			c.mu.Lock()
 			c.typeURLs = before // the next watch tries again
 			c.mu.Unlock()
-			return fmt.Errorf("journal type %s, which a client asks for: %w", typeURL, err)
+			return fmt.Errorf("journal type %s for the request of a client: %w", typeURL, err)
 		}
 	}
 	return nil

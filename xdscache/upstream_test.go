@@ -13,10 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// go-control-plane's own tests run on our caches: their files are taken from
-// the module cache, our constructors put in the place of theirs, and messages
-// compared by proto.Equal. Nothing else of them is changed but for what the
-// rows below give a reason for.
+// go-control-plane's own tests run on our caches. Their files are read from the module
+// cache, our constructors replace theirs, and messages are compared by proto.Equal. Each
+// other change has its reason in the rows below.
 var upstreamTests = []struct {
 	name  string
 	files []string // below pkg
@@ -42,15 +41,15 @@ var upstreamTests = []struct {
 		shim:  "linear_shim_test.go",
 		replace: [][2]string{
 			{`reflect\.DeepEqual\(`, `protoEqual(`},
-			// What is private there has a public equivalent.
+			// Private fields are replaced by public methods.
 			{`range out\.resources\b`, `range out.GetRawResources()`},
 			{`res\.resource\b`, `res.Resource`},
 			{`assert\.Len\(t, c\.wildcardWatches, (\d+)\)`, `assert.Equal(t, $1, c.NumWildcardWatches())`},
 			{`assert\.Len\(t, cache\.resourceWatches\[("\w")\], (\d+)\)`, `assert.Equal(t, $2, cache.numResourceWatches($1))`},
 			{`assert\.Empty\(t, cache\.resourceWatches\[("\w")\]\)`, `assert.Zero(t, cache.numResourceWatches($1))`},
 			{`\bc\.resources\b`, `c.GetResources()`},
-			// They expect that a resource which is set again as it was is sent
-			// again; ours is not. So let each be another.
+			// They expect that a resource that is set again unchanged is sent again. Ours
+			// is not, so each resource is made different.
 			{`return wrapperspb\.String\(s\)`, `return wrapperspb.String(fmt.Sprint(s, made.Add(1)))`},
 			{
 				`return &endpoint\.ClusterLoadAssignment\{ClusterName: name\}`,
@@ -65,7 +64,7 @@ var upstreamTests = []struct {
 		shim:  "integration_shim_test.go",
 		replace: [][2]string{
 			{`cache\.NewSnapshotCacheWithHeartbeating\(ctx, `, `newHeartbeatingCache(ctx, t, `},
-			// A port that is free.
+			// Use a free port.
 			{`"tcp", ":9999"\)`, `"tcp", "127.0.0.1:0")`},
 			{`NewClient\(":9999"`, `NewClient(l.Addr().String()`},
 		},
@@ -102,7 +101,7 @@ func TestUpstream(t *testing.T) {
 	for _, u := range upstreamTests {
 		t.Run(u.name, func(t *testing.T) {
 			t.Parallel()
-			// One of them needs as many parallel tests.
+			// One of the tests needs this many parallel tests.
 			out := command(t, filepath.Join(dir, "upstream"+u.name+".test"), "-test.v", "-test.parallel=100", "-test.timeout=2m")
 			require.GreaterOrEqual(t, len(passed.FindAllString(out, -1)), u.minimum, "tests ran: %s", out)
 			require.NotContains(t, out, "--- SKIP")
@@ -135,7 +134,7 @@ func upstreamSources(t *testing.T, pkg string, files []string, replace [][2]stri
 	return sources
 }
 
-// command runs a command and returns what it says.
+// command runs a command and returns its output.
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()

@@ -18,12 +18,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/hook"
 	"github.com/xdswal/xdswal/internal/retry"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 // Bounds of the waits between attempts to recover the journal.
@@ -45,6 +45,8 @@ type Options struct {
 
 // Log is an event log. Its methods are safe for concurrent use.
 type Log struct {
+	cachelog.Subscribers
+
 	opt     Options
 	journal atomic.Pointer[wal.Journal] // nil in memory and in a follower
 	// onCommit is called with each durable group. Attach sets it, before the first
@@ -68,7 +70,7 @@ type Log struct {
 }
 
 var (
-	_ xdscache.Log = (*Log)(nil)
+	_ cachelog.Log = (*Log)(nil)
 	_ wal.Receiver = (*Log)(nil)
 )
 
@@ -131,7 +133,7 @@ func (l *Log) Generation() uint64 {
 }
 
 // Queue queues an event that was computed in a generation.
-func (l *Log) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, error) {
+func (l *Log) Queue(generation uint64, ev *journal.Event) (cachelog.Commit, error) {
 	if err := l.RejectErr(); err != nil {
 		return nil, err
 	}
@@ -141,16 +143,16 @@ func (l *Log) Queue(generation uint64, ev *journal.Event) (xdscache.Commit, erro
 	}
 	commit, err := j.Queue(wal.Generation(generation), ev)
 	if errors.Is(err, wal.ErrClosed) {
-		return nil, xdscache.ErrClosed
+		return nil, cachelog.ErrClosed
 	}
 	return commit, err
 }
 
-func (l *Log) applyInMemory(ev *journal.Event) (xdscache.Commit, error) {
+func (l *Log) applyInMemory(ev *journal.Event) (cachelog.Commit, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, xdscache.ErrClosed
+		return nil, cachelog.ErrClosed
 	}
 	ev.Sequence, ev.Time = l.State().Sequence()+1, time.Now().Round(0)
 	l.apply([]*journal.Event{ev})

@@ -370,13 +370,17 @@ func store(t *testing.T, m *prometheushooks.Metrics, opt xdswal.Options) *xdswal
 	return s
 }
 
-func update(t *testing.T, s *xdswal.Store, version string) {
+func snapshotCache(s *xdswal.Store) cachev3.SnapshotCache {
+	return s.SnapshotCache(true, cachev3.IDHash{}, nil)
+}
+
+func update(t *testing.T, c cachev3.SnapshotCache, version string) {
 	t.Helper()
 	snap, err := cachev3.NewSnapshot(version, map[string][]types.Resource{
 		resourcev3.ClusterType: {&clusterv3.Cluster{Name: "a"}, &clusterv3.Cluster{Name: "b" + version}},
 	})
 	require.NoError(t, err)
-	require.NoError(t, s.SnapshotCache(true, cachev3.IDHash{}, nil).SetSnapshot(context.Background(), "node", snap))
+	require.NoError(t, c.SetSnapshot(context.Background(), "node", snap))
 }
 
 func TestStore(t *testing.T) {
@@ -387,12 +391,13 @@ func TestStore(t *testing.T) {
 	m, reg := register(t)
 
 	s := store(t, m, opt)
+	cache := snapshotCache(s)
 	for _, version := range []string{"1", "2", "3"} {
-		update(t, s, version)
+		update(t, cache, version)
 	}
 	_, err = s.Compact(ctx)
 	require.NoError(t, err)
-	update(t, s, "4")
+	update(t, cache, "4")
 	require.Eventually(t, func() bool { return s.Status().Shipper.Shipped == 4 }, 10*time.Second, time.Millisecond)
 	status, got := s.Status(), values(t, reg)
 	for name, want := range map[string]float64{
@@ -459,7 +464,8 @@ func TestFollower(t *testing.T) {
 	ctx, b := context.Background(), backendtest.NewMemory()
 	writerMetrics, writers := register(t)
 	w := store(t, writerMetrics, xdswal.Options{Dir: t.TempDir(), Backend: b, ShipInterval: time.Millisecond})
-	update(t, w, "1")
+	cache := snapshotCache(w)
+	update(t, cache, "1")
 	m, reg := register(t)
 	f := store(t, m, xdswal.Options{Dir: t.TempDir(), Backend: b, Follow: true, FollowInterval: time.Millisecond})
 	require.Eventually(t, func() bool { return f.State().Sequence() == 1 }, 10*time.Second, time.Millisecond)
@@ -479,7 +485,7 @@ func TestFollower(t *testing.T) {
 	assert.Contains(t, got, "xdswal_shipped_sequence")
 
 	// The one before learns it when it ships.
-	update(t, w, "2")
+	update(t, cache, "2")
 	require.Eventually(t, func() bool { return w.Status().Shipper.Fenced != nil }, 10*time.Second, time.Millisecond)
 	got = values(t, writers)
 	assert.InDelta(t, 1, got["xdswal_fenced"], 0)
@@ -491,7 +497,7 @@ func TestFollower(t *testing.T) {
 func TestStoreInMemory(t *testing.T) {
 	m, reg := register(t)
 	s := store(t, m, xdswal.Options{MemoryOnly: true})
-	update(t, s, "1")
+	update(t, snapshotCache(s), "1")
 	got := values(t, reg)
 	assert.InDelta(t, 1, got["xdswal_sequence"], 0)
 	assert.NotContains(t, got, "xdswal_journal_bytes")

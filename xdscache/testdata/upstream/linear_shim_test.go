@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
@@ -33,18 +35,18 @@ var (
 	HashResource    = cachev3.HashResource
 )
 
-// made counts the resources that are to differ from each other.
+// made counts the resources that were made different.
 var made atomic.Uint32
 
-// LinearCache is ours with what go-control-plane's tests look at inside of
-// theirs.
+// LinearCache is our cache with the private methods that go-control-plane's tests use.
 type LinearCache struct {
 	*xdscache.LinearCache
 }
 
 type options struct {
 	initial map[string]types.Resource
-	own     []xdscache.Option
+	cfg     cachelog.Config
+	own     []xdscache.LinearOption
 }
 
 func WithInitialResources(r map[string]types.Resource) func(*options) {
@@ -52,28 +54,30 @@ func WithInitialResources(r map[string]types.Resource) func(*options) {
 }
 
 func WithVersionPrefix(prefix string) func(*options) {
-	return func(o *options) { o.own = append(o.own, xdscache.WithVersionPrefix(prefix)) }
+	return func(o *options) { o.cfg.VersionPrefix = prefix }
 }
 
 func WithLogger(l log.Logger) func(*options) {
 	return func(o *options) { o.own = append(o.own, xdscache.WithLogger(l)) }
 }
 
-// NewLinearCache returns a cache that was restarted with the initial resources.
+// NewLinearCache returns a cache that contains the initial resources after a restart.
 func NewLinearCache(typeURL string, opts ...func(*options)) *LinearCache {
 	// One test changes a message in place and sets it again.
-	o := &options{own: []xdscache.Option{xdscache.WithContentComparison()}}
+	o := &options{own: []xdscache.LinearOption{xdscache.WithContentComparison()}}
 	for _, opt := range opts {
 		opt(o)
 	}
 	l := &memoryLog{state: &state.State{}}
 	if o.initial != nil {
-		xdscache.NewLinearCache(l, typeURL).SetResources(o.initial)
+		if err := xdscache.NewLinearCache(l, o.cfg, typeURL).SetResources(o.initial); err != nil {
+			panic(err)
+		}
 	}
-	return &LinearCache{xdscache.NewLinearCache(l, typeURL, o.own...)}
+	return &LinearCache{xdscache.NewLinearCache(l, o.cfg, typeURL, o.own...)}
 }
 
-// getVersion is the version that a client without one is answered with.
+// getVersion returns the version that a client without a version receives.
 func (c *LinearCache) getVersion() string {
 	for _, url := range []string{testType, "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", "type.googleapis.com/envoy.config.cluster.v3.Cluster"} {
 		w := make(chan Response, 1)
@@ -105,11 +109,13 @@ func (l *memoryLog) State() *state.State {
 	return l.state
 }
 
-func (l *memoryLog) Refusal() error { return nil }
+func (l *memoryLog) RejectErr() error { return nil }
+
+func (l *memoryLog) Subscribe(string, func(context.Context) error) {}
 
 func (l *memoryLog) Generation() uint64 { return 0 }
 
-func (l *memoryLog) Queue(_ uint64, ev *journal.Event) (xdscache.Commit, error) {
+func (l *memoryLog) Queue(_ uint64, ev *journal.Event) (cachelog.Commit, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ev.Sequence = l.state.Sequence() + 1

@@ -31,6 +31,5 @@ func open(t *testing.T) *xdswal.Store {
 	return store
 }
 
-// protoEqual is reflect.DeepEqual but for messages, which it compares by
-// proto.Equal.
+// protoEqual is reflect.DeepEqual, except that it compares messages by proto.Equal.
 func protoEqual(a, b any) bool { return cmp.Equal(a, b, cmp.Comparer(proto.Equal)) }

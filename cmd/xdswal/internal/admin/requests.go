@@ -14,6 +14,7 @@ import (
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
 	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -71,7 +72,7 @@ func (h *Handler) deleteSnapshot(s Service, w http.ResponseWriter, r *http.Reque
 	if err != nil {
 		return err
 	}
-	seq, err := s.Cache.Delete(r.Context(), name)
+	seq, err := s.Cache.Clear(r.Context(), name)
 	return replySeq(w, seq, err)
 }
 
@@ -140,7 +141,7 @@ func (h *Handler) getNodes(s Service, w http.ResponseWriter, r *http.Request) er
 			out.Next = out.Nodes[most-1].Node
 			break
 		}
-		out.Nodes = append(out.Nodes, view.NewNode(n))
+		out.Nodes = append(out.Nodes, view.NewNode((*state.Node)(n)))
 	}
 	return reply(w, out)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/compact"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/follow"
@@ -18,7 +19,6 @@ import (
 	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/wal"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 // Config contains the values of the daemon's flags.
@@ -89,7 +89,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.NoPrune, "no-prune", false, "delete nothing from the backend, for credentials without permission to delete")
 	f.Int64Var(&c.MaxJournalBytes, "max-journal-bytes", wal.DefaultMaxBytes, "maximum size of the journal, at least two segments of "+strconv.Itoa(wal.DefaultSegmentBytes>>20)+" MiB")
 	f.Int64Var(&c.MaxBodyBytes, "max-body-bytes", admin.DefaultMaxBody, "maximum size of an admin request's body and of a resource file")
-	f.DurationVar(&c.CommitTimeout, "commit-timeout", xdscache.DefaultCommitTimeout, "how long an update waits for its commit")
+	f.DurationVar(&c.CommitTimeout, "commit-timeout", cachelog.DefaultCommitTimeout, "how long an update waits for its commit")
 	f.DurationVar(&c.ShutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a shutdown waits for the last snapshot and its shipping")
 	f.BoolVar(&c.FailOpen, "fail-open", false, "apply updates that the journal cannot store, and make them durable with a snapshot as soon as possible")
 	f.BoolVar(&c.NoSnapshots, "no-snapshots", false, "write no snapshots, only the journal")

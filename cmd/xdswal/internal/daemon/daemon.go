@@ -145,7 +145,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		return err
 	}
 	metrics.Attach(d.store.Status)
-	opts := []xdscache.Option{}
+	opts := []xdscache.SnapshotOption{}
 	if d.config.Heartbeat > 0 {
 		opts = append(opts, xdscache.WithHeartbeat(context.WithoutCancel(ctx), d.config.Heartbeat))
 	}

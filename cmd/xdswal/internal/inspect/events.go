@@ -11,9 +11,9 @@ import (
 
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/journal"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 type eventsFlags struct {
@@ -137,10 +137,10 @@ func (f *eventsFlags) list(p *printer) (*eventList, error) {
 
 // cacheName returns the name of a cache in events.
 func cacheName(s string) string {
-	if s == "" || strings.HasPrefix(s, xdscache.SnapshotCacheName("")) || strings.HasPrefix(s, xdscache.LinearCacheName("")) {
+	if s == "" || strings.HasPrefix(s, cachelog.SnapshotPrefix) || strings.HasPrefix(s, cachelog.LinearPrefix) {
 		return s
 	}
-	return xdscache.SnapshotCacheName(s)
+	return cachelog.SnapshotPrefix + s
 }
 
 // selected returns the part of an event that the flags select, or nil.

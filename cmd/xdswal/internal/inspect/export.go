@@ -13,10 +13,10 @@ import (
 
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/resourcefile"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/view"
+	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/directory"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/state"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 type exportFlags struct {
@@ -78,11 +78,11 @@ func (f *exportFlags) check(node, format bool) error {
 		return errors.New("--all and --out-dir require each other")
 	case f.all && f.output != "":
 		return errors.New("--output and --all are mutually exclusive; use --out-dir")
-	case strings.HasPrefix(f.cache, xdscache.LinearCacheName("")):
+	case strings.HasPrefix(f.cache, cachelog.LinearPrefix):
 		return errors.New("--cache is a linear cache, which has no nodes; events --cache shows its changes")
 	}
 	if f.cache = cacheName(f.cache); f.cache == "" {
-		f.cache = xdscache.SnapshotCacheName("")
+		f.cache = cachelog.SnapshotPrefix
 	}
 	return nil
 }

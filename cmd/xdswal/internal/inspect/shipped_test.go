@@ -166,7 +166,8 @@ func (w *world) takeOver(t *testing.T) {
 	require.NoError(t, err)
 	s, err := xdswal.Open(t.Context(), xdswal.Options{Dir: t.TempDir(), Backend: b, ShipInterval: w.ship})
 	require.NoError(t, err)
-	require.NoError(t, s.SnapshotCache(false, cachev3.IDHash{}, nil).Clear(t.Context(), "front"))
+	_, err = s.SnapshotCache(false, cachev3.IDHash{}, nil).Clear(t.Context(), "front")
+	require.NoError(t, err)
 	w.mark(t, s)
 	require.NoError(t, s.Close(t.Context()))
 }

@@ -131,7 +131,7 @@ func TestWhatDidNotChangeIsNotLoadedAgain(t *testing.T) {
 	f := follow(t, t.TempDir())
 	f.write(t, "n.yaml", document("1"))
 	f.waitVersion(t, "n", "1")
-	_, err := f.cache.Delete(t.Context(), "n")
+	_, err := f.cache.Clear(t.Context(), "n")
 	require.NoError(t, err)
 	f.pass(t)
 	require.Nil(t, f.cache.GetNode("n"))
