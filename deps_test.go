@@ -79,6 +79,8 @@ func TestImports(t *testing.T) {
 		"internal/download": {"backends"},
 		"internal/option":   {},
 		"internal/cachelog": {"internal/state", "journal"},
+		// Test support.
+		"internal/backendfault": {"backends"},
 		// Machinery.
 		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
 		"internal/compact":  {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
@@ -94,7 +96,7 @@ func TestImports(t *testing.T) {
 			"internal/retry", "internal/state", "journal", "replay",
 		},
 		"backends/file": {"backends", "internal/durable"},
-		"backends/s3":   {"backends"},
+		"backends/s3":   {"backends", "internal/retry"},
 		"xdscache":      {"internal/cachelog", "internal/state", "journal", "replay"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},

@@ -18,6 +18,7 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/s3test"
 )
@@ -219,7 +220,7 @@ func TestPromoteFails(t *testing.T) {
 	requireShipped(t, w)
 	f := followStore(t, b)
 	b.lasts.Store(true)
-	require.ErrorIs(t, f.Promote(t.Context()), backendtest.ErrInjected)
+	require.ErrorIs(t, f.Promote(t.Context()), backendfault.ErrInjected)
 	require.NotNil(t, f.Status().Follower)
 	b.lasts.Store(false)
 	write(t, w, "a", 2)
@@ -307,7 +308,7 @@ func TestFollowOnlyEpochsLeft(t *testing.T) {
 		requireShipped(t, w)
 		closeStore(t, w)
 	}
-	counted := &backendtest.Faulty{Backend: b}
+	counted := &backendfault.Backend{Backend: b}
 	f := followStore(t, counted)
 	removeObjects(t, b, "snapshots/", "events/")
 
@@ -317,8 +318,8 @@ func TestFollowOnlyEpochsLeft(t *testing.T) {
 	require.ErrorIs(t, err, xdswal.ErrGap)
 	require.ErrorContains(t, err, "epoch 2 in memory: continues from event 1")
 
-	lists := counted.Calls(backendtest.OpList)
-	require.Eventually(t, func() bool { return counted.Calls(backendtest.OpList) > lists+6 }, timeout, time.Millisecond)
+	lists := counted.Calls(backendfault.OpList)
+	require.Eventually(t, func() bool { return counted.Calls(backendfault.OpList) > lists+6 }, timeout, time.Millisecond)
 	require.EqualValues(t, 2, f.State().Sequence())
 	requireServed(t, f)
 	closeStore(t, f)
@@ -372,10 +373,10 @@ func TestFollowAnotherStore(t *testing.T) {
 				require.Equal(t, first.Status().StoreID, f.Status().StoreID)
 				requireServed(t, f)
 			}
-			require.Eventually(t, func() bool { return !errors.Is(f.Status().Follower.Err, backendtest.ErrInjected) }, timeout, time.Millisecond)
+			require.Eventually(t, func() bool { return !errors.Is(f.Status().Follower.Err, backendfault.ErrInjected) }, timeout, time.Millisecond)
 			requireForeign()
-			lists := b.Calls(backendtest.OpList)
-			require.Eventually(t, func() bool { return b.Calls(backendtest.OpList) > lists }, timeout, time.Millisecond)
+			lists := b.Calls(backendfault.OpList)
+			require.Eventually(t, func() bool { return b.Calls(backendfault.OpList) > lists }, timeout, time.Millisecond)
 			requireForeign()
 			require.ErrorIs(t, f.Promote(t.Context()), xdswal.ErrForeign)
 			requireForeign()
@@ -436,11 +437,11 @@ func TestFollowLooksAtItsEpoch(t *testing.T) {
 		write(t, w, "a", 0)
 		requireShipped(t, w)
 		var looks atomic.Int64
-		f := followStore(t, &backendtest.Faulty{Backend: memory, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+		f := followStore(t, &backendfault.Backend{Backend: memory, Fault: func(_ backendfault.Op, key string) backendfault.Fault {
 			if key == "epochs/0000000001" {
 				looks.Add(1)
 			}
-			return backendtest.None
+			return backendfault.None
 		}})
 		require.EqualValues(t, 1, looks.Load(), "the listing's")
 		for i := range 20 {
@@ -465,11 +466,11 @@ func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
 	}
 	requireShipped(t, fenced)
 	var cut atomic.Bool
-	f = followStore(t, &backendtest.Faulty{Backend: b, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+	f = followStore(t, &backendfault.Backend{Backend: b, Fault: func(_ backendfault.Op, key string) backendfault.Fault {
 		if cut.Load() && key != "events/events-0000000001-00000000000000000006.zst" {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}})
 	requireFollows(t, f, fenced)
 	cut.Store(true)

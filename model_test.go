@@ -17,8 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/restore"
 	"github.com/xdswal/xdswal/journal"
@@ -60,7 +62,7 @@ func TestModel(t *testing.T) {
 
 // link is a process's way to the backend.
 type link struct {
-	*backendtest.Faulty
+	*backendfault.Backend
 	down    atomic.Bool
 	percent atomic.Int64 // of the calls that fail, with or without effect
 
@@ -68,19 +70,19 @@ type link struct {
 	rng *rand.Rand
 }
 
-func (l *link) fault(backendtest.Op, string) backendtest.Fault {
+func (l *link) fault(backendfault.Op, string) backendfault.Fault {
 	if l.down.Load() {
-		return backendtest.FailAbsent
+		return backendfault.FailAbsent
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.rng.Int64N(100) >= l.percent.Load() {
-		return backendtest.None
+		return backendfault.None
 	}
 	if l.rng.IntN(2) == 0 {
-		return backendtest.FailAbsent
+		return backendfault.FailAbsent
 	}
-	return backendtest.FailPresent
+	return backendfault.FailPresent
 }
 
 func (l *link) heal() {
@@ -105,7 +107,7 @@ func (p *process) shipped() journal.Sequence { return p.Status().Shipper.Shipped
 type model struct {
 	t      *testing.T
 	rng    *rand.Rand
-	memory *backendtest.Memory
+	memory backends.Backend
 	// calm is a history without failures, in which who is succeeded was closed.
 	calm bool
 	keep int // snapshots
@@ -219,7 +221,7 @@ func (m *model) requireAcked(p *process) {
 // process returns one that is still to be started in a directory.
 func (m *model) process(dir string) *process {
 	m.drawn++
-	l := &link{Faulty: &backendtest.Faulty{Backend: m.memory}, rng: rand.New(rand.NewPCG(m.rng.Uint64(), 1))}
+	l := &link{Backend: &backendfault.Backend{Backend: m.memory}, rng: rand.New(rand.NewPCG(m.rng.Uint64(), 1))}
 	l.Fault = l.fault
 	l.percent.Store(m.percent())
 	return &process{id: m.drawn, dir: dir, link: l}
@@ -290,7 +292,7 @@ func (m *model) start(p *process, fn func() error) bool {
 		}
 		m.note("process %d: %v", p.id, err)
 		switch {
-		case errors.Is(err, backendtest.ErrInjected):
+		case errors.Is(err, backendfault.ErrInjected):
 		case errors.Is(err, xdswal.ErrFenced):
 			// By the writer, who could claim its epoch only now.
 		case errors.Is(err, xdswal.ErrGap):

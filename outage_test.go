@@ -18,18 +18,19 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 )
 
 // hanging is a backend some of whose calls do not return until their context is
 // done, or, without heed, until the test ends.
 type hanging struct {
 	backends.Backend
-	hangs func(op backendtest.Op, key string) bool
+	hangs func(op backendfault.Op, key string) bool
 	heed  bool
 	ended chan struct{}
 }
 
-func newHanging(t testing.TB, b backends.Backend, heed bool, hangs func(backendtest.Op, string) bool) *hanging {
+func newHanging(t testing.TB, b backends.Backend, heed bool, hangs func(backendfault.Op, string) bool) *hanging {
 	h := &hanging{Backend: b, hangs: hangs, heed: heed, ended: make(chan struct{})}
 	t.Cleanup(func() { close(h.ended) })
 	return h
@@ -48,14 +49,14 @@ func (h *hanging) wait(ctx context.Context) error {
 }
 
 func (h *hanging) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if h.hangs(backendtest.OpGet, key) {
+	if h.hangs(backendfault.OpGet, key) {
 		return nil, h.wait(ctx)
 	}
 	return h.Backend.Get(ctx, key, offset, length)
 }
 
 func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error {
-	if h.hangs(backendtest.OpPut, key) {
+	if h.hangs(backendfault.OpPut, key) {
 		return h.wait(ctx)
 	}
 	return h.Backend.Put(ctx, key, body)
@@ -64,11 +65,11 @@ func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error
 // A backend that lists and then hangs does not keep what is local from being
 // served, whether it heeds its context or not.
 func TestOpenBesideHangingBackend(t *testing.T) {
-	for name, hangs := range map[string]func(backendtest.Op, string) bool{
-		"batches": func(op backendtest.Op, key string) bool {
-			return op == backendtest.OpGet && strings.HasPrefix(key, "events/")
+	for name, hangs := range map[string]func(backendfault.Op, string) bool{
+		"batches": func(op backendfault.Op, key string) bool {
+			return op == backendfault.OpGet && strings.HasPrefix(key, "events/")
 		},
-		"claims": func(op backendtest.Op, _ string) bool { return op == backendtest.OpPut },
+		"claims": func(op backendfault.Op, _ string) bool { return op == backendfault.OpPut },
 	} {
 		for _, heed := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, ", heeding its context ", heed), func(t *testing.T) {
@@ -98,7 +99,7 @@ func TestCloseFollowerOfHangingBackend(t *testing.T) {
 	write(t, w, "a", 1)
 	requireShipped(t, w)
 	var hangs, hung atomic.Bool
-	f := followStore(t, newHanging(t, memory, false, func(backendtest.Op, string) bool {
+	f := followStore(t, newHanging(t, memory, false, func(backendfault.Op, string) bool {
 		hung.Store(hangs.Load())
 		return hangs.Load()
 	}))
@@ -113,15 +114,15 @@ func TestCloseFollowerOfHangingBackend(t *testing.T) {
 // backend: it is not fenced by itself.
 func TestClaimWithoutAnswer(t *testing.T) {
 	var down, loses atomic.Bool
-	b := &backendtest.Faulty{Backend: backendtest.NewMemory(), Fault: func(op backendtest.Op, key string) backendtest.Fault {
+	b := &backendfault.Backend{Backend: backendtest.NewMemory(), Fault: func(op backendfault.Op, key string) backendfault.Fault {
 		switch {
 		case down.Load():
-			return backendtest.FailAbsent
-		case loses.Load() && op == backendtest.OpPut && strings.HasPrefix(key, "epochs/"):
+			return backendfault.FailAbsent
+		case loses.Load() && op == backendfault.OpPut && strings.HasPrefix(key, "epochs/"):
 			down.Store(true)
-			return backendtest.FailPresent
+			return backendfault.FailPresent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	dir := t.TempDir()
 	s := openStore(t, in(dir, fast(b)))
@@ -152,16 +153,16 @@ func TestClaimWithoutAnswer(t *testing.T) {
 func TestFirstOpeningFails(t *testing.T) {
 	memory := backendtest.NewMemory()
 	var refuses atomic.Bool
-	b := &backendtest.Faulty{Backend: memory, Fault: func(op backendtest.Op, _ string) backendtest.Fault {
-		if refuses.Load() && op == backendtest.OpPut {
-			return backendtest.FailAbsent
+	b := &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, _ string) backendfault.Fault {
+		if refuses.Load() && op == backendfault.OpPut {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	dir := t.TempDir()
 	refuses.Store(true)
 	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
-	require.ErrorIs(t, err, backendtest.ErrInjected)
+	require.ErrorIs(t, err, backendfault.ErrInjected)
 	refuses.Store(false)
 	other := openStore(t, fast(memory))
 	write(t, other, "a", 1)
@@ -268,11 +269,11 @@ func TestShipBehindDamagedSegment(t *testing.T) {
 func TestFollowBehindHole(t *testing.T) {
 	memory := backendtest.NewMemory()
 	var down, holds atomic.Bool
-	b := &backendtest.Faulty{Backend: memory, Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if down.Load() || (holds.Load() && op == backendtest.OpPut && strings.HasPrefix(key, "snapshots/")) {
-			return backendtest.FailAbsent
+	b := &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if down.Load() || (holds.Load() && op == backendfault.OpPut && strings.HasPrefix(key, "snapshots/")) {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	dir := t.TempDir()
 	w := openStore(t, in(dir, fast(b)))
@@ -314,11 +315,11 @@ func TestFollowerLag(t *testing.T) {
 	_, err := w.Compact(t.Context())
 	require.NoError(t, err)
 	requireShipped(t, w)
-	counted := &backendtest.Faulty{Backend: b}
+	counted := &backendfault.Backend{Backend: b}
 	f := followStore(t, counted)
 	current := f.Status().Follower.CurrentAt
-	looks := counted.Calls(backendtest.OpGet)
-	require.Eventually(t, func() bool { return counted.Calls(backendtest.OpGet) > looks+20 }, timeout, time.Millisecond)
+	looks := counted.Calls(backendfault.OpGet)
+	require.Eventually(t, func() bool { return counted.Calls(backendfault.OpGet) > looks+20 }, timeout, time.Millisecond)
 	require.Equal(t, current, f.Status().Follower.CurrentAt, fmt.Sprint(f.Status().Follower.Lag()))
 	closeStore(t, f)
 	closeStore(t, w)

@@ -18,6 +18,7 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/journal"
 )
@@ -115,14 +116,14 @@ func TestTakeoverBare(t *testing.T) {
 
 // A restart prefers what is local, and asks the backend for no snapshot.
 func TestTakeoverLocal(t *testing.T) {
-	b := &backendtest.Faulty{Backend: backendtest.NewMemory()}
+	b := &backendfault.Backend{Backend: backendtest.NewMemory()}
 	dir := t.TempDir()
 	for opening := 1; opening <= 4; opening++ {
-		b.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-			if op == backendtest.OpGet && strings.HasPrefix(key, "snapshots/") {
-				return backendtest.FailAbsent
+		b.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+			if op == backendfault.OpGet && strings.HasPrefix(key, "snapshots/") {
+				return backendfault.FailAbsent
 			}
-			return backendtest.None
+			return backendfault.None
 		}
 		s := openStore(t, in(dir, fast(b)))
 		require.EqualValues(t, opening, s.Status().Epoch)
@@ -196,17 +197,17 @@ func TestTakeoverForeign(t *testing.T) {
 
 // outage makes all calls of a backend fail while it lasts.
 type outage struct {
-	*backendtest.Faulty
+	*backendfault.Backend
 	lasts atomic.Bool
 }
 
 func newOutage(b backends.Backend) *outage {
-	o := &outage{Faulty: &backendtest.Faulty{Backend: b}}
-	o.Fault = func(backendtest.Op, string) backendtest.Fault {
+	o := &outage{Backend: &backendfault.Backend{Backend: b}}
+	o.Fault = func(backendfault.Op, string) backendfault.Fault {
 		if o.lasts.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	return o
 }
@@ -224,7 +225,7 @@ func TestTakeoverUnreachable(t *testing.T) {
 	dir := t.TempDir()
 	b.lasts.Store(true)
 	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
-	require.ErrorIs(t, err, backendtest.ErrInjected, "nothing is local")
+	require.ErrorIs(t, err, backendfault.ErrInjected, "nothing is local")
 	require.ErrorContains(t, err, "the newest configuration is not known without the backend")
 	b.lasts.Store(false)
 
@@ -236,7 +237,7 @@ func TestTakeoverUnreachable(t *testing.T) {
 	opt := in(dir, fast(b))
 	opt.RequireBackend = true
 	_, err = xdswal.Open(t.Context(), opt)
-	require.ErrorIs(t, err, backendtest.ErrInjected)
+	require.ErrorIs(t, err, backendfault.ErrInjected)
 
 	// Twice, so that the epoch which could not be claimed is taken up again.
 	for i := range 2 {
@@ -402,13 +403,13 @@ func TestTakeoverWhileShipping(t *testing.T) {
 // machine; not even what the writer before has shipped in the meantime.
 func TestTakeoverInterrupted(t *testing.T) {
 	for _, same := range []bool{true, false} {
-		for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
+		for _, fault := range []backendfault.Fault{backendfault.FailAbsent, backendfault.FailPresent} {
 			testInterrupted(t, same, fault)
 		}
 	}
 }
 
-func testInterrupted(t *testing.T, same bool, fault backendtest.Fault) {
+func testInterrupted(t *testing.T, same bool, fault backendfault.Fault) {
 	for call := 1; ; call++ {
 		memory := backendtest.NewMemory()
 		before := openStore(t, fast(memory))
@@ -416,11 +417,11 @@ func testInterrupted(t *testing.T, same bool, fault backendtest.Fault) {
 		requireShipped(t, before)
 
 		var calls atomic.Int64
-		b := &backendtest.Faulty{Backend: memory, Fault: func(backendtest.Op, string) backendtest.Fault {
+		b := &backendfault.Backend{Backend: memory, Fault: func(backendfault.Op, string) backendfault.Fault {
 			if calls.Add(1) == int64(call) {
 				return fault
 			}
-			return backendtest.None
+			return backendfault.None
 		}}
 		dir := t.TempDir()
 		opt := in(dir, fast(b))
@@ -604,21 +605,21 @@ func TestTakeoverDiesAfterFence(t *testing.T) {
 	write(t, before, "a", 1)
 	requireShipped(t, before)
 	var dead atomic.Bool
-	b := &between{Backend: &backendtest.Faulty{Backend: memory, Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if key == catalog.EpochKey(2) && op == backendtest.OpPut {
+	b := &between{Backend: &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if key == catalog.EpochKey(2) && op == backendfault.OpPut {
 			dead.Store(true)
-			return backendtest.None
+			return backendfault.None
 		}
 		if dead.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}, fn: func() {
 		write(t, before, "in between", 1)
 		requireShipped(t, before)
 	}}
 	_, err := xdswal.Open(t.Context(), in(t.TempDir(), fast(b)))
-	require.ErrorIs(t, err, backendtest.ErrInjected)
+	require.ErrorIs(t, err, backendfault.ErrInjected)
 	s := openStore(t, fast(memory))
 	require.Equal(t, before.State().Digest(), s.State().Digest())
 	require.EqualValues(t, 4, s.Status().Epoch)
@@ -626,13 +627,13 @@ func TestTakeoverDiesAfterFence(t *testing.T) {
 }
 
 // gate holds batches back until it is opened.
-func gate(b backends.Backend) (*backendtest.Faulty, *atomic.Bool) {
+func gate(b backends.Backend) (*backendfault.Backend, *atomic.Bool) {
 	open := new(atomic.Bool)
-	return &backendtest.Faulty{Backend: b, Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if op == backendtest.OpPut && strings.HasPrefix(key, "events/") && !open.Load() {
-			return backendtest.FailAbsent
+	return &backendfault.Backend{Backend: b, Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if op == backendfault.OpPut && strings.HasPrefix(key, "events/") && !open.Load() {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}, open
 }
 
@@ -731,11 +732,11 @@ func TestTakeoverReadsNewestBatch(t *testing.T) {
 		batches, err := memory.List(t.Context(), catalog.BatchPrefix)
 		return err == nil && len(batches) > 0 && before.Status().Shipper.BehindSince.IsZero()
 	}, timeout, time.Millisecond)
-	denied := &backendtest.Faulty{Backend: memory, Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if op == backendtest.OpGet && strings.HasPrefix(key, catalog.BatchPrefix) {
-			return backendtest.FailAbsent
+	denied := &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if op == backendfault.OpGet && strings.HasPrefix(key, catalog.BatchPrefix) {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	_, err := xdswal.Open(t.Context(), in(t.TempDir(), fast(denied)))
 	require.ErrorContains(t, err, catalog.BatchPrefix)

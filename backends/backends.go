@@ -1,11 +1,12 @@
-// Package backends defines where snapshots are shipped to: a [Backend] is a
-// store of immutable objects under slash-separated keys, such as a directory
+// Package backends defines where snapshots and batches are shipped to. A [Backend]
+// is a store of immutable objects under slash-separated keys, such as a directory
 // or a bucket.
 //
-// The package holds the contract and its errors, and no driver. The drivers
-// are packages beside it (backends/file), backends/backendurl opens one by
-// URL, and backends/backendtest is the suite that each driver, a user's own
-// too, has to pass.
+// The package contains the contract, its errors and the rule for keys, and no
+// driver. Drivers are packages of their own, such as backends/file and backends/s3.
+// Package backends/backendurl opens a backend by URL. Package backends/backendtest
+// tests a driver against the contract; a driver outside this module needs nothing
+// else.
 package backends
 
 import (
@@ -16,120 +17,139 @@ import (
 
 // Backend stores immutable objects.
 //
-// Objects. An object is created whole by Put and never changes after; it can
-// only be deleted. No caller, in any process, ever sees a part of an object.
+// # Objects
 //
-// Durability. When Put or Delete has returned nil, its effect survives the
-// crash of this process and of this machine, and every later call by anyone
-// sees it.
+// Put creates an object whole. An object never changes; it can only be deleted. No
+// caller, in any process, ever sees part of an object.
 //
-// Missing. A key is missing if no Put of it has completed, or if it has been
-// deleted. A store that cannot be reached or read is an error and never looks
-// like one that is empty.
+// # Durability
 //
-// Concurrency. All methods may be called concurrently, by any number of
-// goroutines and processes, for the same keys and for different ones. The
-// reader that Get returns is used by one goroutine at a time.
+// When Put or Delete has returned nil, its effect survives a crash of the process
+// and of the machine, and every later call by any process sees it.
 //
-// Context. A call whose ctx is done returns promptly, with an error that
-// satisfies errors.Is(err, ctx.Err()). A Put cut short this way leaves nothing,
-// unless ctx was done so late that the object was being published already.
+// # Missing objects
 //
-// Errors. Every error is a [*Error], except the io.EOF of a reader, and matches
-// the sentinel of this package that describes it, if there is one. An error of
-// Put or Delete without such a sentinel leaves the outcome open, since the
-// answer may have been lost on the way: the object is there whole, or it is
-// missing. Whoever retries a Put and then meets [ErrExists] reads the object
-// to learn whose it is.
+// A key is missing if no Put of it has completed, or if it has been deleted since.
+// A store that cannot be reached or read is an error. It must never look like an
+// empty store: the caller would conclude that there is nothing to restore.
 //
-// Keys. A key must satisfy [ValidKey]; for any other key each method that
-// takes one returns [ErrKey]. No key may be a directory of another: where "a"
-// exists, a driver may refuse "a/b", and the reverse, with ErrKey. Keys that
-// differ only in case may be one key on some file systems; avoid them.
+// # Concurrency
+//
+// All methods may be called concurrently, by any number of goroutines and
+// processes, for the same keys and for different ones. A reader that Get returned
+// is used by one goroutine at a time.
+//
+// # Contexts
+//
+// A call whose ctx is done returns promptly, with an error for which
+// errors.Is(err, ctx.Err()) is true. A Put that ctx ends leaves no object, unless
+// the object was already being published.
+//
+// # Errors
+//
+// Every error is an [*Error], except the io.EOF of a reader, and wraps the error
+// variable of this package that describes it, if there is one.
+//
+// An error of Put or Delete that wraps none of them leaves the outcome open,
+// because the answer may have been lost on the way: the object exists whole, or it
+// is missing. A caller that retries such a Put and gets [ErrExists] reads the
+// object to learn whether its own Put created it.
+//
+// # Keys
+//
+// A key must satisfy [ValidKey]; methods that take a key return [ErrKey] for any
+// other. A key may not be a directory of another key: where "a" exists, a driver
+// may refuse "a/b" with ErrKey, and vice versa. Keys that differ only in case are
+// the same key on some file systems; callers should not create them.
 type Backend interface {
-	// Put creates the object key with what body yields from its current
-	// offset to its end. It is all or nothing, and durable once it returns
-	// nil.
+	// Put creates the object key with the bytes of body from its current offset
+	// to its end. Either the whole object is created and durable, or none of it
+	// is.
 	//
-	// Put only creates: if key exists it returns ErrExists, and the object
-	// that exists is untouched and durable. Of concurrent Puts of one key
+	// Put never replaces an object. If key exists, Put returns ErrExists, and the
+	// existing object is unchanged and durable. Of concurrent Puts of one key
 	// exactly one succeeds.
 	//
-	// body is streamed, not held in memory. A driver may read it more than
-	// once, by seeking back to the offset where it began, and leaves its
-	// offset anywhere: a caller who retries seeks first. An error of body
-	// comes back through errors.Is and leaves nothing. Put does not use body
-	// after it has returned, and does not close it.
+	// Put streams body; it does not need to fit in memory. Put may read it more
+	// than once, by seeking back to the initial offset, and leaves its offset
+	// undefined, so a caller that retries seeks first. An error of body is
+	// returned wrapped, and leaves no object. Put neither closes body nor uses it
+	// after returning.
 	Put(ctx context.Context, key string, body io.ReadSeeker) error
 
-	// Get reads the bytes [offset, offset+length) of the object key; a
-	// negative length means to its end.
+	// Get returns a reader of the bytes [offset, offset+length) of the object
+	// key. A negative length means to the end of the object.
 	//
-	// A missing key is ErrNotFound. A range that is not wholly inside the
-	// object, or a negative offset, is ErrRange; the empty range at the end
-	// is inside. Both are reported by Get and not by the reader.
+	// Get itself, and not the first Read, returns ErrNotFound if key is missing,
+	// and ErrRange if offset is negative or the range is not wholly inside the
+	// object. An empty range at the end of the object is inside.
 	//
-	// The reader yields exactly the range and then io.EOF, or an error: never
-	// silently less, also while the object is being deleted. ctx governs the
-	// reader too, and is checked at each Read. The caller closes the reader,
-	// at the end or before.
+	// The reader returns exactly the bytes of the range and then io.EOF, or an
+	// error. It must never return io.EOF early, even if the object is deleted
+	// meanwhile. ctx applies to the reader too and is checked by each Read. The
+	// caller closes the reader, at the end of the range or before.
 	Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error)
 
-	// List returns all objects whose key begins with prefix, sorted by the
-	// bytes of their keys. prefix is a plain string, which may end within a
-	// segment; "" lists everything, and one that begins no valid key lists
-	// nothing.
+	// List returns all objects whose key begins with prefix, sorted bytewise by
+	// key. prefix is a plain string that may end inside a segment. The prefix ""
+	// matches every object; one that no valid key begins with matches none, and
+	// is not an error.
 	//
-	// An object whose Put returned before List was called, and that nobody
-	// deletes meanwhile, is listed. One created or deleted meanwhile may be
-	// listed or not. What other tools left in the store under names that are
-	// not valid keys is not listed.
+	// An object whose Put returned before List was called is listed, unless it
+	// is deleted meanwhile. An object that is created or deleted during the call
+	// may be listed or not. Names in the store that are not valid keys are not
+	// listed.
 	List(ctx context.Context, prefix string) ([]Object, error)
 
-	// Delete removes the object key, durably. It is idempotent: a missing key
-	// is no error.
+	// Delete removes the object key durably. If key is missing, Delete returns
+	// nil.
 	Delete(ctx context.Context, key string) error
 
-	// String returns where the objects are, as a URL for errors and status,
-	// always without credentials.
+	// String returns the location of the store as a URL without credentials, for
+	// errors, logs and status.
 	String() string
-}
-
-// ConditionalCreator is implemented by a backend that has to ask its store
-// whether it creates conditionally. A backend without it always does.
-type ConditionalCreator interface {
-	// ProbeConditionalCreate reports whether the store refuses to create an
-	// object that exists, as Put needs for its promise that of concurrent
-	// Puts exactly one succeeds. It may leave a tiny object of its own in the
-	// backend.
-	//
-	// Once it has returned false, Put looks whether the key is taken before it
-	// writes. That is weaker: two Puts at the same moment may both return nil,
-	// and the object is that of either one. Let one process at a time write.
-	ProbeConditionalCreate(ctx context.Context) (bool, error)
-}
-
-// Sweeper is implemented by a backend in which crashed uploads leave something
-// behind that is no object, but is stored, and is perhaps paid for.
-type Sweeper interface {
-	// Sweep removes what uploads left that began longer ago than olderThan,
-	// by the store's clock, of keys that begin with one of prefixes, and
-	// returns how many there were, also beside an error. An upload that is
-	// alive after all fails and leaves nothing: choose more time than the
-	// slowest Put takes, and no prefix under which others write.
-	Sweep(ctx context.Context, olderThan time.Duration, prefixes ...string) (int, error)
 }
 
 // Object describes an object that exists.
 type Object struct {
 	Key     string
-	Size    int64     // bytes
-	ModTime time.Time // when it was created, by the store's clock, to the second or better
+	Size    int64     // in bytes
+	ModTime time.Time // time of creation by the store's clock, to the second or better
 }
 
-// Local is implemented by a backend whose store may be no further away than the
-// data directory, such as a directory. What is lost with the machine may be lost
-// with such a backend too, so by default only snapshots are shipped to it.
+// ConditionalCreator is an optional interface of a [Backend]. A backend implements
+// it if only a request to the store can show whether the store creates objects
+// conditionally. A backend that does not implement it always does.
+type ConditionalCreator interface {
+	// ProbeConditionalCreate reports whether the store refuses to create an
+	// object that exists, as Put needs to guarantee that exactly one of
+	// concurrent Puts succeeds. An error means that the store gave no answer. The
+	// probe may leave a small object of its own in the backend.
+	//
+	// After ProbeConditionalCreate has returned false, Put checks whether the key
+	// exists before it writes. That guarantee is weaker: two concurrent Puts may
+	// both return nil, and the object is that of either. The operator must run
+	// one writer at a time.
+	ProbeConditionalCreate(ctx context.Context) (bool, error)
+}
+
+// Sweeper is an optional interface of a [Backend] in which interrupted uploads
+// leave data that is not an object but occupies storage.
+type Sweeper interface {
+	// Sweep removes the data of uploads that began more than olderThan ago, by
+	// the store's clock, for keys that begin with one of prefixes. It returns the
+	// number of uploads that it removed, even if it returns an error.
+	//
+	// A Put whose upload is removed fails and leaves no object. olderThan should
+	// exceed the duration of the slowest Put, and prefixes should include none
+	// that other programs write to.
+	Sweep(ctx context.Context, olderThan time.Duration, prefixes ...string) (int, error)
+}
+
+// Local is an optional interface of a [Backend] whose store may be on the same
+// machine as the data directory. Loss of the machine may lose such a backend too,
+// so by default only snapshots are shipped to it, and no batches.
 type Local interface {
+	// IsLocal reports whether the store may be on the same machine.
 	IsLocal() bool
 }

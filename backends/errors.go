@@ -6,35 +6,37 @@ import (
 	"strings"
 )
 
-// The sentinels of the [Backend] contract, to be tested for with errors.Is.
+// Errors of a [Backend]. Test for them with errors.Is.
 var (
 	// ErrNotFound means that the key is missing.
 	ErrNotFound = errors.New("object not found")
-	// ErrExists means that Put found the key taken.
-	ErrExists = errors.New("object exists already")
-	// ErrRange means that Get was asked for bytes outside the object.
-	ErrRange = errors.New("range outside the object")
-	// ErrKey means that the key is not valid, or not beside the keys that exist.
+	// ErrExists means that Put did not create an object because the key exists.
+	ErrExists = errors.New("object already exists")
+	// ErrRange means that a range is not wholly inside the object.
+	ErrRange = errors.New("range is not inside the object")
+	// ErrKey means that a key is not valid, or that it cannot exist together with
+	// an existing key; see [Backend].
 	ErrKey = errors.New("invalid key")
-	// ErrDamaged means that what a reader yielded is not what was put. It comes
-	// in place of the object's last bytes or of its end, if the driver has a
-	// checksum of the object.
-	ErrDamaged = errors.New("the object's checksum is not that of the bytes that were read")
-	// ErrPermission means that the store denies this operation to us.
-	ErrPermission = errors.New("permission denied by the store")
+	// ErrDamaged means that the bytes read from an object differ from those that
+	// were put. A driver that stores checksums returns it from Read instead of
+	// the last bytes of the object or of io.EOF.
+	ErrDamaged = errors.New("object is damaged: its checksum does not match")
+	// ErrPermission means that the store denies the operation, or that the
+	// backend was opened read-only.
+	ErrPermission = errors.New("permission denied")
 )
 
-// Error says which operation went wrong and where.
+// Error is the error of an operation of a backend.
 type Error struct {
 	Op      string // "open", "put", "get", "list", "delete" or "sweep"
-	Backend string // the location, without credentials, as of Backend.String
-	Key     string // the key, or the prefix of a list; may be empty
-	Err     error  // what happened
+	Backend string // location, without credentials; the result of Backend.String
+	Key     string // key, or prefix of a list; may be empty
+	Err     error  // cause
 }
 
-// Error returns, for example:
+// Error returns a message such as:
 //
-//	put "snapshots/7" in file:///var/lib/xdswal: object exists already
+//	put "snapshots/7" in file:///var/lib/xdswal: object already exists
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -53,10 +55,10 @@ func (e *Error) Error() string {
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// quote quotes s for a message, cut if it is no sensible key.
-func quote(s string) string {
-	if len(s) > MaxKeyLen {
-		return strconv.Quote(s[:32]) + "..."
+// quote quotes a key for a message, and shortens one that is too long to be valid.
+func quote(key string) string {
+	if len(key) > MaxKeyLen {
+		return strconv.Quote(key[:32]) + "..."
 	}
-	return strconv.Quote(s)
+	return strconv.Quote(key)
 }

@@ -5,29 +5,27 @@ import (
 	"strings"
 )
 
-const (
-	// MaxKeyLen is the greatest length of a key, in bytes.
-	MaxKeyLen = 512
-	// MaxSegmentLen is the greatest length of one segment of a key, in bytes:
-	// the longest name that common file systems take.
-	MaxSegmentLen = 255
-)
+// MaxKeyLen is the maximum length of a key, in bytes.
+const MaxKeyLen = 512
 
-// tempPrefix begins names that drivers keep for objects not yet complete.
+// maxSegmentLen is the longest name that common file systems accept.
+const maxSegmentLen = 255
+
+// tempPrefix is the prefix of names that drivers use for incomplete objects.
 const tempPrefix = ".tmp-"
 
-// ValidKey returns nil if key can name an object in every backend, else an
-// error that is [ErrKey] and says why.
+// ValidKey returns nil if key can name an object in every backend, or else an
+// error that wraps [ErrKey].
 //
-// A key is one or more segments joined by single slashes, at most [MaxKeyLen]
-// bytes in all. A segment is 1 to [MaxSegmentLen] bytes of A-Z a-z 0-9 . _ = -
-// and is neither "." nor "..", nor does it begin with ".tmp-".
+// A key is one or more segments separated by single slashes, and at most
+// [MaxKeyLen] bytes long. A segment is 1 to 255 bytes of A-Z a-z 0-9 . _ = - and
+// is neither "." nor "..", and does not begin with ".tmp-".
 func ValidKey(key string) error {
 	if key == "" {
-		return fmt.Errorf("%w: it is empty", ErrKey)
+		return fmt.Errorf("%w: key is empty", ErrKey)
 	}
 	if len(key) > MaxKeyLen {
-		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrKey, len(key), MaxKeyLen)
+		return fmt.Errorf("%w: got %d bytes, want at most %d", ErrKey, len(key), MaxKeyLen)
 	}
 	for segment := range strings.SplitSeq(key, "/") {
 		if err := validSegment(segment); err != nil {
@@ -40,17 +38,17 @@ func ValidKey(key string) error {
 func validSegment(s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("%w: empty segment (a leading, trailing or double slash)", ErrKey)
+		return fmt.Errorf("%w: empty segment (leading, trailing or double slash)", ErrKey)
 	case s == "." || s == "..":
 		return fmt.Errorf("%w: segment %q", ErrKey, s)
 	case strings.HasPrefix(s, tempPrefix):
-		return fmt.Errorf("%w: segment %q begins with %q, which is kept for incomplete objects", ErrKey, s, tempPrefix)
-	case len(s) > MaxSegmentLen:
-		return fmt.Errorf("%w: segment of %d bytes, the limit is %d", ErrKey, len(s), MaxSegmentLen)
+		return fmt.Errorf("%w: segment %q begins with %q, which is reserved for incomplete objects", ErrKey, s, tempPrefix)
+	case len(s) > maxSegmentLen:
+		return fmt.Errorf("%w: got a segment of %d bytes, want at most %d", ErrKey, len(s), maxSegmentLen)
 	}
 	for i := range len(s) {
 		if !validByte(s[i]) {
-			return fmt.Errorf("%w: byte %q in segment %q; use A-Z a-z 0-9 . _ = -", ErrKey, s[i:i+1], s)
+			return fmt.Errorf("%w: byte %q in segment %q, want A-Z a-z 0-9 . _ = -", ErrKey, s[i:i+1], s)
 		}
 	}
 	return nil

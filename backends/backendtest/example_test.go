@@ -1,10 +1,6 @@
 package backendtest_test
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/xdswal/xdswal/backends"
@@ -12,8 +8,8 @@ import (
 	"github.com/xdswal/xdswal/backends/file"
 )
 
-// A driver's whole conformance test. In the driver's package this function
-// stands in a _test.go file, and its name begins with Test.
+// The conformance test of a driver. In the package of the driver it is a function
+// TestConformance of a _test.go file.
 func ExampleRun() {
 	testConformance := func(t *testing.T) {
 		backendtest.Run(t, func(t *testing.T) backends.Backend {
@@ -26,27 +22,4 @@ func ExampleRun() {
 	}
 	_ = testConformance // go test calls it
 	// Output:
-}
-
-// The answer to a Put is lost, and the retry meets the object that the first
-// attempt made.
-func ExampleFaulty() {
-	ctx := context.Background()
-	first := true
-	b := &backendtest.Faulty{
-		Backend: backendtest.NewMemory(),
-		Fault: func(op backendtest.Op, _ string) backendtest.Fault {
-			if op == backendtest.OpPut && first {
-				first = false
-				return backendtest.FailPresent
-			}
-			return backendtest.None
-		},
-	}
-	fmt.Println(b.Put(ctx, "snap/1", strings.NewReader("x")))
-	err := b.Put(ctx, "snap/1", strings.NewReader("x"))
-	fmt.Println(errors.Is(err, backends.ErrExists), b.Injected(backendtest.OpPut))
-	// Output:
-	// put "snap/1" in memory:: injected fault after it took effect
-	// true 1
 }

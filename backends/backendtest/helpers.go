@@ -3,11 +3,9 @@ package backendtest
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
-	"slices"
-	"strings"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -65,7 +63,7 @@ func keysOf(t *testing.T, b backends.Backend, prefix string) []string {
 	return keys
 }
 
-// requireMissing checks that a key is missing for every method that could tell.
+// requireMissing checks that Get and List agree that a key is missing.
 func requireMissing(t *testing.T, b backends.Backend, key string) {
 	t.Helper()
 	_, err := b.Get(t.Context(), key, 0, -1)
@@ -73,7 +71,7 @@ func requireMissing(t *testing.T, b backends.Backend, key string) {
 	require.NotContains(t, keysOf(t, b, key), key)
 }
 
-// requireError checks the identity and the place of an error.
+// requireError checks that err wraps target and names op, b and key.
 func requireError(t *testing.T, b backends.Backend, err, target error, op, key string) {
 	t.Helper()
 	require.ErrorIs(t, err, target)
@@ -84,81 +82,29 @@ func requireError(t *testing.T, b backends.Backend, err, target error, op, key s
 	assert.Equal(t, key, e.Key)
 }
 
-// noise is size bytes, without pattern and different for each seed, that are
-// computed as they are read. Reads are short and of odd lengths, as readers
-// may be that are not files.
-type noise struct {
-	seed         uint64
-	size, offset int64
-	onRead       func(offset int64) error // may be nil
-}
-
-func (n *noise) Read(p []byte) (int, error) {
-	if n.onRead != nil {
-		if err := n.onRead(n.offset); err != nil {
-			return 0, err
-		}
-	}
-	if n.offset >= n.size {
-		return 0, io.EOF
-	}
-	p = p[:min(int64(len(p)), n.size-n.offset, 65_537)]
-	n.fill(p)
-	n.offset += int64(len(p))
-	return len(p), nil
-}
-
-// fill writes the bytes at n.offset: the words mix(seed, 0), mix(seed, 1), and
-// so on, of 8 bytes each.
-func (n *noise) fill(p []byte) {
-	index, skip := n.seed<<40+uint64(n.offset)/8, n.offset%8
-	var word [8]byte
-	for len(p) > 0 {
-		binary.LittleEndian.PutUint64(word[:], mix(index))
-		p = p[copy(p, word[skip:]):]
-		index, skip = index+1, 0
-	}
-}
-
-func (n *noise) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += n.offset
-	case io.SeekEnd:
-		offset += n.size
-	}
-	if offset < 0 {
-		return 0, errors.New("seek before the start")
-	}
-	n.offset = offset
-	return offset, nil
-}
-
-// mix is the output function of SplitMix64 (Steele, Lea, Flood 2014).
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// noiseBytes returns what a noise yields.
-func noiseBytes(seed uint64, size int64) []byte {
-	content, err := io.ReadAll(&noise{seed: seed, size: size})
-	if err != nil {
-		panic(err)
-	}
+// noise returns size bytes without a pattern, different for each seed.
+func noise(seed byte, size int) []byte {
+	content := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(content)
 	return content
 }
 
-// withPrefix returns the keys that begin with prefix, sorted.
-func withPrefix(keys []string, prefix string) []string {
-	var out []string
-	for _, k := range keys {
-		if strings.HasPrefix(k, prefix) {
-			out = append(out, k)
+// slowBody is a body whose reads are short and of odd lengths, unlike those of a
+// file.
+type slowBody struct {
+	io.ReadSeeker
+	onRead func(offset int64) error // called before each Read; may be nil
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	if b.onRead != nil {
+		offset, err := b.Seek(0, io.SeekCurrent)
+		if err == nil {
+			err = b.onRead(offset)
+		}
+		if err != nil {
+			return 0, err
 		}
 	}
-	slices.Sort(out)
-	return out
+	return b.ReadSeeker.Read(p[:min(len(p), 65_537)])
 }

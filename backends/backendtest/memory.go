@@ -3,7 +3,6 @@ package backendtest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -14,9 +13,14 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// Memory is a backend in memory, for tests. It keeps the whole contract but
-// durability, and accepts a key below a key, as object stores do.
-type Memory struct {
+// NewMemory returns an empty backend in memory, for tests of code that uses a
+// backend. It implements the whole contract except durability, and accepts a key
+// below another key, as object stores do.
+func NewMemory() backends.Backend {
+	return &memory{objects: map[string]memoryObject{}}
+}
+
+type memory struct {
 	mu      sync.RWMutex
 	objects map[string]memoryObject
 }
@@ -26,40 +30,30 @@ type memoryObject struct {
 	modTime time.Time
 }
 
-var _ backends.Backend = (*Memory)(nil)
+func (m *memory) String() string { return "memory:" }
 
-// NewMemory returns an empty backend.
-func NewMemory() *Memory {
-	return &Memory{objects: map[string]memoryObject{}}
-}
-
-// String returns "memory:".
-func (m *Memory) String() string { return "memory:" }
-
-// Put creates an object; see [backends.Backend].
-func (m *Memory) Put(ctx context.Context, key string, body io.ReadSeeker) error {
+func (m *memory) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if err := m.begin(ctx, "put", key); err != nil {
 		return err
 	}
-	var content bytes.Buffer
-	if _, err := io.Copy(&content, contextReader{ctx, body}); err != nil {
-		return m.fail("put", key, fmt.Errorf("read body: %w", err))
+	content, err := io.ReadAll(&memoryReader{m, ctx, "put", key, body})
+	if err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	// Checked under the lock: who holds it last has the last word.
+	// ctx may be done since the last Read, or since waiting for the lock began.
 	if err := ctx.Err(); err != nil {
 		return m.fail("put", key, err)
 	}
 	if _, ok := m.objects[key]; ok {
 		return m.fail("put", key, backends.ErrExists)
 	}
-	m.objects[key] = memoryObject{content: content.Bytes(), modTime: time.Now()}
+	m.objects[key] = memoryObject{content: content, modTime: time.Now()}
 	return nil
 }
 
-// Get reads a range of an object; see [backends.Backend].
-func (m *Memory) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+func (m *memory) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if err := m.begin(ctx, "get", key); err != nil {
 		return nil, err
 	}
@@ -76,11 +70,11 @@ func (m *Memory) Get(ctx context.Context, key string, offset, length int64) (io.
 	if offset < 0 || offset > size || length > size-offset {
 		return nil, m.fail("get", key, backends.ErrRange)
 	}
-	return &memoryReader{m: m, key: key, r: contextReader{ctx, bytes.NewReader(o.content[offset : offset+length])}}, nil
+	content := bytes.NewReader(o.content[offset : offset+length])
+	return io.NopCloser(&memoryReader{m, ctx, "get", key, content}), nil
 }
 
-// List lists objects; see [backends.Backend].
-func (m *Memory) List(ctx context.Context, prefix string) ([]backends.Object, error) {
+func (m *memory) List(ctx context.Context, prefix string) ([]backends.Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, m.fail("list", prefix, err)
 	}
@@ -96,8 +90,7 @@ func (m *Memory) List(ctx context.Context, prefix string) ([]backends.Object, er
 	return objects, nil
 }
 
-// Delete removes an object; see [backends.Backend].
-func (m *Memory) Delete(ctx context.Context, key string) error {
+func (m *memory) Delete(ctx context.Context, key string) error {
 	if err := m.begin(ctx, "delete", key); err != nil {
 		return err
 	}
@@ -107,8 +100,8 @@ func (m *Memory) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// begin checks what every operation on a key checks first.
-func (m *Memory) begin(ctx context.Context, op, key string) error {
+// begin returns the error of ctx or of key that every method checks first.
+func (m *memory) begin(ctx context.Context, op, key string) error {
 	if err := ctx.Err(); err != nil {
 		return m.fail(op, key, err)
 	}
@@ -118,36 +111,26 @@ func (m *Memory) begin(ctx context.Context, op, key string) error {
 	return nil
 }
 
-func (m *Memory) fail(op, key string, err error) error {
+func (m *memory) fail(op, key string, err error) error {
 	return &backends.Error{Op: op, Backend: m.String(), Key: key, Err: err}
 }
 
-// memoryReader gives the errors of a range their place.
+// memoryReader reads the body of a Put, or the range of a Get, until ctx is done.
+// Its errors are those of the method op.
 type memoryReader struct {
-	m   *Memory
-	key string
-	r   io.Reader
+	m       *memory
+	ctx     context.Context
+	op, key string
+	r       io.Reader
 }
 
 func (r *memoryReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, r.m.fail(r.op, r.key, err)
+	}
 	n, err := r.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = r.m.fail("get", r.key, err)
+	if err != nil && err != io.EOF { //nolint:errorlint // A wrapped io.EOF is not the end.
+		err = r.m.fail(r.op, r.key, fmt.Errorf("read body: %w", err))
 	}
 	return n, err
-}
-
-func (r *memoryReader) Close() error { return nil }
-
-// contextReader fails once ctx is done.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

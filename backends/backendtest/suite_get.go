@@ -13,9 +13,9 @@ import (
 
 const rangeSize = 1 << 20
 
-// Get yields exactly the range that it was asked for.
+// Get returns exactly the range that was requested.
 func testRanges(t *testing.T, b backends.Backend) {
-	content := noiseBytes(7, rangeSize)
+	content := noise(7, rangeSize)
 	put(t, b, "k", content)
 	for _, c := range []struct {
 		name           string
@@ -39,14 +39,14 @@ func testRanges(t *testing.T, b backends.Backend) {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := read(t.Context(), b, "k", c.offset, c.length)
 			require.NoError(t, err)
-			require.True(t, bytes.Equal(c.want, got), "want %d bytes at %d, got %d", len(c.want), c.offset, len(got))
+			require.True(t, bytes.Equal(c.want, got), "at %d: got %d bytes, want %d", c.offset, len(got), len(c.want))
 		})
 	}
 }
 
-// A range that is not wholly inside the object is refused by Get itself.
+// Get itself refuses a range that is not wholly inside the object.
 func testRangesOutside(t *testing.T, b backends.Backend) {
-	put(t, b, "k", noiseBytes(8, rangeSize))
+	put(t, b, "k", noise(8, rangeSize))
 	put(t, b, "empty", nil)
 	for _, c := range []struct {
 		name, key      string
@@ -74,9 +74,9 @@ func testRangesOutside(t *testing.T, b backends.Backend) {
 	}
 }
 
-// A reader may be closed before its end, and the object stays readable.
+// A reader may be closed before its end, and the object remains readable.
 func testCloseEarly(t *testing.T, b backends.Backend) {
-	content := noiseBytes(9, 4<<20)
+	content := noise(9, 4<<20)
 	put(t, b, "k", content)
 	for range 20 {
 		r, err := b.Get(t.Context(), "k", 0, -1)
@@ -90,7 +90,7 @@ func testCloseEarly(t *testing.T, b backends.Backend) {
 	require.True(t, bytes.Equal(content, get(t, b, "k")))
 }
 
-// A key never created is missing, also where others share its beginning.
+// A key that was never put is missing, even if other keys share its beginning.
 func testMissing(t *testing.T, b backends.Backend) {
 	requireMissing(t, b, "nothing")
 	requireMissing(t, b, "nothing/at/all")
@@ -98,7 +98,7 @@ func testMissing(t *testing.T, b backends.Backend) {
 	for _, key := range []string{"d", "dir", "dir/o", "dir/objects", "dir/object/x", "dir/object.x"} {
 		requireMissing(t, b, key)
 	}
-	// A range asked of a missing key is missing too, and not outside.
+	// A missing key takes precedence over a range outside.
 	_, err := b.Get(t.Context(), "nothing", 10, 10)
 	requireError(t, b, err, backends.ErrNotFound, "get", "nothing")
 	require.Empty(t, list(t, b, "nothing"))

@@ -1,6 +1,6 @@
-// Package backendurl opens backends by URL. It is the one place that knows
-// which scheme belongs to which driver, and so links all of them; a program
-// that wants one driver only imports that driver.
+// Package backendurl opens backends by URL. It maps schemes to drivers and
+// therefore links all drivers; a program that needs one driver imports that driver
+// instead.
 //
 //	file:///absolute/path                   a directory, see backends/file
 //	s3://bucket/prefix?region=&endpoint=    a bucket, see backends/s3
@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,23 +20,26 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 )
 
-// drivers maps a URL scheme to what opens it. A new driver needs one line
-// here and one in the package comment.
+// drivers maps a URL scheme to its driver. A new driver also needs a line in the
+// package comment.
 var drivers = map[string]func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error){
 	"file": openFile,
 	"s3":   openS3,
 }
 
-// Open opens the backend that rawURL stands for. Its errors show the scheme
-// and the path and no other part of the URL, which may hold credentials.
+// Open opens the backend at rawURL. Its errors contain the scheme and the path and
+// no other part of rawURL, which may contain credentials.
 func Open(ctx context.Context, rawURL string) (backends.Backend, error) {
 	return open(ctx, rawURL, false)
 }
 
-// OpenReadOnly is Open for who only reads: nothing is created or cleaned up.
+// OpenReadOnly is like [Open], but creates and removes nothing. Methods of the
+// backend that change it return backends.ErrPermission.
 func OpenReadOnly(ctx context.Context, rawURL string) (backends.Backend, error) {
 	return open(ctx, rawURL, true)
 }
+
+var errURL = errors.New("not a backend URL")
 
 func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, error) {
 	if err := ctx.Err(); err != nil {
@@ -43,16 +47,16 @@ func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, 
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		// The parser's message quotes what it stumbled over: it may be the
+		// The message of the parser quotes part of the URL, possibly the
 		// password.
-		return nil, fmt.Errorf("open backend: %w (not shown, as it may hold credentials); write %s", errURL, known())
+		return nil, fmt.Errorf("open backend: %w (not shown, it may contain credentials); write %s", errURL, knownURLs())
 	}
 	if u.Scheme == "" {
-		return nil, fmt.Errorf("open backend: %w: it has no scheme; write %s", errURL, known())
+		return nil, fmt.Errorf("open backend: %w: it has no scheme; write %s", errURL, knownURLs())
 	}
 	driver, ok := drivers[u.Scheme]
 	if !ok {
-		return nil, fmt.Errorf("open backend: unknown scheme %q; write %s", u.Scheme, known())
+		return nil, fmt.Errorf("open backend: unknown scheme %q; write %s", u.Scheme, knownURLs())
 	}
 	b, err := driver(ctx, u, readOnly)
 	if err != nil {
@@ -61,21 +65,9 @@ func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, 
 	return b, nil
 }
 
-var errURL = errors.New("not a backend URL")
-
-// Schemes returns the schemes that Open knows, sorted.
-func Schemes() []string {
-	schemes := make([]string, 0, len(drivers))
-	for s := range drivers {
-		schemes = append(schemes, s)
-	}
-	slices.Sort(schemes)
-	return schemes
-}
-
-// known returns the schemes for a message: "file://... or s3://...".
-func known() string {
-	return strings.Join(Schemes(), "://... or ") + "://..."
+// knownURLs returns the forms of URLs for a message: "file://... or s3://...".
+func knownURLs() string {
+	return strings.Join(slices.Sorted(maps.Keys(drivers)), "://... or ") + "://..."
 }
 
 func openFile(_ context.Context, u *url.URL, readOnly bool) (backends.Backend, error) {
@@ -84,7 +76,7 @@ func openFile(_ context.Context, u *url.URL, readOnly bool) (backends.Backend, e
 		return nil, err
 	}
 	cfg.ReadOnly = readOnly
-	// Returned as it is, a nil *file.Backend would be a non-nil interface.
+	// A nil *file.Backend must not become a non-nil interface.
 	b, err := file.New(cfg)
 	if err != nil {
 		return nil, err

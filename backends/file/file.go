@@ -1,10 +1,10 @@
-// Package file is the backend driver that keeps objects as files in a
-// directory: on a local disk, or on a network volume that has hard links.
+// Package file implements a backend driver that stores objects as files in a
+// directory, on a local disk or on a network volume that has hard links.
 //
-// The object "a/b" is the file Dir/a/b and nothing else, so that cp, rsync and
-// tar are fit tools for it. Objects appear by link(2) after their content has
-// been fsynced, and so are whole or absent whatever crashes. Symbolic links and
-// other special files in Dir are no objects.
+// The object "a/b" is the file Dir/a/b and nothing else, so cp, rsync and tar can
+// copy a backend. Objects are written to a temporary file, fsynced, and published
+// with link(2), so a crash leaves an object whole or missing. Symbolic links and
+// other special files in Dir are not objects.
 package file
 
 import (
@@ -22,12 +22,12 @@ import (
 	"github.com/xdswal/xdswal/internal/durable"
 )
 
-// staleAfter is the time without a write after which a temporary file is taken
-// for the remains of a crash. Were its writer alive after all, its Put would
-// return an error and leave nothing.
+// staleAfter is the time since its last write after which New removes a temporary
+// file. If its writer is alive, its Put returns an error and leaves no object.
 const staleAfter = time.Hour
 
-// Backend is a directory of objects.
+// Backend stores objects in a directory. It implements [backends.Backend] and
+// [backends.Local].
 type Backend struct {
 	dir      string // absolute
 	location string
@@ -39,21 +39,22 @@ var (
 	_ backends.Local   = (*Backend)(nil)
 )
 
-// New opens the backend, creating its directory durably if it is missing, and
-// clears away what crashed writers left there more than an hour ago. A
-// directory that can only be read is fine for List and Get.
+// New opens a backend. It creates the directory durably if it is missing, and
+// removes temporary files that crashed writers left more than an hour ago. New
+// succeeds on a directory without write permission, for List and Get.
 func New(cfg Config) (*Backend, error) {
-	if cfg.Dir == "" {
-		return nil, &backends.Error{Op: "open", Backend: "file:", Err: errors.New("set the directory: Config.Dir is empty")}
+	err := cfg.check()
+	dir := ""
+	if err == nil {
+		dir, err = filepath.Abs(cfg.Dir)
 	}
-	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, &backends.Error{Op: "open", Backend: "file:", Err: err}
 	}
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(dir)}
 	b := &Backend{dir: dir, location: u.String(), readOnly: cfg.ReadOnly}
 	if cfg.ReadOnly {
-		if err := b.present("open", ""); err != nil {
+		if err := b.checkDir("open", ""); err != nil {
 			return nil, err
 		}
 		return b, nil
@@ -68,9 +69,11 @@ func New(cfg Config) (*Backend, error) {
 // String returns the location as a file URL.
 func (b *Backend) String() string { return b.location }
 
-// removeStale removes temporary files of dead writers. They are never listed,
-// so that failing to remove them is no reason not to open: a restore from a
-// read-only volume must work.
+// IsLocal returns true; see [backends.Local].
+func (b *Backend) IsLocal() bool { return true }
+
+// removeStale removes temporary files of crashed writers. It ignores errors: the
+// files are never listed, and a restore from a read-only volume must succeed.
 func (b *Backend) removeStale() {
 	dir, err := filepath.EvalSymlinks(b.dir) // WalkDir does not follow its root
 	if err != nil {
@@ -84,12 +87,12 @@ func (b *Backend) removeStale() {
 	})
 }
 
-// path returns the file of a valid key.
+// path returns the path of the file of a valid key.
 func (b *Backend) path(key string) string {
 	return filepath.Join(b.dir, filepath.FromSlash(key))
 }
 
-// begin checks what every operation on a key checks first.
+// begin makes the checks that are common to all methods with a key.
 func (b *Backend) begin(ctx context.Context, op, key string) error {
 	if err := ctx.Err(); err != nil {
 		return b.fail(op, key, err)
@@ -98,19 +101,19 @@ func (b *Backend) begin(ctx context.Context, op, key string) error {
 		return b.fail(op, key, err)
 	}
 	if b.readOnly && op != "get" {
-		return b.fail(op, key, fmt.Errorf("%w: the backend was opened for reading", backends.ErrPermission))
+		return b.fail(op, key, fmt.Errorf("%w: the backend is read-only", backends.ErrPermission))
 	}
-	return b.present(op, key)
+	return b.checkDir(op, key)
 }
 
-// present returns an error unless the backend's directory exists. Without it,
-// an unmounted or removed store would look like an empty one.
-func (b *Backend) present(op, key string) error {
+// checkDir returns an error unless the directory of the backend exists. Without
+// this check an unmounted volume would look like an empty store.
+func (b *Backend) checkDir(op, key string) error {
 	info, err := os.Stat(b.dir)
 	if err == nil && !info.IsDir() {
 		err = &fs.PathError{Op: "stat", Path: b.dir, Err: syscall.ENOTDIR}
 	}
-	if missing(err) {
+	if isMissing(err) {
 		err = fmt.Errorf("find the directory of the backend: %w; mount or restore it", err)
 	}
 	if err != nil {
@@ -119,12 +122,12 @@ func (b *Backend) present(op, key string) error {
 	return nil
 }
 
-// fail wraps err with its place, and with a sentinel and advice where there is
-// one. The cause stays visible to errors.Is.
+// fail returns err as a *backends.Error, with the error of the contract and advice
+// for the causes that have them.
 func (b *Backend) fail(op, key string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		err = fmt.Errorf("%w: %w; give the user of this process access to %s and what is in it",
+		err = fmt.Errorf("%w: %w; give the user of this process access to %s and its contents",
 			backends.ErrPermission, err, b.dir)
 	case errors.Is(err, syscall.ENOSPC):
 		err = fmt.Errorf("%w; free space on the volume of %s", err, b.dir)
@@ -132,11 +135,42 @@ func (b *Backend) fail(op, key string, err error) error {
 	return &backends.Error{Op: op, Backend: b.location, Key: key, Err: err}
 }
 
-// missing reports whether err means that there is no such file: also when the
-// key has segments below what is itself an object.
-func missing(err error) bool {
+// isMissing reports whether err means that a file does not exist, including a file
+// below a path that is a file.
+func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// IsLocal reports that the store is a directory; see [backends.Local].
-func (b *Backend) IsLocal() bool { return true }
+// Delete implements [backends.Backend]. Directories that become empty remain,
+// because a concurrent Put may be about to use them.
+func (b *Backend) Delete(ctx context.Context, key string) error {
+	if err := b.begin(ctx, "delete", key); err != nil {
+		return err
+	}
+	path := b.path(key)
+	if err := removeObject(path); err != nil {
+		return b.fail("delete", key, err)
+	}
+	// A crash here leaves the object or not. Sync the directory even if nothing
+	// was removed: an earlier Delete may have crashed at this point.
+	if err := durable.SyncDir(filepath.Dir(path)); err != nil && !isMissing(err) {
+		return b.fail("delete", key, err)
+	}
+	return nil
+}
+
+// removeObject removes path if it is a regular file. os.Remove alone would also
+// remove an empty directory.
+func removeObject(path string) error {
+	info, err := os.Lstat(path)
+	if isMissing(err) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !isMissing(err) {
+		return err
+	}
+	return nil
+}

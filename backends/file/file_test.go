@@ -51,7 +51,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// Two processes share a directory; two backends in one are no different.
+// Two backends on one directory behave like two processes that share it.
 func TestTwoBackends(t *testing.T) {
 	dir := t.TempDir()
 	a, b := open(t, dir), open(t, dir)
@@ -77,7 +77,7 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// A relative directory means the one of the moment of New.
+// New resolves a relative directory.
 func TestRelativeDir(t *testing.T) {
 	parent := t.TempDir()
 	t.Chdir(parent)
@@ -95,6 +95,7 @@ func TestNewRefuses(t *testing.T) {
 		name, dir, want string
 	}{
 		{"no directory", "", "Config.Dir is empty"},
+		{"zero byte", "a\x00b", "Config.Dir contains a zero byte"},
 		{"a file", occupied, "not a directory"},
 		{"below a file", filepath.Join(occupied, "x"), "not a directory"},
 	} {
@@ -109,8 +110,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-// What crashed writers left goes, what live ones may still be writing stays,
-// and neither is an object.
+// New removes old temporary files and leaves new ones, and neither are objects.
 func TestStaleTemps(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700))
@@ -136,8 +136,8 @@ func TestStaleTemps(t *testing.T) {
 	}
 }
 
-// A store that is gone is an error for every method, never an empty store, and
-// is not made anew where its volume is not mounted.
+// If the directory is gone, every method returns an error, and none creates it:
+// the volume may not be mounted.
 func TestDirectoryGone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	b, err := file.New(file.Config{Dir: dir})
@@ -156,7 +156,7 @@ func TestDirectoryGone(t *testing.T) {
 	require.NoDirExists(t, dir)
 }
 
-// A file cut by other hands is an error, not a shorter object.
+// A file that another program truncates is an error, not a shorter object.
 func TestFileCut(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
@@ -170,7 +170,7 @@ func TestFileCut(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// An object deleted while it is read is read to the end.
+// An object that is deleted while it is read is read to the end.
 func TestDeleteWhileReading(t *testing.T) {
 	b := open(t, t.TempDir())
 	require.NoError(t, b.Put(t.Context(), "k", body("0123456789")))
@@ -187,7 +187,7 @@ func TestDeleteWhileReading(t *testing.T) {
 
 func TestPermission(t *testing.T) {
 	if os.Geteuid() == 0 {
-		t.Skip("root may do everything")
+		t.Skip("root has every permission")
 	}
 	dir := t.TempDir()
 	b := open(t, dir)
@@ -203,13 +203,13 @@ func TestPermission(t *testing.T) {
 		require.ErrorIs(t, err, syscall.EACCES)
 		require.ErrorContains(t, err, "give the user of this process access to "+dir)
 	}
-	// Reading needs no right to write, nor does opening.
+	// Reading and opening need no write permission.
 	objects, err := open(t, dir).List(t.Context(), "")
 	require.NoError(t, err)
 	require.Len(t, objects, 1)
 }
 
-// A body's own error keeps its identity, and is not taken for one of the store.
+// An error of the body is returned wrapped, and is not reported as one of the store.
 func TestBodyErrorIsNotTheStores(t *testing.T) {
 	b := open(t, t.TempDir())
 	for _, cause := range []error{fs.ErrExist, fs.ErrPermission, fs.ErrNotExist, syscall.ENOTDIR, io.ErrUnexpectedEOF} {
@@ -225,7 +225,7 @@ func TestBodyErrorIsNotTheStores(t *testing.T) {
 	}
 }
 
-// A context that ends with the last byte of the body still ends the Put.
+// A context that is cancelled with the last byte of the body still fails the Put.
 func TestContextDoneAtEnd(t *testing.T) {
 	b := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -236,7 +236,7 @@ func TestContextDoneAtEnd(t *testing.T) {
 	require.ErrorIs(t, err, backends.ErrNotFound)
 }
 
-// cancellingBody cancels at its end.
+// cancellingBody calls cancel at its end.
 type cancellingBody struct {
 	io.ReadSeeker
 	cancel func()

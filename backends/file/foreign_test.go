@@ -13,7 +13,7 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// Names that are no keys, and files that are no files, are no objects.
+// Names that are not valid keys, and files that are not regular, are not objects.
 func TestForeignFiles(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
@@ -32,6 +32,6 @@ func TestForeignFiles(t *testing.T) {
 		require.ErrorIs(t, err, backends.ErrNotFound, key)
 		require.NoError(t, b.Delete(t.Context(), key))
 		_, err = os.Lstat(filepath.Join(dir, key))
-		require.NoError(t, err, "Delete must not remove what is no object")
+		require.NoError(t, err, "Delete must remove nothing but objects")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// Get reads a range of an object; see [backends.Backend]. An object deleted
-// meanwhile is read to the end all the same.
+// Get implements [backends.Backend]. If the object is deleted, the reader still
+// reads it to the end.
 func (b *Backend) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if err := b.begin(ctx, "get", key); err != nil {
 		return nil, err
@@ -25,25 +25,25 @@ func (b *Backend) Get(ctx context.Context, key string, offset, length int64) (io
 	}
 	if offset < 0 || offset > size || length > size-offset {
 		_ = f.Close()
-		return nil, b.fail("get", key, fmt.Errorf("%w: %d bytes at %d, the object has %d",
+		return nil, b.fail("get", key, fmt.Errorf("%w: %d bytes at offset %d, the object has %d bytes",
 			backends.ErrRange, max(length, 0), offset, size))
 	}
 	return &reader{ctx: ctx, b: b, key: key, f: f, offset: offset, end: offset + length}, nil
 }
 
-// openObject opens the regular file at path. It looks before it opens, since
-// opening a FIFO would block.
+// openObject opens the regular file at path and returns its size. It calls Lstat
+// first, because opening a FIFO would block.
 func openObject(path string) (*os.File, int64, error) {
 	info, err := os.Lstat(path)
-	if missing(err) || err == nil && !info.Mode().IsRegular() {
+	if isMissing(err) || err == nil && !info.Mode().IsRegular() {
 		return nil, 0, backends.ErrNotFound
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	f, err := os.Open(path)
-	if missing(err) {
-		return nil, 0, backends.ErrNotFound // deleted since
+	if isMissing(err) {
+		return nil, 0, backends.ErrNotFound // deleted meanwhile
 	}
 	if err != nil {
 		return nil, 0, err
@@ -51,8 +51,8 @@ func openObject(path string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// reader reads [offset, end) of f. It carries the context of its Get, since
-// the contract lets that govern each Read.
+// reader reads [offset, end) of f. It has the context of its Get, which applies to
+// each Read.
 type reader struct {
 	ctx         context.Context
 	b           *Backend
@@ -61,7 +61,6 @@ type reader struct {
 	offset, end int64
 }
 
-// Read reads on within the range, unless the context is done.
 func (r *reader) Read(p []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, r.b.fail("get", r.key, err)
@@ -78,12 +77,11 @@ func (r *reader) Read(p []byte) (int, error) {
 	case err == nil || r.offset == r.end:
 		return n, nil
 	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("%w: the file was cut to %d bytes", io.ErrUnexpectedEOF, r.offset)
+		err = fmt.Errorf("%w: the file was truncated to %d bytes", io.ErrUnexpectedEOF, r.offset)
 	}
 	return n, r.b.fail("get", r.key, err)
 }
 
-// Close releases the file.
 func (r *reader) Close() error {
 	if err := r.f.Close(); err != nil {
 		return r.b.fail("get", r.key, err)

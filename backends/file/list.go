@@ -14,13 +14,13 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// List lists objects; see [backends.Backend]. It reads only directories that
-// prefix leads to, and holds all that it returns in memory.
+// List implements [backends.Backend]. It reads only the directories that can
+// contain a key with prefix.
 func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, b.fail("list", prefix, err)
 	}
-	if err := b.present("list", prefix); err != nil {
+	if err := b.checkDir("list", prefix); err != nil {
 		return nil, err
 	}
 	dir, ok := prefixDir(prefix)
@@ -31,14 +31,14 @@ func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, e
 	if err := l.dir(dir); err != nil {
 		return nil, b.fail("list", prefix, err)
 	}
-	// Directories are walked in the order of names, which differs: the object
-	// "a-b" sorts before "a/b", the name "a" before "a-b".
+	// The order of a directory walk differs from that of keys: the key "a-b"
+	// sorts before "a/b", but the name "a" before "a-b".
 	slices.SortFunc(l.objects, func(x, y backends.Object) int { return strings.Compare(x.Key, y.Key) })
 	return l.objects, nil
 }
 
-// prefixDir returns the directory part of prefix, "" for the root. It is not
-// ok if no valid key begins with it, above all if it leads out of the root.
+// prefixDir returns the directory part of prefix, "" for the root. ok is false if no
+// valid key begins with it, such as a path that leads out of the root.
 func prefixDir(prefix string) (dir string, ok bool) {
 	i := strings.LastIndexByte(prefix, '/')
 	if i < 0 {
@@ -55,13 +55,13 @@ type lister struct {
 	objects []backends.Object
 }
 
-// dir collects the objects below the directory of key.
+// dir adds the objects below the directory key.
 func (l *lister) dir(key string) error {
 	if err := l.ctx.Err(); err != nil {
 		return err
 	}
 	entries, err := os.ReadDir(filepath.Join(l.b.dir, filepath.FromSlash(key)))
-	if missing(err) && key != "" {
+	if isMissing(err) && key != "" {
 		return nil
 	}
 	if err != nil {
@@ -75,13 +75,13 @@ func (l *lister) dir(key string) error {
 	return nil
 }
 
-// entry collects the object key, or those below it.
+// entry adds the object key, or the objects below the directory key.
 func (l *lister) entry(key string, e fs.DirEntry) error {
 	switch {
 	case !strings.HasPrefix(key, l.prefix):
 		return nil
 	case backends.ValidKey(key) != nil:
-		return nil // a temporary file, or none of ours
+		return nil // a temporary file, or not an object
 	case e.IsDir():
 		return l.dir(key)
 	case !e.Type().IsRegular():
@@ -89,7 +89,7 @@ func (l *lister) entry(key string, e fs.DirEntry) error {
 	}
 	info, err := e.Info()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // deleted since
+		return nil // deleted meanwhile
 	}
 	if err != nil {
 		return fmt.Errorf("stat object %q: %w", key, err)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A full volume is ENOSPC to errors.Is, leaves nothing, and heals.
+// A Put on a full volume fails with ENOSPC and leaves nothing; a later one succeeds.
 func TestVolumeFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("xdswal-test", dir, "tmpfs", 0, "size=1m"); err != nil {

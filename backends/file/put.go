@@ -14,12 +14,11 @@ import (
 	"github.com/xdswal/xdswal/internal/durable"
 )
 
-// copyBuffer is how many bytes are copied between two looks at the context.
+// copyBuffer is the number of bytes copied between checks of the context.
 const copyBuffer = 256 << 10
 
-// Put creates an object; see [backends.Backend]. A crash before it returns
-// leaves the object whole or missing, and perhaps a temporary file, which a
-// later New removes.
+// Put implements [backends.Backend]. A crash before it returns leaves the object
+// whole or missing, and possibly a temporary file, which a later New removes.
 func (b *Backend) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if err := b.begin(ctx, "put", key); err != nil {
 		return err
@@ -38,17 +37,17 @@ func (b *Backend) Put(ctx context.Context, key string, body io.ReadSeeker) error
 	case err == nil:
 		return nil
 	case bodyErr != nil:
-		// Kept from fail and putError: an fs.ErrExist or ErrPermission of
-		// the caller's body says nothing about this store.
+		// Not passed to fail and putError: an fs.ErrExist or fs.ErrPermission
+		// of the caller's body is not an error of this store.
 		return &backends.Error{Op: "put", Backend: b.location, Key: key, Err: fmt.Errorf("read body: %w", bodyErr)}
 	default:
 		return b.fail("put", key, putError(path, err))
 	}
 }
 
-// makeDir creates dir and makes the whole path to it durable, up to b.dir. The
-// directories may exist and still not be durable: another Put, here or in
-// another process, may have created them a moment ago.
+// makeDir creates dir and makes every entry on the path from b.dir to it durable.
+// Directories that exist may not be durable yet: a concurrent Put, in this process
+// or another, may just have created them.
 func (b *Backend) makeDir(dir string) error {
 	if dir == b.dir {
 		return nil
@@ -65,22 +64,22 @@ func (b *Backend) makeDir(dir string) error {
 	return nil
 }
 
-// putError gives the errors of creating path their meaning in the contract.
+// putError returns the error of the contract for an error of creating path.
 func putError(path string, err error) error {
 	if errors.Is(err, syscall.ENOTDIR) {
-		return fmt.Errorf("%w: a leading part of it is an object", backends.ErrKey)
+		return fmt.Errorf("%w: a leading part of the key is an object", backends.ErrKey)
 	}
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if info, statErr := os.Lstat(path); statErr == nil && info.IsDir() {
-		return fmt.Errorf("%w: there are objects below it", backends.ErrKey)
+		return fmt.Errorf("%w: objects exist below the key", backends.ErrKey)
 	}
 	return backends.ErrExists
 }
 
-// copyBody copies body to w until its end, or until ctx is done. It returns
-// errors of reading body apart from all others.
+// copyBody copies body to w until its end, or until ctx is done. bodyErr is the
+// error of body; err is any other.
 func copyBody(ctx context.Context, w io.Writer, body io.Reader) (bodyErr, err error) {
 	buf := make([]byte, copyBuffer)
 	for {

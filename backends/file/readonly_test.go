@@ -14,7 +14,7 @@ import (
 	"github.com/xdswal/xdswal/backends/file"
 )
 
-// A backend that is opened for reading makes, changes and removes nothing.
+// A read-only backend creates, changes and removes nothing.
 func TestReadOnly(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	_, err := file.New(file.Config{Dir: filepath.Join(dir, "missing"), ReadOnly: true})

@@ -12,7 +12,7 @@ import (
 	"github.com/xdswal/xdswal/internal/durable/durabletest"
 )
 
-// traceEnv makes the test binary use a backend once in a directory.
+// traceEnv makes the test binary use a backend in the directory that it names.
 const traceEnv = "XDSWAL_TEST_TRACE"
 
 func TestMain(m *testing.M) {
@@ -44,7 +44,7 @@ func traced(dir string) {
 	must(b.Delete(ctx, "a/b/1"))
 }
 
-// wantTrace is from the first Put on. D is the directory, T a temporary file.
+// wantTrace begins with the first Put. D is the directory, T a temporary file.
 const wantTrace = `
 put:
 openat D/..
@@ -93,8 +93,8 @@ openat D/a/b
 fsync D/a/b
 `
 
-// Whatever Put and Delete answer is on disk by then, every directory on the way
-// to the object included.
+// When Put and Delete return, their effect is durable, including every directory on
+// the path to the object.
 func TestSystemCalls(t *testing.T) {
 	got := durabletest.Trace(t, traceEnv)
 	_, got, _ = strings.Cut(got, "put:")

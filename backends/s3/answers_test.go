@@ -20,7 +20,7 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 )
 
-// answers returns the configuration for a store that answers all alike.
+// answers returns the configuration for a store that answers every request alike.
 func answers(t *testing.T, answer http.HandlerFunc) s3.Config {
 	t.Helper()
 	store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
@@ -31,9 +31,9 @@ func answers(t *testing.T, answer http.HandlerFunc) s3.Config {
 	return store.start(t)
 }
 
-// A proxy that answers success for a store that it has lost: nothing of that
-// passes for an empty store, or for one that has taken an object.
-func TestAnswersThatAreNotS3s(t *testing.T) {
+// A proxy answers 200 instead of the store. No such answer is taken for an empty store
+// or for a successful Put.
+func TestAnswersNotFromS3(t *testing.T) {
 	for name, text := range map[string]string{
 		"empty": "", "white space": " \n ", "page": "<!DOCTYPE html><html><head><title>log in</title></head><body/></html>",
 		"XML": `<?xml version="1.0"?><Maintenance/>`, "error": `<?xml version="1.0"?><Error><Code>InternalError</Code></Error>`,
@@ -52,9 +52,9 @@ func TestAnswersThatAreNotS3s(t *testing.T) {
 	}
 }
 
-// The beginning of an answer that a multipart upload is complete is not the end
-// of it: the store sends white space while it is at work.
-func TestCompletionIsCut(t *testing.T) {
+// The answer to the completion of a multipart upload breaks off: the store sends white
+// space while it completes the upload.
+func TestCompletionBroken(t *testing.T) {
 	for _, created := range []bool{true, false} {
 		t.Run(fmt.Sprint("created ", created), func(t *testing.T) {
 			var id atomic.Value
@@ -80,7 +80,7 @@ func TestCompletionIsCut(t *testing.T) {
 	}
 }
 
-// A 404 that is not the store's does not say that an object is missing.
+// A 404 that is not from the store does not mean that an object is missing.
 func TestForeignNotFound(t *testing.T) {
 	for _, text := range []string{"", "default backend - 404", "<html/>"} {
 		b := open(t, answers(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -96,9 +96,9 @@ func TestForeignNotFound(t *testing.T) {
 
 const listing = `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>bucket</Name>%s</ListBucketResult>`
 
-// A list that the store cuts without saying where it goes on, or that goes on
-// where it began, is an error.
-func TestListDoesNotGoOn(t *testing.T) {
+// A truncated list without a marker of the next page, or with the marker of the same
+// page, is an error.
+func TestListWithoutNextPage(t *testing.T) {
 	for _, rest := range []string{
 		"<IsTruncated>true</IsTruncated>",
 		"<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>",
@@ -108,12 +108,12 @@ func TestListDoesNotGoOn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		_, err := b.List(ctx, "")
-		require.ErrorContains(t, err, "where to go on", rest)
+		require.ErrorContains(t, err, "without a marker of the next page", rest)
 	}
 }
 
-// Keys that XML cannot hold come encoded, if the store does that, and ours are
-// found among them.
+// Some stores encode keys that XML cannot represent. Objects of the backend are found
+// among them.
 func TestListEncoded(t *testing.T) {
 	object := func(key string) string { return "<Contents><Key>" + key + "</Key><Size>1</Size></Contents>" }
 	for encoding, key := range map[string]string{"<EncodingType>url</EncodingType>": "snapshots%2Fa+b%01", "": "snapshots/a b"} {
@@ -128,7 +128,7 @@ func TestListEncoded(t *testing.T) {
 	}
 }
 
-// A store that has too much to do is asked again.
+// A request that the store refuses with 429 is retried.
 func TestTooManyRequests(t *testing.T) {
 	var requests atomic.Int32
 	store := &fakeStore{}
@@ -143,15 +143,15 @@ func TestTooManyRequests(t *testing.T) {
 	require.EqualValues(t, 2, requests.Load())
 }
 
-// What a helper prints that finds credentials, and what a store repeats of them,
-// is in no error.
+// The output of a credential helper, and credentials that a store repeats, are in no
+// error.
 func TestNoSecretsInErrors(t *testing.T) {
 	const secret = "wJalrXUtn"
 	t.Run("credential_process", func(t *testing.T) {
 		cfg := answers(t, func(http.ResponseWriter, *http.Request) {})
 		dir := t.TempDir()
 		script := filepath.Join(dir, "helper")
-		require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\necho 'A new version is there.'\necho '{\"Version\":1,\"AccessKeyId\":\"AKIA1\",\"SecretAccessKey\":\""+secret+"\",\"SessionToken\":\""+secret+"\"}'\n"), 0o700))
+		require.NoError(t, os.WriteFile(script, []byte("#!/bin/sh\necho 'A new version is available.'\necho '{\"Version\":1,\"AccessKeyId\":\"AKIA1\",\"SecretAccessKey\":\""+secret+"\",\"SessionToken\":\""+secret+"\"}'\n"), 0o700))
 		profile := filepath.Join(dir, "config")
 		require.NoError(t, os.WriteFile(profile, []byte("[default]\ncredential_process = "+script+"\n"), 0o600))
 		t.Setenv("AWS_CONFIG_FILE", profile)

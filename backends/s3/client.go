@@ -11,7 +11,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 )
 
-// newClient returns a client for cfg, which has its defaults.
+// newClient returns a client for cfg, which has no zero numbers.
 func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(newHTTPClient(cfg.IdleTimeout)),
@@ -28,7 +28,11 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	}
 	sdk, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
-		return nil, fmt.Errorf("read the AWS configuration: %w; correct the environment (AWS_*) or the profile", err)
+		return nil, fmt.Errorf("load the AWS configuration: %w; correct the environment (AWS_*) or the profile", err)
+	}
+	httpClient, err := storeClient(sdk.HTTPClient, cfg.WrapTransport)
+	if err != nil {
+		return nil, err
 	}
 	client := s3.NewFromConfig(sdk, func(o *s3.Options) {
 		o.UsePathStyle = cfg.PathStyle
@@ -36,23 +40,24 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 			o.BaseEndpoint = &cfg.Endpoint
 		}
 		if o.BaseEndpoint != nil && o.Region == "" {
-			o.Region = "us-east-1" // what stores without regions call theirs
+			o.Region = "us-east-1" // the region name of stores without regions
 		}
-		o.HTTPClient = storeClient(sdk.HTTPClient, cfg.WrapTransport)
-		o.Retryer, o.RetryMaxAttempts = newRetryer(cfg.MaxAttempts), 0 // Not that of AWS_MAX_ATTEMPTS.
+		o.HTTPClient = httpClient
+		o.Retryer, o.RetryMaxAttempts = newRetryer(cfg.MaxAttempts), 0 // overrides AWS_MAX_ATTEMPTS
 		o.Credentials = markCredentials(o.Credentials)
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
-		// Readers check what they read by themselves: a sum must go on over
+		// The reader verifies checksums: the checksum of an object continues over
 		// the requests of a reader that resumes.
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	})
 	if client.Options().Region == "" {
-		return nil, errors.New("no region is known; set region= in the URL, AWS_REGION or the profile")
+		return nil, errors.New("region is not known; set Config.Region (region= in the URL), AWS_REGION or the profile")
 	}
 	return client, nil
 }
 
-// credentialsError tells errors of finding credentials from those of the store.
+// credentialsError marks an error of finding credentials, as opposed to one of the
+// store.
 type credentialsError struct{ err error }
 
 func (e *credentialsError) Error() string { return "find credentials: " + clean(e.err.Error()) }
@@ -70,7 +75,7 @@ func (c markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error
 }
 
 func markCredentials(p aws.CredentialsProvider) aws.CredentialsProvider {
-	// The SDK knows anonymous credentials by their type.
+	// The SDK recognizes anonymous credentials by their type.
 	if p == nil || aws.IsCredentialsProvider(p, aws.AnonymousCredentials{}) {
 		return p
 	}

@@ -15,18 +15,17 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/xdswal/xdswal/backends"
 )
 
-// failure is an error of the SDK in our words. The SDK's error stays visible to
-// errors.Is and errors.As.
+// failure is an error of the SDK with a text of its own. It wraps the SDK's error.
 type failure struct {
 	text string
-	is   error // a sentinel of package backends, or nil
+	is   error // an error variable of package backends, or nil
 	err  error
 }
 
@@ -39,17 +38,15 @@ func (f *failure) Unwrap() []error {
 	return []error{f.is, f.err}
 }
 
-// explain says what err, an error of the SDK, means and what to do about it.
-// Other errors it returns as they are, unless ctx is done: that is why, then.
+// explain returns a *failure with the meaning of err, an error of the SDK, and advice
+// for the operator. It returns other errors unchanged, or the error of ctx if that is
+// done and no answer of the store explains err.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	var known *failure
-	if errors.As(err, &known) {
+	if isA[*failure](err) {
 		return err
 	}
-	var operation *smithy.OperationError
-	sdk := errors.As(err, &operation)
-	var answer smithy.APIError
-	if sdk && errors.As(err, &answer) {
+	operation, sdk := as[*smithy.OperationError](err)
+	if answer, ok := as[smithy.APIError](err); ok && sdk {
 		return explainAnswer(operation.OperationName, answer, err)
 	}
 	switch ctxErr := ctx.Err(); {
@@ -58,50 +55,49 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	case !sdk:
 		return err
 	}
-	var marked *credentialsError
-	if errors.As(err, &marked) {
+	if marked, ok := as[*credentialsError](err); ok {
 		return newFailure(nil, marked.Error(),
 			"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give this machine a role", err)
 	}
 	what := clean(innermost(operation.Err).Error())
 	if status := statusOf(err); status >= http.StatusMultipleChoices {
-		advice, sentinel := meaningOfStatus(operation.OperationName, status)
-		return newFailure(sentinel, what, advice, err)
+		advice, is := meaningOfStatus(operation.OperationName, status)
+		return newFailure(is, what, advice, err)
 	}
 	return newFailure(nil, what, b.networkAdvice(err), err)
 }
 
-// explainAnswer puts an answer of the store into words.
+// explainAnswer returns the *failure for an error that the store sent.
 func explainAnswer(operation string, answer smithy.APIError, err error) error {
 	what := clean(answer.ErrorCode())
 	if message := clean(answer.ErrorMessage()); message != "" {
 		what += ": " + message
 	}
-	advice, sentinel := meaning(operation, answer.ErrorCode(), statusOf(err))
-	if right := keyRight.FindString(answer.ErrorMessage()); right != "" && errors.Is(sentinel, backends.ErrPermission) {
-		advice = "grant " + right + " on the key"
+	advice, is := meaning(operation, answer.ErrorCode(), statusOf(err))
+	if p := kmsPermission.FindString(answer.ErrorMessage()); p != "" && errors.Is(is, backends.ErrPermission) {
+		advice = "grant " + p + " on the key"
 	}
-	return newFailure(sentinel, what, advice, err)
+	return newFailure(is, what, advice, err)
 }
 
-// keyRight matches the right to a key of KMS that an answer says is missing.
-var keyRight = regexp.MustCompile(`\bkms:[A-Za-z]+`)
+// kmsPermission matches a permission on a KMS key in the message of an answer.
+var kmsPermission = regexp.MustCompile(`\bkms:[A-Za-z]+`)
 
-// newFailure returns an error that reads, for example:
+// newFailure returns a *failure with a text such as:
 //
-//	permission denied by the store: AccessDenied: Access Denied (PutObject, HTTP 403, request 4442587FB7D0A2F9); grant s3:PutObject
-func newFailure(sentinel error, what, advice string, err error) error {
+//	permission denied: AccessDenied: Access Denied (PutObject, HTTP 403, request 4442587FB7D0A2F9); grant s3:PutObject
+func newFailure(is error, what, advice string, err error) error {
 	text := what + requestOf(err)
-	if sentinel != nil {
-		text = sentinel.Error() + ": " + text
+	if is != nil {
+		text = is.Error() + ": " + text
 	}
 	if advice != "" {
 		text += "; " + advice
 	}
-	return &failure{text: text, is: sentinel, err: err}
+	return &failure{text: text, is: is, err: err}
 }
 
-// permissions are what AWS calls the right to do an operation.
+// permissions are the AWS permissions that the operations need.
 var permissions = map[string]string{
 	"PutObject": "s3:PutObject", "CreateMultipartUpload": "s3:PutObject",
 	"UploadPart": "s3:PutObject", "CompleteMultipartUpload": "s3:PutObject",
@@ -112,25 +108,25 @@ var permissions = map[string]string{
 	"ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 
-// meaning returns the advice and the sentinel for an answer.
-func meaning(operation, code string, status int) (advice string, sentinel error) {
+// meaning returns the advice and the error of package backends for an answer.
+func meaning(operation, code string, status int) (advice string, is error) {
 	switch code {
 	case "NoSuchBucket":
 		return "create the bucket or correct the URL", nil
 	case "NoSuchKey":
 		return "", backends.ErrNotFound
-	case "NotFound": // where there is no body to say more
+	case "NotFound": // the code of an answer without a body
 		if operation == "HeadObject" {
 			return "", backends.ErrNotFound
 		}
 	case "NoSuchUpload":
-		return "a Sweep or a rule of the bucket aborted the upload; try again", nil
+		return "a Sweep or a lifecycle rule aborted the upload; try again", nil
 	case "ObjectParentIsFile", "ExistingObjectIsDirectory", "XMinioParentIsObject", "XMinioObjectExistsAsDirectory":
-		return "this store cannot keep a key below a key", backends.ErrKey
+		return "this store does not support a key below another key", backends.ErrKey
 	case "SignatureDoesNotMatch":
 		return "check the secret access key, and the clock of this machine", backends.ErrPermission
 	case "InvalidAccessKeyId", "XAdminUserNotFound":
-		return "this store does not know the access key: check the credentials and the endpoint", backends.ErrPermission
+		return "the access key is unknown to this store: check the credentials and the endpoint", backends.ErrPermission
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
 		return "renew the credentials", backends.ErrPermission
 	case "RequestTimeTooSkewed", "RequestExpired":
@@ -138,11 +134,11 @@ func meaning(operation, code string, status int) (advice string, sentinel error)
 	case "PermanentRedirect", "TemporaryRedirect", "MovedPermanently", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
 		return "the bucket is in another region: set region= in the URL, or correct the endpoint", nil
 	case "BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch":
-		return "the bytes changed on their way to the store: try again, and look for a faulty proxy", nil
+		return "the bytes changed on the way to the store: try again, and look for a faulty proxy", nil
 	case "ConditionalRequestConflict", "OperationAborted":
-		return "another writer is at the same key: try again", nil
+		return "another writer is writing the same key: try again", nil
 	case "InvalidObjectState":
-		return "the object was moved to an archive: bring it back, and have no lifecycle rule archive this prefix", nil
+		return "the object was moved to an archive: restore it, and let no lifecycle rule archive this prefix", nil
 	case "InvalidStorageClass":
 		return "correct storage_class= in the URL", nil
 	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded":
@@ -151,7 +147,8 @@ func meaning(operation, code string, status int) (advice string, sentinel error)
 	return meaningOfStatus(operation, status)
 }
 
-func meaningOfStatus(operation string, status int) (advice string, sentinel error) {
+// meaningOfStatus is meaning for an answer without a known code.
+func meaningOfStatus(operation string, status int) (advice string, is error) {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		advice = "grant " + permissions[operation]
@@ -166,7 +163,7 @@ func meaningOfStatus(operation string, status int) (advice string, sentinel erro
 	case http.StatusNotFound:
 		return "check that the endpoint is that of an S3 store", nil
 	case http.StatusNotImplemented:
-		return "this store lacks a feature that is needed, perhaps conditional creation (If-None-Match)", nil
+		return "this store lacks a required feature, possibly conditional creation (If-None-Match)", nil
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return "the store is overloaded or down: try later", nil
 	case http.StatusInsufficientStorage:
@@ -175,52 +172,46 @@ func meaningOfStatus(operation string, status int) (advice string, sentinel erro
 	return "", nil
 }
 
-// networkAdvice says what to do about the usual reasons for no answer.
+// networkAdvice returns advice for the usual causes of a missing answer.
 func (b *Backend) networkAdvice(err error) string {
-	var authority x509.UnknownAuthorityError
-	var hostname x509.HostnameError
-	var dns *net.DNSError
-	var timeout net.Error
 	switch {
-	case errors.As(err, &authority):
+	case isA[x509.UnknownAuthorityError](err):
 		return "set AWS_CA_BUNDLE to a file with the certificate of the store's authority"
-	case errors.As(err, &hostname):
-		return "write the endpoint with a name that is in the store's certificate"
-	case errors.As(err, &dns):
+	case isA[x509.CertificateInvalidError](err):
+		return "correct the certificate of the store, or the clock of this machine"
+	case isA[x509.HostnameError](err):
+		return "use an endpoint whose name is in the certificate of the store"
+	case isA[*net.DNSError](err):
 		return "check the endpoint and the region; stores without a name for each bucket need path_style=true"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "start the store or correct the endpoint"
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
 		return fmt.Sprintf("the store was silent for %v: check it and the network", b.cfg.IdleTimeout)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the store does not speak TLS: write http:// in the endpoint"
-	case isCut(err):
-		return "the connection was cut before the answer: check the store and the network"
+	case isBroken(err):
+		return "the connection broke before the answer: check the store and the network"
 	}
 	return ""
 }
 
-// requestOf names the request that failed, for who looks for it in the logs of
-// the store.
+// requestOf describes the request that failed, so that the operator can find it in the
+// logs of the store.
 func requestOf(err error) string {
 	var facts []string
-	var operation *smithy.OperationError
-	if errors.As(err, &operation) {
+	if operation, ok := as[*smithy.OperationError](err); ok {
 		facts = append(facts, operation.OperationName)
 	}
 	if status := statusOf(err); status != 0 {
 		facts = append(facts, fmt.Sprintf("HTTP %d", status))
 	}
-	var request interface{ ServiceRequestID() string }
-	if errors.As(err, &request) && request.ServiceRequestID() != "" {
+	if request, ok := as[interface{ ServiceRequestID() string }](err); ok && request.ServiceRequestID() != "" {
 		facts = append(facts, "request "+clean(request.ServiceRequestID()))
 	}
-	var host interface{ ServiceHostID() string }
-	if errors.As(err, &host) && host.ServiceHostID() != "" && len(host.ServiceHostID()) <= maxHostID {
+	if host, ok := as[interface{ ServiceHostID() string }](err); ok && host.ServiceHostID() != "" && len(host.ServiceHostID()) <= maxHostID {
 		facts = append(facts, "host "+clean(host.ServiceHostID()))
 	}
-	var attempts *retry.MaxAttemptsError
-	if errors.As(err, &attempts) && attempts.Attempt > 1 {
+	if attempts, ok := as[*sdkretry.MaxAttemptsError](err); ok && attempts.Attempt > 1 {
 		facts = append(facts, fmt.Sprintf("%d attempts", attempts.Attempt))
 	}
 	if len(facts) == 0 {
@@ -230,19 +221,19 @@ func requestOf(err error) string {
 }
 
 const (
-	maxHostID  = 32  // AWS sends 76 bytes of noise
+	maxHostID  = 32  // AWS sends 76 opaque bytes
 	maxMessage = 300 // bytes
 )
 
-// secretive matches messages that repeat a signed request, or what a helper
-// printed that finds credentials.
-var secretive = regexp.MustCompile(`(?i)(signature|credential|token|secret|password|authorization)[\w-]*["']?\s*[=:>]|AWS4-`)
+// credentialText matches messages that may quote a signed request, or the output of a
+// credential helper.
+var credentialText = regexp.MustCompile(`(?i)(signature|credential|token|secret|password|authorization)[\w-]*["']?\s*[=:>]|AWS4-`)
 
-// clean makes a text of the store fit for one line, and drops it if it repeats
-// what must not be shown.
+// clean returns a text of the store as one line of limited length, and without
+// credentials.
 func clean(text string) string {
-	if secretive.MatchString(text) {
-		return "(a message that may hold credentials)"
+	if credentialText.MatchString(text) {
+		return "(message not shown, it may contain credentials)"
 	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
 	if len(text) > maxMessage {
@@ -251,53 +242,61 @@ func clean(text string) string {
 	return text
 }
 
-// innermost takes off what the SDK and net/http wrap an error in, to the point
-// where it says what happened: a URL and the SDK's own words do not.
+// innermost unwraps the errors of the SDK and net/http, whose texts add a URL and words
+// that do not explain the cause.
 func innermost(err error) error {
 	for {
-		var next error
-		var sent *smithyhttp.RequestSendError
-		var located *url.Error
-		var answered *smithyhttp.ResponseError
-		var attempts *retry.MaxAttemptsError
-		switch {
-		case errors.As(err, &located):
-			next = located.Err
-		case errors.As(err, &sent):
-			next = sent.Err
-		case errors.As(err, &answered):
-			next = answered.Err
-		case errors.As(err, &attempts):
-			next = attempts.Err
-		default:
+		if e, ok := as[*url.Error](err); ok {
+			err = e.Err
+		} else if e, ok := as[*smithyhttp.RequestSendError](err); ok {
+			err = e.Err
+		} else if e, ok := as[*smithyhttp.ResponseError](err); ok {
+			err = e.Err
+		} else if e, ok := as[*sdkretry.MaxAttemptsError](err); ok {
+			err = e.Err
+		} else {
 			return err
 		}
-		err = next
 	}
 }
 
+// as is errors.As with a result.
+func as[T any](err error) (target T, ok bool) {
+	ok = errors.As(err, &target)
+	return target, ok
+}
+
+func isA[T any](err error) bool {
+	_, ok := as[T](err)
+	return ok
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := as[net.Error](err)
+	return ok && timeout.Timeout()
+}
+
 func statusOf(err error) int {
-	var response interface{ HTTPStatusCode() int }
-	if errors.As(err, &response) {
+	if response, ok := as[interface{ HTTPStatusCode() int }](err); ok {
 		return response.HTTPStatusCode()
 	}
 	return 0
 }
 
-// isCode reports whether the store answered with one of codes.
+// isCode reports whether the store sent one of codes.
 func isCode(err error, codes ...string) bool {
-	var answer smithy.APIError
-	return errors.As(err, &answer) && slices.Contains(codes, answer.ErrorCode())
+	answer, ok := as[smithy.APIError](err)
+	return ok && slices.Contains(codes, answer.ErrorCode())
 }
 
-// isMissing is true for a missing object.
+// isMissing reports whether an object is missing.
 func isMissing(err error) bool { return isCode(err, "NoSuchKey") }
 
-// isHeadMissing is true if HeadObject found nothing. An answer to that has no
-// body: a missing bucket, or a proxy without a store, answers like this too.
+// isHeadMissing reports whether HeadObject found no object. Its answer has no body, so a
+// missing bucket, or a proxy without a store, looks the same.
 func isHeadMissing(err error) bool { return isCode(err, "NoSuchKey", "NotFound") }
 
-// isTaken is true if a condition was not met.
+// isTaken reports whether a condition of the request was not met.
 func isTaken(err error) bool {
 	return isCode(err, "PreconditionFailed") || statusOf(err) == http.StatusPreconditionFailed
 }
@@ -306,27 +305,26 @@ func isConflict(err error) bool { return isCode(err, "ConditionalRequestConflict
 
 func isUploadGone(err error) bool { return isCode(err, "NoSuchUpload") }
 
-// errNotS3 is an answer that says success and lacks what S3 puts into it: of a
-// proxy that has none of the store's, or only the beginning of it.
-var errNotS3 = errors.New("the answer is none of an S3 store; check the endpoint, and proxies before it")
+// errNotS3 means that an answer has a status of success without the content that S3
+// sends: a proxy answered, or the answer is incomplete.
+var errNotS3 = errors.New("answer is not from an S3 store; check the endpoint and proxies")
 
-// isCut is true if the connection ended before the whole answer was here.
-func isCut(err error) bool {
+// isBroken reports whether the connection ended before the end of the answer.
+func isBroken(err error) bool {
 	if errors.Is(err, errNotS3) {
 		return true
 	}
-	var answer smithy.APIError
 	status := statusOf(err)
 	switch {
-	case errors.As(err, &answer):
+	case isA[smithy.APIError](err):
 		return false
 	case status == http.StatusOK:
 		return true
 	case status != 0:
 		return false
 	}
-	return slices.ContainsFunc([]error{syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF}, func(cut error) bool {
-		return errors.Is(err, cut)
+	return slices.ContainsFunc([]error{syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF}, func(target error) bool {
+		return errors.Is(err, target)
 	})
 }
 

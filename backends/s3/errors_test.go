@@ -3,6 +3,8 @@ package s3_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -68,7 +70,7 @@ func TestPermissionDenied(t *testing.T) {
 		err := c.call(t.Context(), b)
 		require.ErrorIs(t, err, backends.ErrPermission)
 		require.NotErrorIs(t, err, backends.ErrNotFound)
-		require.ErrorContains(t, err, "permission denied by the store: AccessDenied: Access Denied (")
+		require.ErrorContains(t, err, "permission denied: AccessDenied: Access Denied (")
 		require.ErrorContains(t, err, "HTTP 403, request REQUEST1, host HOST1")
 		require.ErrorContains(t, err, "; grant "+c.permission)
 		requirePlaced(t, b, c.op, err)
@@ -94,8 +96,8 @@ func TestBucketMissing(t *testing.T) {
 func TestWrongCredentials(t *testing.T) {
 	srv := start(t)
 	for want, creds := range map[string]aws.CredentialsProvider{
-		"check the secret access key, and the clock":                           credentials(srv.AccessKey, secretKey),
-		"does not know the access key: check the credentials and the endpoint": credentials(accessKey, secretKey),
+		"check the secret access key, and the clock":                                      credentials(srv.AccessKey, secretKey),
+		"the access key is unknown to this store: check the credentials and the endpoint": credentials(accessKey, secretKey),
 	} {
 		cfg := config(srv)
 		cfg.Credentials = creds
@@ -121,7 +123,7 @@ func TestNoCredentials(t *testing.T) {
 	}
 }
 
-// Answers of stores and of what is in between, and what is made of them.
+// Errors of stores and proxies, and the errors that the driver returns for them.
 func TestAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -140,7 +142,7 @@ func TestAnswers(t *testing.T) {
 		{"overload", 503, "SlowDown", "Slow down", "2 attempts); the store is overloaded or down: try later", nil},
 		{"unknown", 418, "Teapot", "Short\nand stout", "Teapot: Short and stout (GetObject, HTTP 418, request REQUEST1, host HOST1)", nil},
 		{"long", 418, "Teapot", strings.Repeat("x", 1000), strings.Repeat("x", 300) + "... (", nil},
-		{"echo", 400, "Bad", "you sent Authorization: AWS4-HMAC-SHA256 Credential=" + accessKey, "Bad: (a message that may hold credentials) (", nil},
+		{"echo", 400, "Bad", "you sent Authorization: AWS4-HMAC-SHA256 Credential=" + accessKey, "Bad: (message not shown, it may contain credentials) (", nil},
 		{"missing", 404, "NoSuchKey", "No such key", "object not found: NoSuchKey", backends.ErrNotFound},
 		{"no S3", 404, "", "", "check that the endpoint is that of an S3 store", nil},
 	} {
@@ -164,7 +166,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// A store that is down is an error, and heals.
+// While the store is down every method fails; afterwards they succeed.
 func TestOutage(t *testing.T) {
 	srv := start(t)
 	cfg := config(srv)
@@ -205,6 +207,23 @@ func TestNoTLS(t *testing.T) {
 	require.NotContains(t, err.Error(), "attempts")
 }
 
+// A certificate that is not valid is reported at once: retries cannot succeed.
+func TestInvalidCertificate(t *testing.T) {
+	noAWS(t)
+	var requests int
+	b := open(t, s3.Config{
+		Bucket: "bucket", Endpoint: "https://store.invalid", Credentials: credentials(accessKey, secretKey),
+		WrapTransport: transport(func(http.RoundTripper, *http.Request) (*http.Response, error) {
+			requests++
+			return nil, &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}}
+		}).wrap,
+	})
+	_, err := b.Get(t.Context(), "k", 0, -1)
+	require.ErrorContains(t, err, "certificate has expired or is not yet valid")
+	require.ErrorContains(t, err, "; correct the certificate of the store, or the clock of this machine")
+	require.Equal(t, 1, requests)
+}
+
 func TestUnknownHost(t *testing.T) {
 	noAWS(t)
 	b := open(t, s3.Config{
@@ -218,12 +237,11 @@ func TestUnknownHost(t *testing.T) {
 	require.ErrorContains(t, err, "path_style=true")
 }
 
-// What a store says about a list is not believed where it is incomplete, nor
-// where it is no list.
+// An incomplete list, or an answer that is not a list, is an error.
 func TestBadLists(t *testing.T) {
 	for want, content := range map[string]string{
-		"did not say where to go on": `<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>`,
-		"(ListObjectsV2":             `<ListBucketResult><Contents><Key>k</Key>`,
+		"without a marker of the next page": `<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>`,
+		"(ListObjectsV2":                    `<ListBucketResult><Contents><Key>k</Key>`,
 	} {
 		store := &fakeStore{answer: func(w http.ResponseWriter, _ *http.Request) bool {
 			_, _ = io.WriteString(w, content)

@@ -8,7 +8,7 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 )
 
-// The store is not asked for anything until the first object is.
+// New makes no request to the store.
 func Example() {
 	u, err := url.Parse("s3://snapshots/prod?endpoint=https://store.example:9000&region=us-east-1&path_style=true")
 	if err != nil {

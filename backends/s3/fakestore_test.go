@@ -12,10 +12,10 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 )
 
-// fakeStore is a store that can do what real ones do and versitygw does not. It
-// keeps whole objects, and knows no conditions.
+// fakeStore is a store with answers that versitygw does not give. It stores whole
+// objects and ignores conditions.
 type fakeStore struct {
-	// answer may answer a request in place of the store.
+	// answer may answer a request instead of the store.
 	answer func(w http.ResponseWriter, req *http.Request) bool
 
 	mu      sync.Mutex

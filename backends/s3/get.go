@@ -18,11 +18,10 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// Get reads a range of an object; see [backends.Backend]. The reader resumes
-// when its connection breaks, as long as the object is the same. If the object
-// is read whole, and the store knows its CRC32C, the reader checks that before
-// it yields the last bytes. An object deleted meanwhile is read to the end
-// unless the connection breaks.
+// Get implements [backends.Backend]. If the connection breaks, the reader resumes
+// with another request, which fails if the object was deleted or replaced. If the
+// range is the whole object and the store has its CRC32C, the reader verifies it
+// before it returns the last bytes.
 func (b *Backend) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if err := b.begin(ctx, "get", key); err != nil {
 		return nil, err
@@ -32,21 +31,21 @@ func (b *Backend) Get(ctx context.Context, key string, offset, length int64) (io
 	}
 	res, err := b.request(ctx, key, offset, length, "")
 	if isUnsatisfiable(err) {
-		return b.getNothing(ctx, key, offset, length, err)
+		return b.getAtEnd(ctx, key, offset, length, err)
 	}
 	if err != nil {
 		return nil, b.fail(ctx, "get", key, err)
 	}
-	if outside(offset, length, res.total) {
-		_ = res.body.Close()
-		return nil, b.fail(ctx, "get", key, rangeError(offset, length, res.total))
-	}
+	err = checkRange(offset, length, res.total)
 	if length < 0 {
 		length = res.total - offset
 	}
-	if length > 0 && res.offset != offset {
+	if err == nil && length > 0 && res.offset != offset {
+		err = fmt.Errorf("the store sent another range: got offset %d, want %d", res.offset, offset)
+	}
+	if err != nil {
 		_ = res.body.Close()
-		return nil, b.fail(ctx, "get", key, fmt.Errorf("the store sent bytes from %d on, where those from %d on were asked for", res.offset, offset))
+		return nil, b.fail(ctx, "get", key, err)
 	}
 	r := &reader{ctx: ctx, b: b, key: key, res: res, offset: offset, end: offset + length}
 	if length == res.total && res.hasCRC {
@@ -55,47 +54,49 @@ func (b *Backend) Get(ctx context.Context, key string, offset, length int64) (io
 	return r, nil
 }
 
-// getNothing decides about a range that begins at the end of the object or
-// after it, which the store does not serve: the contract allows an empty one at
-// the end.
-func (b *Backend) getNothing(ctx context.Context, key string, offset, length int64, cause error) (io.ReadCloser, error) {
+// getAtEnd returns the reader for a range that begins at the end of the object, or
+// ErrRange for one that begins after it. The store refused the range with cause in
+// either case, but the contract allows an empty range at the end.
+func (b *Backend) getAtEnd(ctx context.Context, key string, offset, length int64, cause error) (io.ReadCloser, error) {
 	head, err := b.head(ctx, key)
+	switch {
+	case err != nil:
+	case head.ContentLength == nil:
+		err = cause
+	default:
+		err = checkRange(offset, length, *head.ContentLength)
+	}
 	if err != nil {
 		return nil, b.fail(ctx, "get", key, err)
-	}
-	if head.ContentLength == nil {
-		return nil, b.fail(ctx, "get", key, cause)
-	}
-	if outside(offset, length, *head.ContentLength) {
-		return nil, b.fail(ctx, "get", key, rangeError(offset, length, *head.ContentLength))
 	}
 	return &reader{ctx: ctx, b: b, key: key, res: &response{body: io.NopCloser(strings.NewReader(""))}, offset: offset, end: offset}, nil
 }
 
-func outside(offset, length, total int64) bool { return offset > total || length > total-offset }
-
-func rangeError(offset, length, total int64) error {
-	return fmt.Errorf("%w: %d bytes at %d, the object has %d", backends.ErrRange, max(length, 0), offset, total)
+func checkRange(offset, length, total int64) error {
+	if offset > total || length > total-offset {
+		return fmt.Errorf("%w: %d bytes at offset %d, the object has %d bytes", backends.ErrRange, max(length, 0), offset, total)
+	}
+	return nil
 }
 
 // response is an answer to a request for a range.
 type response struct {
 	body   io.ReadCloser
 	offset int64 // of the first byte of body in the object
-	total  int64 // the size of the whole object
+	total  int64 // size of the whole object
 	etag   string
-	crc    uint32 // CRC32C of the whole object
+	crc    uint32 // CRC32C of the whole object, if hasCRC
 	hasCRC bool
 }
 
-// request asks for the bytes [offset, offset+length), where a negative length
-// means to the end, and of none at least for one, since no store serves an
-// empty range. With an etag it asks for the object that has it and for no other.
+// request requests the bytes [offset, offset+length) of an object. A negative length
+// means to the end. A length of 0 requests one byte, because stores serve no empty
+// ranges. If etag is not empty, the request fails unless the object has that etag.
 func (b *Backend) request(ctx context.Context, key string, offset, length int64, etag string) (*response, error) {
 	in := &s3.GetObjectInput{Bucket: &b.cfg.Bucket, Key: aws.String(b.objectKey(key))}
 	switch {
 	case offset == 0 && length < 0:
-		// Without a range the answer has the checksum of the whole.
+		// Only an answer without a range has the checksum of the whole object.
 	case length < 0 || length > math.MaxInt64-offset:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", offset))
 	default:
@@ -104,14 +105,14 @@ func (b *Backend) request(ctx context.Context, key string, offset, length int64,
 	if etag != "" {
 		in.IfMatch = &etag
 	}
-	// The input's own field for this would make the SDK check the answer too,
-	// whose error could not be told from a broken connection.
+	// With in.ChecksumMode the SDK would verify the answer too, and its error could
+	// not be distinguished from that of a broken connection.
 	out, err := b.client.GetObject(ctx, in, s3.WithAPIOptions(smithyhttp.SetHeaderValue("x-amz-checksum-mode", "ENABLED")))
 	if err != nil {
 		return nil, err
 	}
 	res := &response{body: out.Body, etag: aws.ToString(out.ETag)}
-	if err := res.locate(out); err != nil {
+	if err := res.parseRange(out); err != nil {
 		_ = out.Body.Close()
 		return nil, err
 	}
@@ -119,24 +120,24 @@ func (b *Backend) request(ctx context.Context, key string, offset, length int64,
 	return res, nil
 }
 
-// locate finds out which bytes of the object the answer has.
-func (r *response) locate(out *s3.GetObjectOutput) error {
+// parseRange sets offset and total from the answer.
+func (r *response) parseRange(out *s3.GetObjectOutput) error {
 	if out.ContentRange == nil {
 		if out.ContentLength == nil || *out.ContentLength < 0 {
-			return errors.New("the store did not say how long the object is")
+			return errors.New("the store sent no length of the object")
 		}
 		r.total = *out.ContentLength
 		return nil
 	}
 	var last int64
 	if _, err := fmt.Sscanf(*out.ContentRange, "bytes %d-%d/%d", &r.offset, &last, &r.total); err != nil {
-		return fmt.Errorf("the store sent the unknown range %.60q", *out.ContentRange)
+		return fmt.Errorf("the store sent a malformed range %.60q", *out.ContentRange)
 	}
 	return nil
 }
 
-// wholeCRC returns the CRC32C of the whole object, if the answer has it. That
-// of an object in parts may be one of the parts' checksums: "...-3".
+// wholeCRC returns the CRC32C of the whole object, if the answer has it. The
+// checksum of a multipart object may instead be one of the checksums of its parts.
 func wholeCRC(out *s3.GetObjectOutput) (crc uint32, ok bool) {
 	if out.ChecksumType == types.ChecksumTypeComposite {
 		return 0, false

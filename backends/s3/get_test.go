@@ -16,7 +16,7 @@ import (
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
-// A reader whose connection is cut, again and again, reads on where it was.
+// A reader whose connection breaks repeatedly resumes at its offset.
 func TestReadResumes(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -41,7 +41,7 @@ func TestReadResumes(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrClosed)
 }
 
-// Cuts without progress are not retried for ever.
+// Broken connections without progress are retried MaxAttempts times.
 func TestReadGivesUp(t *testing.T) {
 	srv := start(t)
 	put(t, open(t, config(srv)), "k", noise(1000))
@@ -73,7 +73,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errCut }
 
-// Bytes of two objects never mix.
+// A reader never returns bytes of two objects.
 func TestReadReplaced(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -110,8 +110,8 @@ func TestReadReplaced(t *testing.T) {
 	}
 }
 
-// A damaged object is an error, also to who knows its size and does not wait
-// for the end: of one part or several, and over a cut.
+// A damaged object is an error, even for a caller that knows its size and does not read
+// to io.EOF: in one part or several, and across a broken connection.
 func TestDamagedOnTheWayBack(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -143,7 +143,7 @@ func TestDamagedOnTheWayBack(t *testing.T) {
 	}
 }
 
-// A peer that hangs fails the attempt, and the next one goes on.
+// A silent peer fails the attempt, and the next attempt succeeds.
 func TestHang(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -175,8 +175,7 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// A peer that hangs in the middle of a body, for good, is an error in bounded
-// time.
+// A peer that is silent from the middle of a body on is an error in bounded time.
 func TestHangForGood(t *testing.T) {
 	srv := start(t)
 	cfg := config(srv)
@@ -195,7 +194,7 @@ func TestHangForGood(t *testing.T) {
 	})
 }
 
-// A call whose context ends returns, however long the store is silent.
+// A call whose context is done returns, even if the store is silent for longer.
 func TestContextEndsWhileHanging(t *testing.T) {
 	srv := start(t)
 	cfg := config(srv)
@@ -222,7 +221,7 @@ func TestContextEndsWhileHanging(t *testing.T) {
 			_, err := b.List(ctx, "")
 			return err
 		},
-		// The request arrives; only its answer does not.
+		// The request arrives, and its answer does not.
 		"delete": func(ctx context.Context, b backends.Backend) error { return b.Delete(ctx, "gone") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -240,8 +239,8 @@ func TestContextEndsWhileHanging(t *testing.T) {
 	})
 }
 
-// readIntoHang reads "k" through a proxy that hangs in the midst of it, and
-// hangs for good: to mend a connection that hangs takes toxiproxy many seconds.
+// readIntoHang reads "k" through a proxy that hangs in the middle of it and stays so:
+// toxiproxy needs many seconds to repair a connection that hangs.
 func readIntoHang(ctx context.Context, t *testing.T, proxy *s3test.Proxy, cfg s3.Config) error {
 	proxy.Add(s3test.Bandwidth(2000))
 	cfg.Endpoint = proxy.Endpoint

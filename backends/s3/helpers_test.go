@@ -35,8 +35,7 @@ func credentials(access, secret string) aws.CredentialsProvider {
 	})
 }
 
-// config returns the configuration for a server, with parts so small that tests
-// can have some.
+// config returns the configuration for a server, with the smallest parts.
 func config(srv *s3test.Server) s3.Config {
 	return s3.Config{
 		Bucket: srv.Bucket, Prefix: "test", Endpoint: srv.Endpoint, Region: srv.Region, PathStyle: true,
@@ -51,8 +50,8 @@ func open(t *testing.T, cfg s3.Config) *s3.Backend {
 	return b
 }
 
-// start returns a server and checks at the end of the test that no multipart
-// upload is left in it.
+// start returns a server, and checks at the end of the test that it has no multipart
+// upload.
 func start(t *testing.T, options ...s3test.Option) *s3test.Server {
 	t.Helper()
 	srv := s3test.Start(t, options...)
@@ -65,7 +64,7 @@ func start(t *testing.T, options ...s3test.Option) *s3test.Server {
 	return srv
 }
 
-// client returns a client that is not the driver's.
+// client returns a client independent of the driver.
 func client(t *testing.T, srv *s3test.Server) *awss3.Client {
 	t.Helper()
 	options := awss3.Options{
@@ -82,7 +81,7 @@ func client(t *testing.T, srv *s3test.Server) *awss3.Client {
 	return awss3.New(options)
 }
 
-// uploads returns the keys of the multipart uploads that are under way.
+// uploads returns the keys of the multipart uploads in progress.
 func uploads(t *testing.T, srv *s3test.Server) []string {
 	t.Helper()
 	out, err := client(t, srv).ListMultipartUploads(context.WithoutCancel(t.Context()), &awss3.ListMultipartUploadsInput{Bucket: &srv.Bucket})
@@ -96,7 +95,7 @@ func uploads(t *testing.T, srv *s3test.Server) []string {
 
 func body(s string) io.ReadSeeker { return bytes.NewReader([]byte(s)) }
 
-// noise returns size bytes without pattern.
+// noise returns size bytes without a pattern.
 func noise(size int) []byte {
 	content := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(content)
@@ -121,7 +120,7 @@ func requireContent(t *testing.T, b backends.Backend, key string, want []byte) {
 	t.Helper()
 	got, err := get(t.Context(), b, key)
 	require.NoError(t, err)
-	require.True(t, bytes.Equal(want, got), "want %d bytes, got %d", len(want), len(got))
+	require.True(t, bytes.Equal(want, got), "got %d bytes, want %d", len(got), len(want))
 }
 
 func keys(t *testing.T, b backends.Backend) []string {
@@ -135,7 +134,7 @@ func keys(t *testing.T, b backends.Backend) []string {
 	return keys
 }
 
-// transport is a transport that a test intervenes in.
+// transport is a transport whose requests a test can change.
 type transport func(next http.RoundTripper, req *http.Request) (*http.Response, error)
 
 func (f transport) wrap(next http.RoundTripper) http.RoundTripper {
@@ -167,7 +166,7 @@ func isMethod(method string) func(*http.Request) bool {
 	return func(req *http.Request) bool { return req.Method == method }
 }
 
-// flip changes the byte at offset of what is read.
+// flip changes the byte at offset of the bytes that are read.
 type flip struct {
 	io.ReadCloser
 	offset int

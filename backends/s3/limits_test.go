@@ -7,11 +7,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// However large an object is, 10,000 parts suffice.
+// An object of any size has at most 10,000 parts.
 func TestPartSize(t *testing.T) {
-	for _, size := range []int64{0, 1, DefaultPartSize, 10_000*DefaultPartSize - 1, 10_000 * DefaultPartSize, 10_000*DefaultPartSize + 1, 1 << 40, 5 << 40} {
-		part := partSize(DefaultPartSize, size)
-		require.GreaterOrEqual(t, part, int64(DefaultPartSize))
+	for _, size := range []int64{0, 1, defaultPartSize, 10_000*defaultPartSize - 1, 10_000 * defaultPartSize, 10_000*defaultPartSize + 1, 1 << 40, 5 << 40} {
+		part := partSize(defaultPartSize, size)
+		require.GreaterOrEqual(t, part, int64(defaultPartSize))
 		require.LessOrEqual(t, (size+part-1)/part, int64(10_000), "size %d", size)
 	}
 }

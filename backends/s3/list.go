@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -15,8 +16,7 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// List lists objects; see [backends.Backend]. It makes a request for each
-// thousand objects, and holds all that it returns in memory.
+// List implements [backends.Backend], with one request for each 1,000 objects.
 func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, b.fail(ctx, "list", prefix, err)
@@ -27,15 +27,15 @@ func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, e
 	var objects []backends.Object
 	in := &s3.ListObjectsV2Input{
 		Bucket: &b.cfg.Bucket, Prefix: aws.String(b.objectKey(prefix)),
-		// XML cannot hold every key that somebody may have put there.
+		// XML cannot represent every key that other programs may have created.
 		EncodingType: types.EncodingTypeUrl,
 	}
 	for more := true; more; {
 		page, err := b.client.ListObjectsV2(ctx, in)
-		if err != nil {
-			return nil, b.fail(ctx, "list", prefix, err)
+		if err == nil {
+			more, err = hasMore(page.IsTruncated, in.ContinuationToken, page.NextContinuationToken)
 		}
-		if more, err = goesOn(page.IsTruncated, in.ContinuationToken, page.NextContinuationToken); err != nil {
+		if err != nil {
 			return nil, b.fail(ctx, "list", prefix, err)
 		}
 		in.ContinuationToken = page.NextContinuationToken
@@ -43,7 +43,7 @@ func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, e
 			objectKey := aws.ToString(o.Key)
 			if page.EncodingType == types.EncodingTypeUrl {
 				if objectKey, err = url.QueryUnescape(objectKey); err != nil {
-					return nil, b.fail(ctx, "list", prefix, fmt.Errorf("the store listed a key that is not encoded as it says: %w", err))
+					return nil, b.fail(ctx, "list", prefix, fmt.Errorf("decode a key: %w", err))
 				}
 			}
 			key, ok := b.ownKey(objectKey)
@@ -53,27 +53,74 @@ func (b *Backend) List(ctx context.Context, prefix string) ([]backends.Object, e
 			objects = append(objects, backends.Object{Key: key, Size: aws.ToInt64(o.Size), ModTime: aws.ToTime(o.LastModified)})
 		}
 	}
-	// Not every store lists in the order of bytes.
+	// Some stores do not list in bytewise order.
 	slices.SortFunc(objects, func(x, y backends.Object) int { return strings.Compare(x.Key, y.Key) })
 	return objects, nil
 }
 
-// goesOn reports whether another page of a list follows, from the marker of this
-// page and that of the next. An answer that is no list at all, of a proxy for
-// example, is to the SDK one that is empty, and must not pass for that.
-func goesOn(truncated *bool, marker, next *string) (bool, error) {
+// hasMore reports whether another page of a list follows, given the marker of this
+// page and of the next. The SDK decodes an answer that is not a list, for example of
+// a proxy, as an empty page; hasMore returns an error for it.
+func hasMore(truncated *bool, marker, next *string) (bool, error) {
 	switch {
 	case truncated == nil:
 		return false, fmt.Errorf("list: %w", errNotS3)
 	case !*truncated:
 		return false, nil
 	case aws.ToString(next) == "" || aws.ToString(next) == aws.ToString(marker):
-		return false, errors.New("the store cut the list and did not say where to go on")
+		return false, errors.New("the store truncated the list without a marker of the next page")
 	}
 	return true, nil
 }
 
-// beginsKey reports whether a valid key begins with prefix.
+// beginsKey reports whether prefix is a prefix of some valid key.
 func beginsKey(prefix string) bool {
 	return backends.ValidKey(prefix) == nil || backends.ValidKey(prefix+"x") == nil
+}
+
+// Sweep implements [backends.Sweeper]: it aborts multipart uploads. The age of one is
+// the difference between the clocks of the store and of this machine. Sweep continues
+// after an upload that it cannot abort, and returns the errors joined.
+func (b *Backend) Sweep(ctx context.Context, olderThan time.Duration, prefixes ...string) (int, error) {
+	if err := b.checkWritable(ctx, "sweep", ""); err != nil {
+		return 0, err
+	}
+	selected := func(key string) bool {
+		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+	}
+	before := time.Now().Add(-olderThan)
+	in := &s3.ListMultipartUploadsInput{Bucket: &b.cfg.Bucket, Prefix: aws.String(b.objectKey(""))}
+	var swept int
+	var errs []error
+	for more := true; more; {
+		page, err := b.client.ListMultipartUploads(ctx, in)
+		if err == nil {
+			more, err = hasMore(page.IsTruncated, uploadMarker(in.KeyMarker, in.UploadIdMarker), uploadMarker(page.NextKeyMarker, page.NextUploadIdMarker))
+		}
+		if err != nil {
+			return swept, errors.Join(append(errs, b.fail(ctx, "sweep", "", err))...)
+		}
+		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+		for _, u := range page.Uploads {
+			key, ok := b.ownKey(aws.ToString(u.Key))
+			if !ok || !selected(key) || u.Initiated == nil || u.Initiated.After(before) {
+				continue
+			}
+			switch err := b.abort(ctx, *u.Key, aws.ToString(u.UploadId)); {
+			case err == nil:
+				swept++
+			case !isUploadGone(err):
+				errs = append(errs, b.fail(ctx, "sweep", key, err))
+			}
+		}
+	}
+	return swept, errors.Join(errs...)
+}
+
+// uploadMarker returns the two markers of a page of uploads as one.
+func uploadMarker(key, upload *string) *string {
+	if aws.ToString(key) == "" {
+		return nil
+	}
+	return aws.String(*key + "\x00" + aws.ToString(upload))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
-// Long lists come in pages, and what others keep in the bucket is no part.
+// List reads all pages, and skips objects of other programs.
 func TestListPages(t *testing.T) {
 	srv := start(t)
 	dir := filepath.Join(srv.Dir, "test", "many")
@@ -45,10 +45,10 @@ func TestListPages(t *testing.T) {
 	objects, err = b.List(t.Context(), "../other/")
 	require.NoError(t, err)
 	require.Empty(t, objects)
-	require.Empty(t, counter.Requests(), "no key begins so")
+	require.Empty(t, counter.Requests(), "no valid key has this prefix")
 }
 
-// A list whose connection is cut is asked for again.
+// A list whose connection breaks is requested again.
 func TestListCut(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -65,7 +65,7 @@ func TestListCut(t *testing.T) {
 	require.Equal(t, want, keys(t, open(t, cfg)))
 }
 
-// Sweep removes what crashed uploads left of this backend, once it is old.
+// Sweep aborts old uploads of this backend and no others.
 func TestSweep(t *testing.T) {
 	srv := start(t)
 	b := open(t, config(srv))
@@ -91,7 +91,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A backend that is opened for reading changes nothing.
+// A read-only backend sends no request that changes the store.
 func TestReadOnly(t *testing.T) {
 	srv := start(t)
 	put(t, open(t, config(srv)), "a", []byte("x"))

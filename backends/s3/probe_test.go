@@ -37,7 +37,7 @@ func TestProbe(t *testing.T) {
 	srv.Restart()
 }
 
-// In a store without conditions Put looks before it writes.
+// In a store without conditions Put checks whether the key exists.
 func TestStoreWithoutConditions(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request) bool{
 		"ignores": nil,
@@ -53,7 +53,7 @@ func TestStoreWithoutConditions(t *testing.T) {
 			b := open(t, (&fakeStore{answer: answer}).start(t))
 			if name == "refuses" {
 				err := b.Put(t.Context(), "k", body("x"))
-				require.ErrorContains(t, err, "perhaps conditional creation (If-None-Match)")
+				require.ErrorContains(t, err, "possibly conditional creation (If-None-Match)")
 			}
 			ok, err := b.ProbeConditionalCreate(t.Context())
 			require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestStoreWithoutConditions(t *testing.T) {
 	}
 }
 
-// A store that is busy with another writer of the key is asked again.
+// A Put that conflicts with another writer of the key is retried.
 func TestConflict(t *testing.T) {
 	var conflicts atomic.Int32
 	store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
@@ -82,7 +82,7 @@ func TestConflict(t *testing.T) {
 	requireContent(t, b, "k", []byte("content"))
 }
 
-// Who may create objects but not look at them is told so, once it matters.
+// The error names the permission that is missing to determine whether a Put succeeded.
 func TestTakenAndUnreadable(t *testing.T) {
 	store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
 		if req.Method == http.MethodPut {
@@ -95,7 +95,7 @@ func TestTakenAndUnreadable(t *testing.T) {
 	b := open(t, store.start(t))
 	err := b.Put(t.Context(), "k", body("x"))
 	require.ErrorContains(t, err, "grant s3:GetObject")
-	// The outcome is open, and neither sentinel may say otherwise.
+	// The outcome is open, so the error must match neither.
 	require.False(t, errors.Is(err, backends.ErrExists))
 	require.False(t, errors.Is(err, backends.ErrPermission))
 }

@@ -1,30 +1,38 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/xdswal/xdswal/backends"
 )
 
-// putIDName is the metadata of an object that says which Put created it.
-const putIDName = "xdswal-put"
+const (
+	// putIDName is the metadata of an object that identifies the Put that created
+	// it.
+	putIDName = "xdswal-put"
+	// probeKey is the key of the object that ProbeConditionalCreate leaves.
+	probeKey = "probe/conditional-create"
+	// maxBlocked is the number of attempts of a Put that a directory blocks. A
+	// store on a file system may see one while other writers delete below it.
+	maxBlocked = 3
+)
 
-// Put creates an object; see [backends.Backend]. Bodies of up to PartSize are
-// sent in one request, larger ones as multipart uploads. A crash leaves the
-// object whole or missing, and perhaps parts, which Sweep removes, and so may a
-// network that loses answers. A Put whose ctx is done may take some seconds to
-// remove its parts.
+// Put implements [backends.Backend]. A body of up to PartSize bytes is one request, a
+// larger one a multipart upload. A crash, or a network that loses answers, leaves the
+// object whole or missing, and possibly parts, which Sweep removes. After ctx is done
+// Put may take some seconds to remove its parts.
 //
-// A Put whose answer was lost, and which then finds its own object, returns nil.
+// If the answer to Put was lost and Put then finds that it created the object, it
+// returns nil.
 func (b *Backend) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if err := b.begin(ctx, "put", key); err != nil {
 		return err
@@ -42,7 +50,7 @@ func (b *Backend) Put(ctx context.Context, key string, body io.ReadSeeker) error
 		if _, err := body.Seek(start, io.SeekStart); err != nil {
 			return p.bodyError(err)
 		}
-		again, err := p.once(ctx, body, end-start)
+		again, err := p.try(ctx, body, end-start)
 		if !again || attempt >= b.cfg.MaxAttempts {
 			return err
 		}
@@ -54,23 +62,18 @@ func (b *Backend) Put(ctx context.Context, key string, body io.ReadSeeker) error
 
 // put is one call of Put.
 type put struct {
-	b   *Backend
-	key string
-	id  string // random
-	// blocked counts how often a directory stood where the object should go.
-	blocked int
+	b       *Backend
+	key     string
+	id      string // random
+	blocked int    // attempts that a directory blocked
 }
 
-// maxBlocked is how often a Put tries again where a directory is in its way: a
-// store on a file system may come upon one while others delete below it.
-const maxBlocked = 3
-
-// once uploads the body, of about size bytes, from its current offset. It
-// reports whether its error may be gone if all is done again.
-func (p *put) once(ctx context.Context, body io.Reader, size int64) (again bool, err error) {
+// try uploads the body, of about size bytes, from its current offset. again reports
+// whether another attempt may succeed.
+func (p *put) try(ctx context.Context, body io.Reader, size int64) (again bool, err error) {
 	in := p.b.putInput(p.key, p.id)
 	if p.b.unconditional.Load() {
-		if err := p.refuseTaken(ctx); err != nil {
+		if err := p.checkMissing(ctx); err != nil {
 			return false, err
 		}
 	} else {
@@ -82,19 +85,17 @@ func (p *put) once(ctx context.Context, body io.Reader, size int64) (again bool,
 	case err == nil:
 		return false, nil
 	case r.err != nil:
-		// Not explained: what the caller's body says is nothing about
-		// the store.
+		// Not explained: an error of the body is not one of the store.
 		return false, p.bodyError(r.err)
 	case isConflict(err):
-		// Two writers at once may make the store refuse either for now. A
-		// multipart upload cannot be completed after that, but only begun
-		// anew.
+		// The store may refuse both of two concurrent writers for now. A multipart
+		// upload cannot be completed after that; it must begin again.
 		return true, p.b.fail(ctx, "put", p.key, err)
 	case isCode(err, "ExistingObjectIsDirectory"):
 		p.blocked++
 		return p.blocked < maxBlocked, p.b.fail(ctx, "put", p.key, err)
-	case isTaken(err) || isUploadGone(err) || isCut(err):
-		return p.judge(ctx, err)
+	case isTaken(err) || isUploadGone(err) || isBroken(err):
+		return p.resolve(ctx, err)
 	default:
 		return false, p.b.fail(ctx, "put", p.key, err)
 	}
@@ -115,12 +116,11 @@ func (b *Backend) putInput(key, id string) *s3.PutObjectInput {
 	return in
 }
 
-// judge decides what it means that the key is taken, that a multipart upload is
-// no more, or that the connection was cut. This Put may have created the object
-// itself, in an attempt whose answer was lost. And a store that refuses a request
-// may close the connection before it has read the body, which can lose its
-// answer too.
-func (p *put) judge(ctx context.Context, cause error) (again bool, err error) {
+// resolve determines the result of an attempt that failed because the key exists, the
+// multipart upload is gone, or the connection broke. An earlier request of this Put,
+// whose answer was lost, may have created the object. A broken connection may also
+// hide a refusal: the store may close it before it has read the body.
+func (p *put) resolve(ctx context.Context, cause error) (again bool, err error) {
 	head, err := p.b.head(ctx, p.key)
 	switch {
 	case err == nil && head.Metadata[putIDName] == p.id:
@@ -128,27 +128,28 @@ func (p *put) judge(ctx context.Context, cause error) (again bool, err error) {
 	case err == nil, isHeadMissing(err) && isTaken(cause):
 		exists := &failure{text: backends.ErrExists.Error() + requestOf(cause), is: backends.ErrExists, err: cause}
 		return false, p.b.fail(ctx, "put", p.key, exists)
-	case isHeadMissing(err), isCut(cause) && statusOf(err) == 0:
-		// Where the SDK has tried again what was cut, that is enough.
-		var attempts *retry.MaxAttemptsError
-		again = isCut(cause) && !errors.As(cause, &attempts)
+	case isHeadMissing(err), isBroken(cause) && statusOf(err) == 0:
+		// Do not repeat the attempts of the SDK.
+		again = isBroken(cause) && !isA[*sdkretry.MaxAttemptsError](cause)
 		return again, p.b.fail(ctx, "put", p.key, cause)
 	default:
-		// What the look failed on is no statement about the Put.
-		return false, p.b.fail(ctx, "put", p.key, fmt.Errorf("%w; and whether the object was created cannot be seen: %v", p.b.explain(ctx, cause), p.b.explain(ctx, err))) //nolint:errorlint // As said.
+		// err is not wrapped, because it is not the error of the Put.
+		err = fmt.Errorf("%w; checking whether the object was created: %v", p.b.explain(ctx, cause), p.b.explain(ctx, err)) //nolint:errorlint // As said.
+		return false, p.b.fail(ctx, "put", p.key, err)
 	}
 }
 
-// refuseTaken is the substitute for a condition, in stores that ignore those.
-func (p *put) refuseTaken(ctx context.Context) error {
+// checkMissing returns ErrExists if the key exists, for stores that ignore
+// conditions.
+func (p *put) checkMissing(ctx context.Context) error {
 	head, err := p.b.head(ctx, p.key)
 	switch {
 	case isHeadMissing(err):
 		return nil
 	case err != nil:
-		return p.b.fail(ctx, "put", p.key, fmt.Errorf("look whether the object exists: %w", p.b.explain(ctx, err)))
+		return p.b.fail(ctx, "put", p.key, fmt.Errorf("check whether the object exists: %w", p.b.explain(ctx, err)))
 	case head.Metadata[putIDName] == p.id:
-		return nil // Written again, with the same bytes.
+		return nil // an earlier attempt created it, with the same bytes
 	default:
 		return p.b.fail(ctx, "put", p.key, backends.ErrExists)
 	}
@@ -158,14 +159,14 @@ func (p *put) bodyError(err error) error {
 	return &backends.Error{Op: "put", Backend: p.b.location, Key: p.key, Err: fmt.Errorf("read body: %w", err)}
 }
 
-// head asks for the description of an object. Its error is not explained yet.
-// In an answer without a body a missing bucket looks like a missing object.
+// head requests the metadata of an object. Its error is not explained. The answer has
+// no body, so a missing bucket looks like a missing object.
 func (b *Backend) head(ctx context.Context, key string) (*s3.HeadObjectOutput, error) {
 	return b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.cfg.Bucket, Key: aws.String(b.objectKey(key))})
 }
 
-// bodyReader reads a body until ctx is done, and remembers the body's own error
-// apart from all others.
+// bodyReader reads a body until ctx is done, and records the error of the body
+// itself.
 type bodyReader struct {
 	ctx context.Context
 	r   io.Reader
@@ -181,10 +182,38 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	if ctxErr := b.ctx.Err(); ctxErr != nil {
-		return n, ctxErr // A body that ends as ctx does is not taken for whole.
+		return n, ctxErr // The end of the body may be an effect of ctx.
 	}
 	if err != io.EOF {
 		b.err = err
 	}
 	return n, err
+}
+
+// ProbeConditionalCreate implements [backends.ConditionalCreator]. It creates the
+// object "probe/conditional-create" if it is missing, and tries to create it again.
+// If the object exists, it makes one request.
+func (b *Backend) ProbeConditionalCreate(ctx context.Context) (bool, error) {
+	if err := b.begin(ctx, "put", probeKey); err != nil {
+		return false, err
+	}
+	for range 2 {
+		in := b.putInput(probeKey, rand.Text())
+		in.IfNoneMatch = aws.String("*")
+		in.Body = bytes.NewReader(nil)
+		switch err := b.putObject(ctx, in); {
+		case err == nil:
+			continue // created, or overwritten
+		case isTaken(err), isConflict(err):
+			b.unconditional.Store(false)
+			return true, nil
+		case isNotImplemented(err):
+			b.unconditional.Store(true)
+			return false, nil
+		default:
+			return false, b.fail(ctx, "put", probeKey, err)
+		}
+	}
+	b.unconditional.Store(true)
+	return false, nil
 }

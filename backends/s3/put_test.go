@@ -44,16 +44,16 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// Whatever ends a multipart upload before its time, nothing of it is left.
+// A multipart upload that fails is aborted.
 func TestMultipartAborted(t *testing.T) {
 	srv := start(t)
 	b := open(t, config(srv))
 	content := noise(3 * partSize)
-	errBody := errors.New("the body breaks off")
+	errBody := errors.New("read failed")
 
 	err := b.Put(t.Context(), "k", &brokenBody{Reader: bytes.NewReader(content), at: 2*partSize + 1, broken: func() error { return errBody }})
 	require.ErrorIs(t, err, errBody)
-	require.ErrorContains(t, err, "read body: the body breaks off")
+	require.ErrorContains(t, err, "read body: read failed")
 	require.Empty(t, uploads(t, srv))
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,7 +71,7 @@ func TestMultipartAborted(t *testing.T) {
 	requireContent(t, b, "k", content)
 }
 
-// Parts that cannot be removed are spoken of.
+// The error says that parts remain if the abort fails.
 func TestAbortFails(t *testing.T) {
 	srv := start(t)
 	cfg := config(srv)
@@ -88,14 +88,14 @@ func TestAbortFails(t *testing.T) {
 		return nil
 	}})
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorContains(t, err, "(parts are left until a Sweep: no abort (AbortMultipartUpload))")
+	require.ErrorContains(t, err, "(parts remain until a Sweep: no abort (AbortMultipartUpload))")
 
 	n, err := open(t, config(srv)).Sweep(t.Context(), -time.Minute, "")
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 }
 
-// brokenBody calls broken once as many bytes as at were read.
+// brokenBody calls broken in each Read after at bytes were read.
 type brokenBody struct {
 	*bytes.Reader
 	at     int64
@@ -111,7 +111,7 @@ func (b *brokenBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p[:min(len(p), 1<<20)])
 }
 
-// A body's own error is not taken for one of the store, or for its end.
+// An error of the body is not reported as one of the store, or taken for its end.
 func TestBodyErrors(t *testing.T) {
 	srv := start(t)
 	b := open(t, config(srv))
@@ -126,7 +126,7 @@ func TestBodyErrors(t *testing.T) {
 	require.Empty(t, keys(t, b))
 }
 
-// A context that ends with the last byte of the body still ends the Put.
+// A context that is cancelled with the last byte of the body still fails the Put.
 func TestContextDoneAtEnd(t *testing.T) {
 	b := open(t, config(start(t)))
 	for _, size := range []int{1000, 2 * partSize} {
@@ -140,8 +140,8 @@ func TestContextDoneAtEnd(t *testing.T) {
 	require.Empty(t, keys(t, b))
 }
 
-// The store did what it was asked for, but its answer was lost: the SDK asks
-// again and is refused, and Put finds that the object is its own.
+// The store executes a request but its answer is lost: the SDK retries and is refused,
+// and Put finds that it created the object.
 func TestAnswerLost(t *testing.T) {
 	srv := start(t)
 	proxy := srv.Proxy(t)
@@ -213,7 +213,7 @@ func TestMultipartRace(t *testing.T) {
 	requireContent(t, b, "k", content[:partSize+1+winner])
 }
 
-// What is changed on its way to the store is refused by its checksum.
+// The store refuses bytes that changed on the way, by their checksum.
 func TestDamagedOnTheWayThere(t *testing.T) {
 	for name, options := range map[string][]s3test.Option{"http": nil, "https": {s3test.WithTLS()}} {
 		t.Run(name, func(t *testing.T) {
@@ -228,15 +228,15 @@ func TestDamagedOnTheWayThere(t *testing.T) {
 			b := open(t, cfg)
 			for _, size := range []int{1000, partSize + 1000} {
 				err := b.Put(t.Context(), "k", bytes.NewReader(noise(size)))
-				require.ErrorContains(t, err, "the bytes changed on their way to the store")
+				require.ErrorContains(t, err, "the bytes changed on the way to the store")
 				require.Empty(t, keys(t, b))
 			}
 		})
 	}
 }
 
-// What the configuration says of encryption and storage is said to the store when
-// an object is made, in one piece or in parts.
+// Requests that create an object, whole or in parts, have the configured encryption
+// and storage class.
 func TestEncryptionAndStorage(t *testing.T) {
 	var made []http.Header // of PutObject and CreateMultipartUpload
 	fake := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {

@@ -14,21 +14,19 @@ import (
 
 func newSum() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
-// reader reads [offset, end) of an object, over as many requests as it takes.
-// It carries the context of its Get, since the contract lets that govern each
-// Read.
+// reader reads [offset, end) of an object, with as many requests as necessary. It
+// has the context of its Get, which applies to each Read.
 type reader struct {
 	ctx         context.Context
 	b           *Backend
 	key         string
 	res         *response
 	offset, end int64
-	sum         hash.Hash32 // of what was read; nil if it is not to be checked
-	broken      int         // how often the connection broke since the last byte
-	err         error       // what every Read returns from now on
+	sum         hash.Hash32 // of the bytes read; nil if there is none to verify
+	failures    int         // broken connections since the last byte
+	err         error       // error of all later Reads
 }
 
-// Read reads on within the range, unless the context is done.
 func (r *reader) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
@@ -45,8 +43,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	for {
 		n, err := r.res.body.Read(p)
 		if n > 0 || len(p) == 0 {
-			// An error beside the bytes comes back at the next Read.
-			return r.took(p[:n])
+			// The next Read returns an error that came with the bytes.
+			return r.accept(p[:n])
 		}
 		if err != nil {
 			if err := r.resume(err); err != nil {
@@ -56,12 +54,12 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 }
 
-// took accounts for bytes that were read. It keeps the last ones back unless
-// the checksum is right: who reads a known number of bytes never looks for an
-// error after them.
-func (r *reader) took(p []byte) (int, error) {
+// accept records bytes that were read. It returns ErrDamaged instead of the last
+// bytes if the checksum differs: a caller that reads a known number of bytes does not
+// read the error after them.
+func (r *reader) accept(p []byte) (int, error) {
 	r.offset += int64(len(p))
-	r.broken = 0
+	r.failures = 0
 	if r.sum == nil {
 		return len(p), nil
 	}
@@ -72,20 +70,20 @@ func (r *reader) took(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// resume asks for the rest of the range, after the connection broke.
+// resume requests the rest of the range after the connection broke with cause.
 func (r *reader) resume(cause error) error {
 	_ = r.res.body.Close()
 	if err := r.ctx.Err(); err != nil {
 		return err
 	}
-	r.broken++
+	r.failures++
 	if errors.Is(cause, io.EOF) {
 		cause = io.ErrUnexpectedEOF
 	}
-	if r.res.etag == "" || r.broken >= r.b.cfg.MaxAttempts {
-		return fmt.Errorf("read byte %d of %d, attempt %d: %w", r.offset, r.res.total, r.broken, cause)
+	if r.res.etag == "" || r.failures >= r.b.cfg.MaxAttempts {
+		return fmt.Errorf("read byte %d of %d, attempt %d: %w", r.offset, r.res.total, r.failures, cause)
 	}
-	if err := pause(r.ctx, backoff(r.broken)); err != nil {
+	if err := pause(r.ctx, backoff(r.failures)); err != nil {
 		return err
 	}
 	next, err := r.b.request(r.ctx, r.key, r.offset, r.end-r.offset, r.res.etag)
@@ -93,28 +91,29 @@ func (r *reader) resume(cause error) error {
 	case isTaken(err), isUnsatisfiable(err):
 		return errors.New("the object was replaced while it was read")
 	case err != nil:
-		return fmt.Errorf("read on from byte %d of %d: %w", r.offset, r.res.total, r.b.explain(r.ctx, err))
+		return fmt.Errorf("resume at byte %d of %d: %w", r.offset, r.res.total, r.b.explain(r.ctx, err))
 	}
 	if next.offset != r.offset || next.total != r.res.total {
 		_ = next.body.Close()
-		return fmt.Errorf("the store resumed with byte %d of %d, where %d of %d was asked for",
+		return fmt.Errorf("the store sent another range: got byte %d of %d, want byte %d of %d",
 			next.offset, next.total, r.offset, r.res.total)
 	}
 	r.res.body = next.body
 	return nil
 }
 
-// stop makes err the answer to this Read and all that follow.
+// stop sets and returns the error of this Read and all later ones.
 func (r *reader) stop(err error) error {
 	r.err = r.b.fail(r.ctx, "get", r.key, err)
 	return r.err
 }
 
-// Close ends the request that is under way.
+// Close ends the current request. Its error is ignored: the caller needs no more
+// bytes.
 func (r *reader) Close() error {
 	if r.err == nil {
 		r.err = &backends.Error{Op: "get", Backend: r.b.location, Key: r.key, Err: fs.ErrClosed}
 	}
-	_ = r.res.body.Close() // What was not read is of no interest.
+	_ = r.res.body.Close()
 	return nil
 }

@@ -5,84 +5,73 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
+
+	"github.com/xdswal/xdswal/internal/retry"
 )
 
 const (
-	firstBackoff = 200 * time.Millisecond
-	maxBackoff   = 5 * time.Second
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
 )
 
-// newRetryer bounds retries by their number alone. The SDK would also share a
-// budget among all requests, and after an outage not retry any for a while.
-// What first decides goes before all else.
-func newRetryer(maxAttempts int, first ...retry.IsErrorRetryable) aws.Retryer {
-	return retry.NewStandard(func(o *retry.StandardOptions) {
+// newRetryer returns a retryer that limits only the number of attempts. The SDK's
+// own also limits retries by a budget that all requests share, and after an outage
+// would not retry for a while. first takes precedence over the other conditions.
+func newRetryer(maxAttempts int, first ...sdkretry.IsErrorRetryable) aws.Retryer {
+	return sdkretry.NewStandard(func(o *sdkretry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
 		o.RateLimiter = ratelimit.None
-		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
+		o.Backoff = sdkretry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
 			return backoff(attempt), nil
 		})
-		o.Retryables = append(append(first, retry.IsErrorRetryableFunc(retryable)), o.Retryables...)
+		o.Retryables = append(append(first, sdkretry.IsErrorRetryableFunc(retryable)), o.Retryables...)
 	})
 }
 
-// retryable decides where the SDK would retry what cannot succeed, or not retry
-// what may.
+// retryable corrects the SDK, which retries some errors that cannot succeed and does
+// not retry some that may.
 func retryable(err error) aws.Ternary {
-	var (
-		certificate *x509.CertificateInvalidError
-		authority   x509.UnknownAuthorityError
-		hostname    x509.HostnameError
-		credentials *credentialsError
-		netErr      net.Error
-	)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return aws.UnknownTernary
-	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &hostname), errors.As(err, &credentials):
+	case errors.Is(err, http.ErrSchemeMismatch), isA[x509.CertificateInvalidError](err), isA[x509.UnknownAuthorityError](err),
+		isA[x509.HostnameError](err), isA[*credentialsError](err):
 		return aws.FalseTernary
 	case statusOf(err) == http.StatusTooManyRequests:
 		return aws.TrueTernary
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &netErr) && netErr.Timeout():
-		return aws.TrueTernary // an answer that was cut, or never came
+	case errors.Is(err, io.ErrUnexpectedEOF), isTimeout(err):
+		return aws.TrueTernary // an incomplete answer, or none
 	}
 	return aws.UnknownTernary
 }
 
-// notIfCut leaves it to Put what to do about a request that was cut.
-var notIfCut = retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-	if isCut(err) {
+// notIfBroken leaves the retry of a request whose connection broke to Put.
+var notIfBroken = sdkretry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+	if isBroken(err) {
 		return aws.FalseTernary
 	}
 	return aws.UnknownTernary
 })
 
-// backoff returns how long to wait after the attempt of that number, from 1: a
-// random time about a value that doubles, so that many clients spread out.
+// backoff returns the wait after an attempt, counted from 1: minBackoff to
+// maxBackoff, with jitter.
 func backoff(attempt int) time.Duration {
-	d := maxBackoff
-	if shift := attempt - 1; shift < 10 {
-		d = min(d, firstBackoff<<shift)
+	// The jitter is half of the interval.
+	b := retry.Backoff(2*minBackoff, maxBackoff*2/3)
+	for range min(attempt, 10) - 1 {
+		b.NextBackOff()
 	}
-	return d/2 + rand.N(d/2)
+	return b.NextBackOff()
 }
 
-// pause waits for d, or until ctx is done.
+// pause waits for d, or returns the error of ctx.
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	retry.Sleep(ctx, d)
+	return ctx.Err()
 }

@@ -12,14 +12,13 @@ import (
 
 const (
 	dialTimeout = 10 * time.Second
-	// poolTimeout is how long an unused connection is kept, unless that is
-	// more than half of the idle timeout, which would cut it.
+	// poolTimeout closes unused connections. It is at most half of the idle
+	// timeout, which would fail them.
 	poolTimeout = 30 * time.Second
 )
 
-// newHTTPClient returns what the SDK makes requests with, for credentials too.
-// Nothing in it waits for ever: not dialling, not the handshake of TLS, and not
-// a peer from which nothing comes.
+// newHTTPClient returns the client for all requests of the SDK, including those for
+// credentials. Dialing, the TLS handshake and a silent peer have timeouts.
 func newHTTPClient(idle time.Duration) *awshttp.BuildableClient {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}
 	return awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
@@ -31,32 +30,34 @@ func newHTTPClient(idle time.Duration) *awshttp.BuildableClient {
 			return &idleConn{Conn: conn, idle: idle}, nil
 		}
 		tr.IdleConnTimeout = min(poolTimeout, idle/2)
-		// Many streams on one connection of HTTP/2 would keep one another
-		// from being idle.
+		// On an HTTP/2 connection, bytes of one stream would extend the deadline
+		// of the others.
 		tr.ForceAttemptHTTP2 = false
 		tr.Protocols = new(http.Protocols)
 		tr.Protocols.SetHTTP1(true)
 	})
 }
 
-// storeClient returns what requests to the store are sent by. It follows no
-// redirect: that would need another signature.
-func storeClient(sdk aws.HTTPClient, wrap func(http.RoundTripper) http.RoundTripper) *http.Client {
+// storeClient returns the client for requests to the store. It follows no redirect,
+// which would need another signature.
+func storeClient(sdk aws.HTTPClient, wrap func(http.RoundTripper) http.RoundTripper) (*http.Client, error) {
 	var tr http.RoundTripper
 	if c, ok := sdk.(*awshttp.BuildableClient); ok {
 		tr = c.GetTransport() // with the authorities of AWS_CA_BUNDLE
 	}
 	if wrap != nil {
-		tr = wrap(tr)
+		if tr = wrap(tr); tr == nil {
+			return nil, invalid("WrapTransport", "returned nil")
+		}
 	}
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
-	}}
+	}}, nil
 }
 
-// idleConn is a connection on which each read or write fails once no byte has
-// moved, in either direction, for the time idle: an answer is awaited while the
-// request is still being written.
+// idleConn is a connection on which a Read or Write fails after no byte has moved in
+// either direction for the duration idle. Both extend one deadline, because the
+// client waits for the answer while it is still sending the request.
 type idleConn struct {
 	net.Conn
 	idle time.Duration

@@ -13,21 +13,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
-// What a Put still does once its context is done is short, since it has to
-// return.
+// A Put whose context is done continues for these short times before it returns.
 const (
-	lingerTimeout = 2 * time.Second // for parts to arrive that are under way
-	abortTimeout  = 3 * time.Second // for removing them
+	lingerTimeout = 2 * time.Second // to finish sending parts
+	abortTimeout  = 3 * time.Second // to abort the multipart upload
 )
 
-// upload creates the object of in with what r yields, about size bytes. Its
-// error is not explained yet.
+// upload creates the object of in with the bytes of r, about size of them. Its error
+// is not explained.
 func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyReader, size int64) error {
 	if size > b.cfg.PartSize {
 		in.Body = r
 		return b.uploadParts(ctx, in, size)
 	}
-	// One byte more than expected: to meet the end of the body, or its error.
+	// One byte more than expected, to read the end of the body or its error.
 	content := make([]byte, size+1)
 	n, err := io.ReadFull(r, content)
 	switch {
@@ -40,7 +39,7 @@ func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyRead
 	}
 	in.Body = bytes.NewReader(content[:n])
 	return b.putObject(ctx, in, func(o *s3.Options) {
-		o.Retryer = newRetryer(b.cfg.MaxAttempts, notIfCut)
+		o.Retryer = newRetryer(b.cfg.MaxAttempts, notIfBroken)
 	})
 }
 
@@ -52,27 +51,27 @@ func (b *Backend) putObject(ctx context.Context, in *s3.PutObjectInput, options 
 	return err
 }
 
-// uploadParts creates an object by a multipart upload, of which nothing is left
-// if it fails. The object appears, whole, when the upload is completed, and it
-// is that request which the store refuses if the key is taken.
+// uploadParts creates an object with a multipart upload, and aborts the upload if it
+// fails. The request that completes the upload publishes the whole object, and is the
+// one that the store refuses if the key exists.
 func (b *Backend) uploadParts(ctx context.Context, in *s3.PutObjectInput, size int64) error {
 	client := &partsClient{Client: b.client}
 	uploader := manager.NewUploader(client, func(u *manager.Uploader) { //nolint:staticcheck // Its successor is not stable.
 		u.PartSize = partSize(b.cfg.PartSize, size)
 		u.Concurrency = b.cfg.Concurrency
-		u.LeavePartsOnError = true // The manager would abort with a context that is done.
+		u.LeavePartsOnError = true // The manager would abort with ctx, which may be done.
 	})
 	_, err := uploader.Upload(ctx, in) //nolint:staticcheck // As above.
 	if err == nil || client.uploadID == nil {
 		return err
 	}
 	if abortErr := b.abort(ctx, *in.Key, *client.uploadID); abortErr != nil && !isUploadGone(abortErr) {
-		return fmt.Errorf("%w (parts are left until a Sweep: %v)", b.explain(ctx, err), b.explain(context.WithoutCancel(ctx), abortErr)) //nolint:errorlint // It must not pass for the cause.
+		return fmt.Errorf("%w (parts remain until a Sweep: %v)", b.explain(ctx, err), b.explain(context.WithoutCancel(ctx), abortErr)) //nolint:errorlint // It is not the cause.
 	}
 	return err
 }
 
-// abort removes a multipart upload, also once ctx is done.
+// abort aborts a multipart upload, even if ctx is done.
 func (b *Backend) abort(ctx context.Context, objectKey, uploadID string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
@@ -82,24 +81,23 @@ func (b *Backend) abort(ctx context.Context, objectKey, uploadID string) error {
 	return err
 }
 
-// partSize returns the least size of parts, but not below least, of which
-// manager.MaxUploadParts are enough for size bytes.
+// partSize returns the smallest size of parts, from least, with which size bytes have
+// at most manager.MaxUploadParts parts.
 func partSize(least, size int64) int64 {
 	return max(least, size/int64(manager.MaxUploadParts)+1)
 }
 
-// partsClient is the client of one multipart upload. It learns the upload's id,
-// and has the store keep a checksum of the whole object rather than one of the
-// parts' checksums, which could not be compared with what is read.
+// partsClient is the client of one multipart upload. It records the id of the upload,
+// and requests a checksum of the whole object instead of one of the checksums of the
+// parts, which a reader of the object could not verify.
 //
-// It does not cut its requests short: a store may take in a part after the
-// upload of it was aborted, and an upload whose id is not known cannot be.
+// Its requests outlive ctx by lingerTimeout: a store may accept a part after the
+// upload was aborted, and an upload whose id is not known cannot be aborted.
 type partsClient struct {
 	*s3.Client
 	uploadID *string
 }
 
-// CreateMultipartUpload begins the upload.
 func (c *partsClient) CreateMultipartUpload(
 	ctx context.Context, in *s3.CreateMultipartUploadInput, options ...func(*s3.Options),
 ) (*s3.CreateMultipartUploadOutput, error) {
@@ -119,7 +117,6 @@ func (c *partsClient) CreateMultipartUpload(
 	return out, err
 }
 
-// UploadPart sends a part.
 func (c *partsClient) UploadPart(
 	ctx context.Context, in *s3.UploadPartInput, options ...func(*s3.Options),
 ) (*s3.UploadPartOutput, error) {
@@ -131,8 +128,8 @@ func (c *partsClient) UploadPart(
 	return c.Client.UploadPart(lasting, in, options...)
 }
 
-// CompleteMultipartUpload makes the parts an object. The store sends that it
-// succeeds before it does, so that only the end of its answer tells.
+// CompleteMultipartUpload checks the end of the answer: the store sends the status 200
+// before the upload is complete.
 func (c *partsClient) CompleteMultipartUpload(
 	ctx context.Context, in *s3.CompleteMultipartUploadInput, options ...func(*s3.Options),
 ) (*s3.CompleteMultipartUploadOutput, error) {
@@ -143,8 +140,8 @@ func (c *partsClient) CompleteMultipartUpload(
 	return out, err
 }
 
-// linger returns a context that ends a while after ctx does, or an error if ctx
-// is done already.
+// linger returns a context that is done lingerTimeout after ctx is, or the error of
+// ctx.
 func linger(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err

@@ -32,6 +32,12 @@ const (
 	bareName     = "xdswal restores"
 )
 
+// The defaults of s3.Config, for the bare transfers.
+const (
+	driverPartSize    = 8 << 20
+	driverConcurrency = 4
+)
+
 // transferWorkload moves a snapshot to S3 and back. The payload is made when
 // the workload is prepared.
 func transferWorkload(name string, payload func(context.Context, harness.Env) (*transferred, error), claims []harness.Claim) harness.Workload {
@@ -241,7 +247,7 @@ func (t *transfer) uploadFile(ctx context.Context, key string) error {
 	}
 	defer f.Close()
 	uploader := manager.NewUploader(t.client, func(u *manager.Uploader) { //nolint:staticcheck // As the driver does.
-		u.PartSize, u.Concurrency = s3.DefaultPartSize, s3.DefaultConcurrency
+		u.PartSize, u.Concurrency = driverPartSize, driverConcurrency
 	})
 	_, err = uploader.Upload(ctx, &awss3.PutObjectInput{ //nolint:staticcheck // As the driver does.
 		Bucket: &t.gateway.Bucket, Key: &key, Body: f, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
@@ -324,7 +330,7 @@ func (t *transfer) downloadTo(ctx context.Context, path string) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	downloader := manager.NewDownloader(t.client, func(d *manager.Downloader) { //nolint:staticcheck // The twin of the uploader.
-		d.PartSize, d.Concurrency = s3.DefaultPartSize, s3.DefaultConcurrency
+		d.PartSize, d.Concurrency = driverPartSize, driverConcurrency
 	})
 	_, err = downloader.Download(ctx, f, &awss3.GetObjectInput{Bucket: &t.gateway.Bucket, Key: &t.key}) //nolint:staticcheck // As above.
 	return err

@@ -1,5 +1,5 @@
-// Package bounded ends calls that do not heed their context, as a write to a
-// network volume that hangs does not: nothing can interrupt it.
+// Package bounded bounds calls that may not return when their context is done, such
+// as a write to a network volume that hangs, which nothing can interrupt.
 package bounded
 
 import (
@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Grace is how long a call may take to return once its context is done.
+// Grace is the time that a call has to return after its context is done.
 const Grace = time.Second
 
-// Do is [Call] for what returns an error alone.
+// Do is [Call] for a function that returns only an error.
 func Do(ctx context.Context, callee fmt.Stringer, fn func(context.Context) error) error {
 	_, err := Call(ctx, callee, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) })
 	return err
 }
 
-// Call returns what fn, which calls the callee, returns. If fn does not return
-// within [Grace] of the end of ctx, it is left to itself, and the error names the
-// callee and has the context's cause.
+// Call calls fn in a goroutine and returns its results. If fn does not return within
+// [Grace] after ctx is done, Call abandons the goroutine and returns an error that
+// names callee and wraps the cause of ctx. fn may still take effect later.
 func Call[T any](ctx context.Context, callee fmt.Stringer, fn func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		v   T

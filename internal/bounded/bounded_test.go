@@ -24,7 +24,7 @@ func TestCall(t *testing.T) {
 	cause := errors.New("the cause")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	// It heeds its context, and says what became of it.
+	// A function that returns after its context is done: its result is returned.
 	got, err = bounded.Call(ctx, callee{}, func(ctx context.Context) (int, error) { <-ctx.Done(); return 8, nil })
 	require.Equal(t, 8, got)
 	require.NoError(t, err)

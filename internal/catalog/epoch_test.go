@@ -16,6 +16,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 )
@@ -138,26 +139,26 @@ func TestClaimAmbiguous(t *testing.T) {
 	theirs.Token = "another"
 	for _, r := range []struct {
 		name      string
-		put, get  backendtest.Fault
+		put, get  backendfault.Fault
 		there     bool // another has it
 		want      error
 		ours      bool // after that
 		mentioned string
 	}{
-		{"the answer is lost", backendtest.FailPresent, backendtest.None, false, nil, true, ""},
-		{"it was not made", backendtest.FailAbsent, backendtest.None, false, backendtest.ErrInjected, false, "claim epoch 2"},
-		{"the answer is lost, and it cannot be read", backendtest.FailPresent, backendtest.FailAbsent, false, backendtest.ErrInjected, true, "claim epoch 2"},
-		{"the answer is lost, and reading breaks off", backendtest.FailPresent, backendtest.FailPresent, false, backendtest.ErrInjected, true, "claim epoch 2"},
-		{"another has it, and it cannot be read", backendtest.None, backendtest.FailAbsent, true, backendtest.ErrInjected, false, "claim epoch 2"},
-		{"another has it, and it was not made", backendtest.FailAbsent, backendtest.None, true, catalog.ErrFenced, false, ""},
+		{"the answer is lost", backendfault.FailPresent, backendfault.None, false, nil, true, ""},
+		{"it was not made", backendfault.FailAbsent, backendfault.None, false, backendfault.ErrInjected, false, "claim epoch 2"},
+		{"the answer is lost, and it cannot be read", backendfault.FailPresent, backendfault.FailAbsent, false, backendfault.ErrInjected, true, "claim epoch 2"},
+		{"the answer is lost, and reading breaks off", backendfault.FailPresent, backendfault.FailPresent, false, backendfault.ErrInjected, true, "claim epoch 2"},
+		{"another has it, and it cannot be read", backendfault.None, backendfault.FailAbsent, true, backendfault.ErrInjected, false, "claim epoch 2"},
+		{"another has it, and it was not made", backendfault.FailAbsent, backendfault.None, true, catalog.ErrFenced, false, ""},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			m := backendtest.NewMemory()
 			if r.there {
 				require.NoError(t, catalog.Claim(t.Context(), m, theirs))
 			}
-			f := &backendtest.Faulty{Backend: m, Fault: func(op backendtest.Op, _ string) backendtest.Fault {
-				return map[backendtest.Op]backendtest.Fault{backendtest.OpPut: r.put, backendtest.OpGet: r.get}[op]
+			f := &backendfault.Backend{Backend: m, Fault: func(op backendfault.Op, _ string) backendfault.Fault {
+				return map[backendfault.Op]backendfault.Fault{backendfault.OpPut: r.put, backendfault.OpGet: r.get}[op]
 			}}
 			err := catalog.Claim(t.Context(), f, mine)
 			require.True(t, errors.Is(err, r.want), "%v", err)
@@ -188,8 +189,8 @@ func TestClaimRace(t *testing.T) {
 					var winner atomic.Int64
 					backend := b
 					if lossy {
-						backend = &backendtest.Faulty{Backend: b, Fault: func(backendtest.Op, string) backendtest.Fault {
-							return []backendtest.Fault{backendtest.None, backendtest.FailAbsent, backendtest.FailPresent}[rand.IntN(3)]
+						backend = &backendfault.Backend{Backend: b, Fault: func(backendfault.Op, string) backendfault.Fault {
+							return []backendfault.Fault{backendfault.None, backendfault.FailAbsent, backendfault.FailPresent}[rand.IntN(3)]
 						}}
 					}
 					var winners atomic.Int32

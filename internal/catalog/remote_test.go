@@ -9,6 +9,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/journal"
@@ -269,32 +270,32 @@ func TestListPassesOver(t *testing.T) {
 
 // A backend that cannot be listed or read is an error, and not an empty one.
 func TestListFails(t *testing.T) {
-	for _, op := range []backendtest.Op{backendtest.OpList, backendtest.OpGet} {
-		for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
+	for _, op := range []backendfault.Op{backendfault.OpList, backendfault.OpGet} {
+		for _, fault := range []backendfault.Fault{backendfault.FailAbsent, backendfault.FailPresent} {
 			m := backendtest.NewMemory()
 			for n := range uint64(20) {
 				require.NoError(t, catalog.Claim(t.Context(), m, newEpoch(n+1, n, journal.Sequence(n))))
 			}
 			put(t, m, at{3, 1}.batchKey(), nil)
 			calls := 0
-			f := &backendtest.Faulty{Backend: m}
+			f := &backendfault.Backend{Backend: m}
 			_, err := catalog.List(t.Context(), f)
 			require.NoError(t, err)
 			calls = f.Calls(op)
 			require.Positive(t, calls)
-			if op == backendtest.OpGet {
+			if op == backendfault.OpGet {
 				require.Equal(t, 18, calls, "epochs before the oldest object are not read")
 			}
 			for _, key := range []string{"epochs/", "snapshots/", "events/", catalog.EpochKey(3), catalog.EpochKey(20)} {
-				f := &backendtest.Faulty{Backend: m, Fault: func(o backendtest.Op, k string) backendtest.Fault {
+				f := &backendfault.Backend{Backend: m, Fault: func(o backendfault.Op, k string) backendfault.Fault {
 					if o == op && k == key {
 						return fault
 					}
-					return backendtest.None
+					return backendfault.None
 				}}
 				_, err := catalog.List(t.Context(), f)
 				if f.Injected(op) > 0 {
-					require.ErrorIs(t, err, backendtest.ErrInjected)
+					require.ErrorIs(t, err, backendfault.ErrInjected)
 					require.NotErrorIs(t, err, backends.ErrNotFound)
 				} else {
 					require.NoError(t, err)

@@ -1,6 +1,7 @@
-// Package download reads objects of a backend faster than one stream does:
-// parts of a large one, or many small ones, are fetched several at a time and
-// yielded in order, in bounded memory.
+// Package download reads objects of a backend faster than one stream: it fetches parts
+// of a large object, or many small objects, concurrently, and returns them in order. It
+// does not decode them. Invariants: memory is bounded, and a broken connection is never
+// taken for the end of an object.
 package download
 
 import (
@@ -12,17 +13,17 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// Defaults of Open.
 const (
-	// PartSize is the size in bytes of the parts that are fetched at a time.
+	// PartSize is the size of the parts that Open fetches, in bytes.
 	PartSize = 8 << 20
-	// Parallel is how many parts are fetched ahead.
+	// Parallel is the number of parts that Open fetches ahead.
 	Parallel = 4
 )
 
-// Open returns a reader of an object of a size. At most [Parallel] parts of
-// [PartSize] are held in memory, and one more that is being read. The reader is
-// used by one goroutine and must be closed; ctx ends it.
+// Open returns a reader of the object key, which has size bytes. An object of up to
+// [PartSize] is one request. Of a larger one [Parallel] parts are in memory, and the part
+// that is being read. If ctx is done, Read returns its cause. The reader is used by one
+// goroutine, and must be closed.
 func Open(ctx context.Context, b backends.Backend, key string, size int64) (io.ReadCloser, error) {
 	if size <= PartSize {
 		return b.Get(ctx, key, 0, -1)
@@ -52,21 +53,21 @@ func get(ctx context.Context, b backends.Backend, key string, offset, length int
 	return buf, nil
 }
 
-// notEnd keeps the end of a part or of a connection, where more should come,
-// from being taken for the end of the object.
+// notEnd returns err so that it is not io.EOF: the end of a part or of a connection is
+// not the end of the object.
 func notEnd(err error) error {
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) //nolint:errorlint // It is not to be found.
+		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) //nolint:errorlint // err must not match io.EOF.
 	}
 	return err
 }
 
-// reader yields the parts of an object.
+// reader returns the bytes of the parts of an object in order.
 type reader struct {
 	ahead  *ahead
 	cancel context.CancelFunc
-	buf    []byte // being read, kept to be used again
-	rest   []byte
+	buf    []byte // current part; reused for a later one
+	rest   []byte // unread bytes of buf
 	err    error
 }
 
@@ -86,21 +87,21 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends what is fetched ahead.
+// Close cancels the requests for parts ahead.
 func (r *reader) Close() error {
 	r.cancel()
 	return nil
 }
 
-// Object is an object to read whole.
+// Object is an object that Each reads whole.
 type Object struct {
 	Key  string
 	Size int64
 }
 
-// Each calls fn with the contents of objects, in their order, or with why they
-// could not be read, while it fetches up to parallel of them ahead. The contents
-// may not be kept. It ends with the first error of fn, or of ctx.
+// Each calls fn for each of objects in order, with its content or the error of reading it,
+// and fetches up to parallel of them ahead. fn must not retain the content. Each returns
+// the first error of fn, or the cause of ctx.
 func Each(ctx context.Context, b backends.Backend, objects []Object, parallel int, fn func(i int, data []byte, err error) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	a := newAhead(ctx, int64(len(objects)), parallel, func(ctx context.Context, i int64, buf []byte) ([]byte, error) {
@@ -121,9 +122,8 @@ func Each(ctx context.Context, b backends.Backend, objects []Object, parallel in
 	return nil
 }
 
-// whole reads an object to its end, so that the backend's checksum of it is
-// looked at, and refuses one of another size than it had when it was listed.
-// Bytes that were damaged on the way are not so twice.
+// whole reads an object to its end, where the backend verifies its checksum. It retries a
+// damaged object once, because the damage may be on the network.
 func whole(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byte, error) {
 	data, err := once(ctx, b, o, buf)
 	if errors.Is(err, backends.ErrDamaged) {
@@ -132,6 +132,7 @@ func whole(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byt
 	return data, err
 }
 
+// once reads an object to its end and returns an error unless it has the listed size.
 func once(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byte, error) {
 	r, err := b.Get(ctx, o.Key, 0, -1)
 	if err != nil {
@@ -141,25 +142,25 @@ func once(ctx context.Context, b backends.Backend, o Object, buf []byte) ([]byte
 	if int64(cap(buf)) < o.Size+1 {
 		buf = make([]byte, o.Size+1)
 	}
-	// An error that wraps io.EOF is not the end: a connection broke.
+	// An error that wraps io.EOF is a broken connection, not the end.
 	n, err := io.ReadFull(r, buf[:o.Size+1])
 	switch {
 	case err == nil:
-		return nil, fmt.Errorf("read %s in %s: it is longer than the %d bytes that were listed", o.Key, b, o.Size)
-	case err != io.EOF && err != io.ErrUnexpectedEOF: //nolint:errorlint // That is what io.ReadFull says of the end.
+		return nil, fmt.Errorf("read %s in %s: got more bytes than the %d that were listed", o.Key, b, o.Size)
+	case err != io.EOF && err != io.ErrUnexpectedEOF: //nolint:errorlint // io.ReadFull returns exactly these at the end.
 		return nil, fmt.Errorf("read %s in %s: %w", o.Key, b, notEnd(err))
 	case int64(n) != o.Size:
-		return nil, fmt.Errorf("read %s in %s: it has %d bytes, %d were listed", o.Key, b, n, o.Size)
+		return nil, fmt.Errorf("read %s in %s: got %d bytes, want the %d that were listed", o.Key, b, n, o.Size)
 	}
 	return buf[:n], nil
 }
 
-// ahead fetches numbered pieces several at a time and yields them in order.
+// ahead fetches numbered pieces concurrently and returns them in order.
 type ahead struct {
 	ctx    context.Context
-	left   int64           // pieces to yield
+	left   int64           // pieces that next has not returned
 	pieces chan chan piece // in order
-	spare  chan []byte
+	spare  chan []byte     // buffers to reuse
 }
 
 type piece struct {
@@ -167,9 +168,10 @@ type piece struct {
 	err  error
 }
 
-// newAhead begins to fetch. It ends when all pieces were taken or ctx is done.
+// newAhead starts to fetch n pieces. Its goroutines end when all pieces are returned or
+// ctx is done.
 func newAhead(ctx context.Context, n int64, parallel int, fetch func(ctx context.Context, i int64, buf []byte) ([]byte, error)) *ahead {
-	// One more piece stands between the channel and whoever takes it.
+	// The piece that waits to be sent to the channel is fetched too.
 	a := &ahead{ctx: ctx, left: n, pieces: make(chan chan piece, parallel-1), spare: make(chan []byte, parallel)}
 	go func() {
 		for i := range n {
@@ -193,12 +195,12 @@ func newAhead(ctx context.Context, n int64, parallel int, fetch func(ctx context
 	return a
 }
 
-// next returns the next piece, false after the last. It takes the one before
-// back, to use its memory again.
-func (a *ahead) next(before []byte) ([]byte, bool, error) {
-	if before != nil {
+// next returns the next piece, or false after the last. It reuses the memory of previous,
+// the piece that it returned before.
+func (a *ahead) next(previous []byte) ([]byte, bool, error) {
+	if previous != nil {
 		select {
-		case a.spare <- before:
+		case a.spare <- previous:
 		default:
 		}
 	}

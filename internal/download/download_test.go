@@ -26,13 +26,13 @@ const (
 	tick     = 2 * time.Millisecond
 )
 
-// source is a backend of objects that are computed as they are read, which
-// counts what is read of them at a time.
+// source is a backend whose objects are computed while they are read. It counts the
+// ranges that are open.
 type source struct {
 	backends.Backend
 	size int64
-	// begun is called when a range begins to be read, with the offset; its error
-	// is Get's. read is called at each Read, with the offset in the object.
+	// begun is called by Get with the offset of the range; Get returns its error.
+	// read is called by each Read with the offset in the object.
 	begun func(ctx context.Context, offset int64) error
 	read  func(ctx context.Context, offset int64) error
 
@@ -68,14 +68,14 @@ type ranged struct {
 	at, end int64
 }
 
-// pattern is what objects repeat, of a length that is none of a part.
+// pattern is repeated in every object. Its length does not divide that of a part.
 var pattern = func() []byte {
 	p := make([]byte, 1<<20+7)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(p)
 	return p
 }()
 
-// contentAt returns some of what stands at an offset.
+// contentAt returns some of the content from an offset on.
 func contentAt(offset int64) []byte { return pattern[offset%int64(len(pattern)):] }
 
 func (r *ranged) Read(p []byte) (int, error) {
@@ -97,14 +97,14 @@ func (r *ranged) Read(p []byte) (int, error) {
 
 func (r *ranged) Close() error { r.s.unclosed.Add(-1); return nil }
 
-// done notes that parts were taken.
+// done records that n parts were read.
 func (s *source) done(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open -= n
 }
 
-// expect is a writer that compares what it is given.
+// expect is a writer that compares the bytes with the expected content.
 type expect struct{ at int64 }
 
 func (e *expect) Write(p []byte) (int, error) {
@@ -112,7 +112,7 @@ func (e *expect) Write(p []byte) (int, error) {
 		want := contentAt(e.at)
 		want = want[:min(len(want), len(rest))]
 		if !bytes.Equal(want, rest[:len(want)]) {
-			return 0, fmt.Errorf("what stands at %d is something else", e.at)
+			return 0, fmt.Errorf("content at %d differs", e.at)
 		}
 		e.at += int64(len(want))
 		rest = rest[len(want):]
@@ -120,7 +120,7 @@ func (e *expect) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// noLeak requires at the end that no goroutine was left.
+// noLeak requires that the test leaves no goroutine.
 func noLeak(t testing.TB) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
@@ -133,7 +133,7 @@ func noLeak(t testing.TB) {
 	})
 }
 
-// An object of any size is yielded whole and in order, and then io.EOF for ever.
+// An object of any size is returned whole and in order, and then io.EOF repeatedly.
 func TestOpen(t *testing.T) {
 	noLeak(t)
 	for _, size := range []int64{
@@ -144,7 +144,7 @@ func TestOpen(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			s := &source{size: size}
 			s.begun = func(context.Context, int64) error {
-				runtime.Gosched() // parts come out of order
+				runtime.Gosched() // parts arrive out of order
 				return nil
 			}
 			r, err := download.Open(t.Context(), s, "k", size)
@@ -167,7 +167,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// Reads of odd lengths yield the same bytes.
+// Reads of odd lengths return the same bytes.
 func TestOddReads(t *testing.T) {
 	const size = 2*download.PartSize + 12345
 	r, err := download.Open(t.Context(), &source{size: size}, "k", size)
@@ -188,8 +188,7 @@ func TestOddReads(t *testing.T) {
 	require.EqualValues(t, size, e.at)
 }
 
-// However slow the reader is, no more than Parallel parts are fetched ahead of
-// it.
+// At most Parallel parts are fetched ahead, even of a slow reader.
 func TestOpenIsBounded(t *testing.T) {
 	noLeak(t)
 	const parts = 20
@@ -216,7 +215,7 @@ func TestOpenIsBounded(t *testing.T) {
 	require.LessOrEqual(t, s.most, download.Parallel+1)
 }
 
-// What an object holds beyond what fits is in memory a few parts at a time.
+// A large object is in memory a few parts at a time.
 func TestMemory(t *testing.T) {
 	const parts = 40
 	s := &source{size: parts * download.PartSize}
@@ -232,8 +231,8 @@ func TestMemory(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(2*download.Parallel+2)*download.PartSize, "buffers are used again")
 }
 
-// An error in any part comes after all bytes before it, stays, and is not taken
-// for the end, whatever it is.
+// An error in any part is returned after all bytes before it, and by every later Read,
+// and is never taken for the end.
 func TestOpenFails(t *testing.T) {
 	noLeak(t)
 	const size = 6*download.PartSize + 5
@@ -294,7 +293,7 @@ func failAt(at int64, err error) func(context.Context, int64) error {
 	}
 }
 
-// An object that is shorter than it was said to be is an error.
+// An object that is shorter than its stated size is an error.
 func TestShorter(t *testing.T) {
 	b := backendtest.NewMemory()
 	require.NoError(t, b.Put(t.Context(), "k", bytes.NewReader(make([]byte, download.PartSize+10))))
@@ -313,8 +312,7 @@ func TestShorter(t *testing.T) {
 	require.ErrorIs(t, err, backends.ErrNotFound)
 }
 
-// A download that is given up ends with the cause, and never as a shorter
-// object, whatever it was waiting for.
+// A cancelled download returns the cause, and never looks like a shorter object.
 func TestOpenCancelled(t *testing.T) {
 	noLeak(t)
 	gone := errors.New("gone")
@@ -348,7 +346,7 @@ func TestOpenCancelled(t *testing.T) {
 	}
 }
 
-// Close ends what is under way, at any time.
+// Close cancels all requests, at any time.
 func TestCloseEarly(t *testing.T) {
 	noLeak(t)
 	for _, n := range []int64{0, 1, download.PartSize, download.PartSize + 1, 5 * download.PartSize} {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/download"
 )
 
@@ -39,9 +40,9 @@ func TestEach(t *testing.T) {
 				b := backendtest.NewMemory()
 				list := objects(t, b, n)
 				var ahead, most atomic.Int32
-				counting := &backendtest.Faulty{Backend: b, Fault: func(backendtest.Op, string) backendtest.Fault {
+				counting := &backendfault.Backend{Backend: b, Fault: func(backendfault.Op, string) backendfault.Fault {
 					most.Store(max(most.Load(), ahead.Add(1)))
-					return backendtest.None
+					return backendfault.None
 				}}
 				next := 0
 				require.NoError(t, download.Each(t.Context(), counting, list, parallel, func(i int, data []byte, err error) error {
@@ -53,34 +54,34 @@ func TestEach(t *testing.T) {
 					return nil
 				}))
 				require.Equal(t, n, next)
-				require.Equal(t, n, counting.Calls(backendtest.OpGet))
+				require.Equal(t, n, counting.Calls(backendfault.OpGet))
 				require.LessOrEqual(t, int(most.Load()), parallel+1)
 			})
 		}
 	}
 }
 
-// Each ends with the first error in the order of the objects, after those before
-// it were passed on.
+// Each passes on the first error in the order of the objects, after the objects before
+// it.
 func TestEachFails(t *testing.T) {
 	noLeak(t)
 	const n = 30
 	for _, bad := range []int{0, 1, 15, n - 1} {
 		for name, c := range map[string]struct {
-			fault backendtest.Fault
+			fault backendfault.Fault
 			want  error
 		}{
-			"absent":      {backendtest.FailAbsent, backendtest.ErrInjected},
-			"in the body": {backendtest.FailPresent, backendtest.ErrInjected},
+			"absent":      {backendfault.FailAbsent, backendfault.ErrInjected},
+			"in the body": {backendfault.FailPresent, backendfault.ErrInjected},
 		} {
 			t.Run(fmt.Sprint(name, " ", bad), func(t *testing.T) {
 				b := backendtest.NewMemory()
 				list := objects(t, b, n)
-				faulty := &backendtest.Faulty{Backend: b, Fault: func(_ backendtest.Op, key string) backendtest.Fault {
+				faulty := &backendfault.Backend{Backend: b, Fault: func(_ backendfault.Op, key string) backendfault.Fault {
 					if key == list[bad].Key {
 						return c.fault
 					}
-					return backendtest.None
+					return backendfault.None
 				}}
 				seen := 0
 				err := download.Each(t.Context(), faulty, list, 8, func(_ int, _ []byte, err error) error {
@@ -108,9 +109,8 @@ func TestEachFails(t *testing.T) {
 	require.ErrorIs(t, download.Each(t.Context(), b, list, 8, ending), backends.ErrNotFound)
 }
 
-// An object that is not of the size that was listed is refused, and one whose
-// stream ends with an error is, even if all bytes came before it: that is where
-// a backend tells that a checksum differs.
+// An object whose size is not the listed one is refused, and so is one whose reader
+// returns an error after all bytes: a backend returns the error of a checksum there.
 func TestEachWantsWhole(t *testing.T) {
 	for _, size := range []int64{0, 1, 100} {
 		for _, off := range []int64{-1, 1, 50} {
@@ -139,7 +139,7 @@ func TestEachWantsWhole(t *testing.T) {
 	}
 }
 
-// Each that is given up says so, and passes on no more.
+// A cancelled Each returns the cause and passes on no more objects.
 func TestEachCancelled(t *testing.T) {
 	noLeak(t)
 	gone := errors.New("gone")
@@ -154,7 +154,7 @@ func TestEachCancelled(t *testing.T) {
 			}
 			return err
 		})
-		// What was fetched already may still be passed on.
+		// Objects that were fetched already may still be passed on.
 		require.GreaterOrEqual(t, seen, at+1)
 		if seen < 30 {
 			require.True(t, errors.Is(err, gone) || errors.Is(err, context.Canceled), "%v", err)
@@ -168,11 +168,11 @@ func TestEachCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// ending has Each end with the first object that cannot be read.
+// ending stops Each at the first object that cannot be read.
 func ending(_ int, _ []byte, err error) error { return err }
 
-// An object that cannot be read is told of, and those after it are read on.
-func TestEachGoesOn(t *testing.T) {
+// Each passes on the error of an object that cannot be read, and continues with the next.
+func TestEachContinues(t *testing.T) {
 	noLeak(t)
 	b := backendtest.NewMemory()
 	list := objects(t, b, 9)
@@ -190,7 +190,7 @@ func TestEachGoesOn(t *testing.T) {
 	require.Equal(t, []int{3, 8}, bad)
 }
 
-// What a network has damaged is read again, once.
+// A damaged object is read once more.
 func TestEachReadsDamagedAgain(t *testing.T) {
 	for _, times := range []int{1, 2} {
 		s := &source{size: 100}

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// SyncDir makes the entries of the directory at path durable: files created,
-// renamed, linked and removed in it before the call. It says nothing of the
-// content of those files, nor of the entry of path in its own parent.
+// SyncDir makes the entries of the directory at path durable: files created, renamed,
+// linked and removed in it before the call. It does not sync the content of those
+// files, or the entry of path in its parent.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -29,14 +29,14 @@ func SyncDir(path string) error {
 	return nil
 }
 
-// MkdirAll creates the directory path, and those above it that are missing,
-// with mode 0700, and makes each new entry durable before it creates the next.
-// A crash leaves a leading part of the path.
+// MkdirAll creates the directory path and its missing parents with mode 0700, and makes
+// each entry durable before it creates the next. A crash leaves a leading part of the
+// path.
 //
-// The entry of the lowest directory that exists already is fsynced too, since
-// an earlier process may have died between creating and syncing it. Directories
-// further up are taken to be durable: a caller that races another creator of
-// the same path, and cannot bear the loss, calls [SyncDir] on those itself.
+// MkdirAll also syncs the entry of the lowest directory that exists, because an earlier
+// process may have crashed between creating and syncing it. It assumes that directories
+// above are durable. A caller that may run concurrently with another creator of the same
+// path calls [SyncDir] on those itself.
 func MkdirAll(path string) error {
 	if err := mkdirAll(filepath.Clean(path)); err != nil {
 		return fmt.Errorf("create directory %s: %w", path, err)
@@ -51,7 +51,7 @@ func mkdirAll(path string) error {
 	case err == nil && !info.IsDir():
 		return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
 	case err == nil:
-		// One who may not read the parent did not create path either.
+		// A process that cannot read the parent did not create path.
 		if err := SyncDir(parent); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
@@ -66,26 +66,26 @@ func mkdirAll(path string) error {
 	}
 	if err := os.Mkdir(path, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return mkdirAll(path) // another creator was faster
+			return mkdirAll(path) // created concurrently
 		}
 		return err
 	}
-	// A crash here leaves path or not; nothing is in it yet.
+	// A crash here leaves path or not. It is empty.
 	return SyncDir(parent)
 }
 
-// RemoveTemp deletes the temporary files that crashed writers left in dir. It
-// does not descend into subdirectories. Call it while no writer is at work in
-// dir, as after taking its lock; else use [RemoveTempOlder].
+// RemoveTemp deletes the temporary files that crashed writers left in dir, but not in
+// its subdirectories. The caller must ensure that no writer uses dir, for example with
+// a lock, or else use [RemoveTempOlder].
 //
-// The removal is not fsynced: what a crash brings back is removed next time.
+// The removal is not fsynced: files that reappear after a crash are removed next time.
 func RemoveTemp(dir string) error {
 	return removeTemp(dir, func(fs.FileInfo) bool { return true })
 }
 
-// RemoveTempOlder is [RemoveTemp] for temporary files not modified for at
-// least age, for directories that live writers share. A writer whose file is
-// removed gets an error from [WriteFile] or [CreateFile]; nothing is damaged.
+// RemoveTempOlder is like [RemoveTemp] for temporary files that were not modified for
+// at least age, in directories that other writers use. A writer whose file is removed
+// gets an error from [WriteFile] or [CreateFile], without other effect.
 func RemoveTempOlder(dir string, age time.Duration) error {
 	limit := time.Now().Add(-age)
 	return removeTemp(dir, func(i fs.FileInfo) bool { return !i.ModTime().After(limit) })
@@ -94,7 +94,7 @@ func RemoveTempOlder(dir string, age time.Duration) error {
 func removeTemp(dir string, stale func(fs.FileInfo) bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return fmt.Errorf("remove temporary files: %w", err)
+		return fmt.Errorf("remove temporary files in %s: %w", dir, withoutName(err))
 	}
 	var errs []error
 	for _, e := range entries {
@@ -106,11 +106,11 @@ func removeTemp(dir string, stale func(fs.FileInfo) bool) error {
 			err = os.Remove(filepath.Join(dir, e.Name()))
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+			errs = append(errs, withoutName(err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("remove temporary files: %w", err)
+		return fmt.Errorf("remove temporary files in %s: %w", dir, err)
 	}
 	return nil
 }

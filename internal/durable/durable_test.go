@@ -21,7 +21,7 @@ import (
 
 type writeFunc func(path string, write func(io.Writer) error) error
 
-// writers are the two ways to write a file, for what holds of both.
+// writers are the two functions that write a file, for tests that apply to both.
 var writers = map[string]writeFunc{"WriteFile": durable.WriteFile, "CreateFile": durable.CreateFile}
 
 func content(s string) func(io.Writer) error {
@@ -41,6 +41,13 @@ func names(t *testing.T, dir string) []string {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// requireNoTemp requires an error without the name of a temporary file.
+func requireNoTemp(t *testing.T, err error) {
+	t.Helper()
+	require.Error(t, err)
+	require.NotContains(t, err.Error(), durable.TempPrefix)
 }
 
 func requireFile(t *testing.T, path, want string) {
@@ -88,12 +95,14 @@ func TestWritersFail(t *testing.T) {
 		})
 		t.Run(name+" without a directory", func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "missing", "f")
-			require.ErrorIs(t, write(path, content("x")), fs.ErrNotExist)
+			err := write(path, content("x"))
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			requireNoTemp(t, err)
 		})
 		t.Run(name+" over a directory", func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "f"), 0o700))
-			require.Error(t, write(filepath.Join(dir, "f"), content("x")))
+			requireNoTemp(t, write(filepath.Join(dir, "f"), content("x")))
 			require.Equal(t, []string{"f"}, names(t, dir))
 		})
 	}

@@ -10,19 +10,19 @@ import (
 	"syscall"
 )
 
-// TempPrefix begins the name of every file that is being written and is not
-// yet published under its own name.
+// TempPrefix is the prefix of the name of a file that is being written and is not
+// published under its own name yet.
 const TempPrefix = ".tmp-"
 
-// WriteFile replaces path, or creates it, with what write writes.
+// WriteFile replaces or creates the file at path with the bytes that write writes.
 //
-// Readers see the old content or the new, whole, never a mixture. Once
-// WriteFile returns nil the new content survives a crash. On an error the old
-// content stays, with one exception: when the last fsync fails, the new
-// content is in place and may or may not survive a crash.
+// Readers see the whole old or the whole new content. After WriteFile has returned nil,
+// the new content survives a crash. After an error the old content is in place, with
+// one exception: if the last fsync fails, the new content is in place and may not
+// survive a crash.
 //
-// write is called once and must not keep its argument. Concurrent calls for
-// one path are safe; the last rename wins.
+// write is called once and must not retain its argument. WriteFile may be called
+// concurrently for one path; the last rename wins.
 //
 // The system calls, in order, and what a crash after each leaves:
 //
@@ -43,7 +43,7 @@ func WriteFile(path string, write func(io.Writer) error) error {
 	// A crash here leaves the old content and a temporary file.
 	if err := os.Rename(tmp, path); err != nil {
 		_ = os.Remove(tmp)
-		return fmt.Errorf("write file %s: %w", path, err)
+		return fmt.Errorf("write file %s: %w", path, withoutName(err))
 	}
 	// A crash here leaves the old content or the new.
 	if err := SyncDir(filepath.Dir(path)); err != nil {
@@ -52,18 +52,17 @@ func WriteFile(path string, write func(io.Writer) error) error {
 	return nil
 }
 
-// CreateFile creates path with what write writes, or returns an error that is
-// [fs.ErrExist] and leaves what is at path untouched.
+// CreateFile creates the file at path with the bytes that write writes. If path exists,
+// it returns an error that wraps [fs.ErrExist] and does not change path.
 //
-// The file appears whole or not at all, and of any number of concurrent
-// callers, in any number of processes, exactly one succeeds. Once CreateFile
-// returns nil, or fs.ErrExist, the file at path survives a crash: whoever
-// retries after an unclear outcome can rely on either answer. On any other
-// error path does not exist, with one exception: when the last fsync fails,
-// the file is in place and may or may not survive a crash.
+// The file appears whole or not at all. Of concurrent calls for one path, in any number
+// of processes, exactly one succeeds. After CreateFile has returned nil or fs.ErrExist,
+// the file at path survives a crash, so a caller that retries can rely on either result.
+// After any other error path does not exist, with one exception: if the last fsync
+// fails, the file is in place and may not survive a crash.
 //
-// write is called at most once, and not at all if path exists beforehand; it
-// must not keep its argument. The file system must have hard links.
+// write is called at most once, and not if path exists at the start. It must not retain
+// its argument. The file system must support hard links.
 //
 // The system calls, in order, and what a crash after each leaves:
 //
@@ -88,8 +87,8 @@ func CreateFile(path string, write func(io.Writer) error) error {
 	}
 	// A crash here leaves no path and a temporary file.
 	err = os.Link(tmp, path)
-	// A crash here leaves path absent or whole. If the temporary name cannot
-	// be removed it is only a second name, and RemoveTemp will take it.
+	// A crash here leaves path absent or whole. A temporary name that cannot be
+	// removed is a second name of the file, which RemoveTemp removes later.
 	_ = os.Remove(tmp)
 	if errors.Is(err, fs.ErrExist) {
 		return existing(path)
@@ -103,8 +102,8 @@ func CreateFile(path string, write func(io.Writer) error) error {
 	return nil
 }
 
-// existing makes the entry at path durable before reporting that it exists:
-// whoever linked it may not have come as far as its own fsync.
+// existing makes the entry at path durable and returns fs.ErrExist: the process that
+// linked it may not have fsynced the directory yet.
 func existing(path string) error {
 	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("create file %s: %w", path, err)
@@ -112,9 +111,10 @@ func existing(path string) error {
 	return fmt.Errorf("create file %s: %w", path, fs.ErrExist)
 }
 
-// linkHint says what is wrong where link(2) is not implemented; FAT and some
-// network file systems answer EPERM, which alone looks like a matter of modes.
+// linkHint adds advice to the error of a file system without link(2). FAT and some
+// network file systems return EPERM, which alone suggests a problem of permissions.
 func linkHint(err error) error {
+	err = withoutName(err)
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("%w (use a file system that has hard links)", err)
 	}
@@ -126,7 +126,7 @@ func linkHint(err error) error {
 func writeTemp(path string, write func(io.Writer) error) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), TempPrefix+"*") // mode 0600
 	if err != nil {
-		return "", err
+		return "", withoutName(err)
 	}
 	done := false
 	defer func() {
@@ -135,17 +135,42 @@ func writeTemp(path string, write func(io.Writer) error) (name string, err error
 			_ = os.Remove(f.Name())
 		}
 	}()
-	if err := write(f); err != nil {
+	if err := write(tempWriter{f}); err != nil {
 		return "", err
 	}
-	// After a failed fsync the kernel may have dropped the dirty pages, so
-	// that a second fsync would succeed and lie. The file is given up.
+	// Do not retry a failed fsync: the kernel may have dropped the dirty pages, and
+	// a second fsync would succeed without writing them.
 	if err := f.Sync(); err != nil {
-		return "", err
+		return "", withoutName(err)
 	}
 	if err := f.Close(); err != nil {
-		return "", err
+		return "", withoutName(err)
 	}
 	done = true
 	return f.Name(), nil
+}
+
+// tempWriter writes to a temporary file and returns errors without its name.
+type tempWriter struct{ f *os.File }
+
+func (w tempWriter) Write(p []byte) (int, error) {
+	n, err := w.f.Write(p)
+	return n, withoutName(err)
+}
+
+// withoutName returns an error of package os without the name of the file: the operator
+// cannot find a temporary file that no longer exists.
+func withoutName(err error) error {
+	if err == nil {
+		return nil
+	}
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		return fmt.Errorf("%s: %w", path.Op, path.Err)
+	case errors.As(err, &link):
+		return fmt.Errorf("%s: %w", link.Op, link.Err)
+	}
+	return err
 }

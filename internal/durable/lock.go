@@ -6,23 +6,22 @@ import (
 	"os"
 )
 
-// ErrLocked is returned by [Lock] while another holder has the lock.
+// ErrLocked is returned by [Lock] while the lock is held.
 var ErrLocked = errors.New("locked by another process or by another open in this one")
 
-// LockFile is a held lock. It must be kept, and released with
-// [LockFile.Unlock]; the system releases it too when the process ends,
-// however it ends.
+// LockFile is a held lock. The holder must keep a reference to it until it calls
+// [LockFile.Unlock]. The system also releases the lock when the process ends.
 type LockFile struct {
 	f *os.File
 }
 
-// Lock takes the exclusive advisory lock on the file at path, which it creates
-// with mode 0600 if it is missing. It never waits: while another process, or
-// another Lock in this process, holds the lock it returns [ErrLocked].
+// Lock acquires the exclusive advisory lock on the file at path, which it creates with
+// mode 0600 if it is missing. It does not wait: while another process, or another call
+// in this process, holds the lock, it returns [ErrLocked].
 //
-// The lock is flock(2) of the open file: it excludes those who call Lock and
-// no one else, and the file's content and existence mean nothing. On network
-// file systems it is as good as their flock.
+// The lock is flock(2) of the open file. It excludes only other callers of Lock, and the
+// content and the existence of the file have no meaning. On a network file system it is
+// as reliable as flock there.
 func Lock(path string) (*LockFile, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -35,12 +34,13 @@ func Lock(path string) (*LockFile, error) {
 	return &LockFile{f: f}, nil
 }
 
-// Unlock releases the lock. The file stays: were it removed, one process could
-// hold the lock of the removed file and another that of its successor. A second
-// Unlock returns [os.ErrClosed] and changes nothing.
+// Unlock releases the lock. A second Unlock returns [os.ErrClosed] and changes nothing.
+//
+// Unlock does not remove the file: one process could then lock the removed file, and
+// another process its successor.
 func (l *LockFile) Unlock() error {
-	// Closing alone would not do while a child process, forked a moment ago
-	// and not yet replaced by exec, shares the open file.
+	// Close alone does not release the lock while a child process, between fork and
+	// exec, shares the open file.
 	err := unlock(l.f)
 	if closeErr := l.f.Close(); closeErr != nil {
 		err = closeErr

@@ -15,8 +15,8 @@ import (
 	"github.com/xdswal/xdswal/internal/durable"
 )
 
-// lockEnv makes the test binary a process that takes the lock at a path, says
-// so, and holds it until it is killed.
+// lockEnv makes the test binary a process that locks the path that it names, prints the
+// result, and holds the lock until it is killed.
 const lockEnv = "XDSWAL_TEST_HOLD_LOCK"
 
 func holdLock(path string) {
@@ -74,7 +74,7 @@ func TestLockRace(t *testing.T) {
 	require.Equal(t, 1, held)
 }
 
-// Another process's lock is refused here, and is free once that process is
+// A lock that another process holds is refused, and is free after that process is
 // killed.
 func TestLockOtherProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "LOCK")

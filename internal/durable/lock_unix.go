@@ -20,8 +20,8 @@ func unlock(f *os.File) error {
 	return flock(f, syscall.LOCK_UN)
 }
 
-// flock goes through SyscallConn, unlike Fd, so that a file that is being
-// closed elsewhere keeps its descriptor until the call is over.
+// flock uses SyscallConn, which keeps the descriptor open during the call even if the
+// file is closed concurrently.
 func flock(f *os.File, how int) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

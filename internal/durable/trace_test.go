@@ -13,7 +13,7 @@ import (
 	"github.com/xdswal/xdswal/internal/durable/durabletest"
 )
 
-// traceEnv makes the test binary call each function once below a directory.
+// traceEnv makes the test binary call each function in the directory that it names.
 const traceEnv = "XDSWAL_TEST_TRACE"
 
 func traced(dir string) {
@@ -37,8 +37,8 @@ func traced(dir string) {
 	must(durable.MkdirAll(filepath.Join(dir, "a", "b")))
 }
 
-// wantTrace is what the comments above the functions promise. D is the
-// directory, T a temporary file in it.
+// wantTrace is the list of the comments of the functions. D is the directory, T a
+// temporary file in it.
 const wantTrace = `
 WriteFile:
 openat D/T

@@ -1,4 +1,4 @@
-// Package logtest holds what tests of logs share.
+// Package logtest contains helpers for tests that read logs.
 package logtest
 
 import (
@@ -6,20 +6,21 @@ import (
 	"sync"
 )
 
-// Buffer is a log that is read while it is written. The zero value is empty.
+// Buffer is a log that can be read while it is written. The zero value is empty. A
+// Buffer may be used concurrently.
 type Buffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-// Write appends to the log.
+// Write appends p to the log.
 func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.Write(p)
 }
 
-// String returns what was written so far.
+// String returns the log written so far.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/format/batch"
@@ -365,16 +365,16 @@ func TestTransientIsNoDamage(t *testing.T) {
 	f.ship(3, 21, 30)
 	f.ship(3, 31, 40)
 	for _, key := range []string{catalog.SnapshotPrefix + nameOf(20), batchKey(3, 21), batchKey(3, 31)} {
-		for _, fault := range []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent} {
+		for _, fault := range []backendfault.Fault{backendfault.FailAbsent, backendfault.FailPresent} {
 			// One for each try: what was fetched ahead may outlast it.
-			faulty := &backendtest.Faulty{Backend: f.backend, Fault: func(op backendtest.Op, k string) backendtest.Fault {
-				if op == backendtest.OpGet && k == key {
+			faulty := &backendfault.Backend{Backend: f.backend, Fault: func(op backendfault.Op, k string) backendfault.Fault {
+				if op == backendfault.OpGet && k == key {
 					return fault
 				}
-				return backendtest.None
+				return backendfault.None
 			}}
 			_, result, err := restored(t, t.Context(), restore.Options{Backend: faulty})
-			require.ErrorIs(t, err, backendtest.ErrInjected)
+			require.ErrorIs(t, err, backendfault.ErrInjected)
 			require.NotErrorIs(t, err, event.ErrCorrupt)
 			require.Empty(t, result.Skipped)
 		}
@@ -400,9 +400,9 @@ func TestPrunedMeanwhile(t *testing.T) {
 					opt.Remote = f.list()
 				}
 				var once sync.Once
-				f.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-					if op != backendtest.OpGet || key != at {
-						return backendtest.None
+				f.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+					if op != backendfault.OpGet || key != at {
+						return backendfault.None
 					}
 					once.Do(func() {
 						b := f.backend.Backend
@@ -416,7 +416,7 @@ func TestPrunedMeanwhile(t *testing.T) {
 							require.NoError(t, b.Delete(t.Context(), key))
 						}
 					})
-					return backendtest.None
+					return backendfault.None
 				}
 				st, result, err := restore.Restore(t.Context(), opt)
 				require.NoError(t, err)
@@ -431,15 +431,15 @@ func TestPrunedMeanwhile(t *testing.T) {
 	_, _, err := restore.Restore(t.Context(), opt)
 	require.ErrorIs(t, err, backends.ErrNotFound)
 	require.ErrorIs(t, err, restore.ErrGap)
-	require.LessOrEqual(t, f.backend.Calls(backendtest.OpList), 30)
+	require.LessOrEqual(t, f.backend.Calls(backendfault.OpList), 30)
 }
 
 // gone is a backend whose objects are deleted before they are read.
-type gone struct{ *backendtest.Faulty }
+type gone struct{ *backendfault.Backend }
 
 func (g gone) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if strings.HasPrefix(key, "epochs/") {
-		return g.Faulty.Get(ctx, key, offset, length)
+		return g.Backend.Get(ctx, key, offset, length)
 	}
 	return nil, &backends.Error{Op: "get", Backend: g.String(), Key: key, Err: backends.ErrNotFound}
 }
@@ -478,7 +478,7 @@ func TestRelistKeepsBound(t *testing.T) {
 
 // once is a backend whose first batch is not found once.
 type once struct {
-	*backendtest.Faulty
+	*backendfault.Backend
 	failed *bool
 }
 
@@ -487,7 +487,7 @@ func (o once) Get(ctx context.Context, key string, offset, length int64) (io.Rea
 		*o.failed = true
 		return nil, &backends.Error{Op: "get", Backend: o.String(), Key: key, Err: backends.ErrNotFound}
 	}
-	return o.Faulty.Get(ctx, key, offset, length)
+	return o.Backend.Get(ctx, key, offset, length)
 }
 
 // If any byte of the newest batch changes, or the batch is cut anywhere, the restore is

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -127,14 +128,14 @@ type fixture struct {
 	h       *history
 	dir     string // of snapshots
 	journal string
-	backend *backendtest.Faulty
+	backend *backendfault.Backend
 }
 
 func newFixture(t testing.TB, h *history) *fixture {
 	dir := t.TempDir()
 	f := &fixture{
 		t: t, h: h, dir: filepath.Join(dir, "snapshots"), journal: filepath.Join(dir, "journal"),
-		backend: &backendtest.Faulty{Backend: backendtest.NewMemory()},
+		backend: &backendfault.Backend{Backend: backendtest.NewMemory()},
 	}
 	require.NoError(t, durable.MkdirAll(f.dir))
 	return f

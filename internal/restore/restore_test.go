@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/restore"
@@ -133,32 +133,32 @@ func TestRestore(t *testing.T) {
 		{name: "backend unreachable, local suffices", setup: func(f *fixture) {
 			f.events(9, 20)
 			f.local(8)
-			f.backend.Fault = always(backendtest.FailAbsent)
+			f.backend.Fault = always(backendfault.FailAbsent)
 		}, seq: 20, snapshot: 8, source: local},
 		{name: "backend unreachable, journal suffices", setup: func(f *fixture) {
 			f.events(1, 20)
-			f.backend.Fault = always(backendtest.FailAbsent)
+			f.backend.Fault = always(backendfault.FailAbsent)
 		}, seq: 20},
 		{name: "backend unreachable, bare machine", setup: func(f *fixture) {
 			f.events(1, 0)
 			f.remote(8)
-			f.backend.Fault = always(backendtest.FailAbsent)
-		}, asked: true, errs: []error{backendtest.ErrInjected}},
+			f.backend.Fault = always(backendfault.FailAbsent)
+		}, asked: true, errs: []error{backendfault.ErrInjected}},
 		{name: "backend unreachable, local too old", setup: func(f *fixture) {
 			f.events(11, 20)
 			f.local(4)
-			f.backend.Fault = always(backendtest.FailAbsent)
-		}, asked: true, errs: []error{restore.ErrGap, backendtest.ErrInjected}, says: []string{"5 to 10"}},
+			f.backend.Fault = always(backendfault.FailAbsent)
+		}, asked: true, errs: []error{restore.ErrGap, backendfault.ErrInjected}, says: []string{"5 to 10"}},
 		{name: "backend breaks off within the newest, which may well be whole", setup: func(f *fixture) {
 			f.events(1, 0)
 			f.remote(8, 12)
-			f.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-				if op == backendtest.OpGet && key == catalog.SnapshotPrefix+nameOf(12) {
-					return backendtest.FailPresent
+			f.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+				if op == backendfault.OpGet && key == catalog.SnapshotPrefix+nameOf(12) {
+					return backendfault.FailPresent
 				}
-				return backendtest.None
+				return backendfault.None
 			}
-		}, asked: true, errs: []error{restore.ErrGap, backendtest.ErrInjected}, says: []string{"1 to 12"}},
+		}, asked: true, errs: []error{restore.ErrGap, backendfault.ErrInjected}, says: []string{"1 to 12"}},
 	}
 	for how, damage := range damages {
 		rows = append(rows,
@@ -189,11 +189,11 @@ func TestRestore(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t, h)
 			r.setup(f)
-			listed := f.backend.Calls(backendtest.OpList)
+			listed := f.backend.Calls(backendfault.OpList)
 			st, result, err := restored(t, t.Context(), f.options())
-			require.Equal(t, r.asked, f.backend.Calls(backendtest.OpList) > listed, "the backend was asked")
+			require.Equal(t, r.asked, f.backend.Calls(backendfault.OpList) > listed, "the backend was asked")
 			if !r.asked {
-				require.Zero(t, f.backend.Calls(backendtest.OpGet))
+				require.Zero(t, f.backend.Calls(backendfault.OpGet))
 			}
 			require.Equal(t, r.skipped, sequences(t, result.Skipped))
 			if r.errs != nil {
@@ -214,8 +214,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-func always(f backendtest.Fault) func(backendtest.Op, string) backendtest.Fault {
-	return func(backendtest.Op, string) backendtest.Fault { return f }
+func always(f backendfault.Fault) func(backendfault.Op, string) backendfault.Fault {
+	return func(backendfault.Op, string) backendfault.Fault { return f }
 }
 
 // sequences returns those of what was skipped; each must have a reason.
@@ -282,11 +282,11 @@ func TestRestoreCancelled(t *testing.T) {
 		f.events(1, 0)
 		f.remote(8)
 		ctx, cancel := context.WithCancel(t.Context())
-		f.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-			if op == backendtest.OpGet {
+		f.backend.Fault = func(op backendfault.Op, _ string) backendfault.Fault {
+			if op == backendfault.OpGet {
 				cancel()
 			}
-			return backendtest.None
+			return backendfault.None
 		}
 		_, result, err := restored(t, ctx, f.options())
 		require.ErrorIs(t, err, context.Canceled)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
 	"github.com/xdswal/xdswal/internal/restore"
@@ -175,18 +175,18 @@ func TestVerifyDamage(t *testing.T) {
 		{"backend unreachable", func(f *fixture) {
 			f.events(1, 20)
 			f.putLocal(nameOf(12), damages["cut"](h.snapshot(t, 12)))
-			f.backend.Fault = always(backendtest.FailAbsent)
-		}, []error{backendtest.ErrInjected, event.ErrCorrupt}, []string{"list backend", nameOf(12)}, []int{12}, 20},
+			f.backend.Fault = always(backendfault.FailAbsent)
+		}, []error{backendfault.ErrInjected, event.ErrCorrupt}, []string{"list backend", nameOf(12)}, []int{12}, 20},
 		{"backend breaks off", func(f *fixture) {
 			f.events(1, 20)
 			f.remote(12)
-			f.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-				if op == backendtest.OpGet {
-					return backendtest.FailPresent
+			f.backend.Fault = func(op backendfault.Op, _ string) backendfault.Fault {
+				if op == backendfault.OpGet {
+					return backendfault.FailPresent
 				}
-				return backendtest.None
+				return backendfault.None
 			}
-		}, []error{backendtest.ErrInjected}, []string{nameOf(12)}, []int{12}, 20},
+		}, []error{backendfault.ErrInjected}, []string{nameOf(12)}, []int{12}, 20},
 	}
 	for how, damage := range damages {
 		rows = append(rows,
@@ -311,11 +311,11 @@ func TestVerifyCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	f.remote(8)
 	ctx, cancel = context.WithCancel(t.Context())
-	f.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-		if op == backendtest.OpGet {
+	f.backend.Fault = func(op backendfault.Op, _ string) backendfault.Fault {
+		if op == backendfault.OpGet {
 			cancel()
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	_, err = restore.Verify(ctx, restore.Options{Backend: f.backend})
 	require.ErrorIs(t, err, context.Canceled)

@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// binary returns the path of a program: that of scripts/deps in .tools/bin of
-// this directory or one above it, or else one on the PATH. Without it the test
-// skips, but in CI it fails, where it would otherwise go unnoticed.
+// binary returns the path of a program: in .tools/bin of this directory or of one above
+// it, where scripts/deps installs it, or else in PATH. Without the program the test
+// skips, or fails in CI, where nobody would notice.
 func binary(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := os.Getwd()

@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// Counter counts the requests that a client sends, by kind. The zero value is
-// ready; it is safe for concurrent use.
+// Counter counts the requests of a client by kind. The zero value is ready to use. A
+// Counter may be used concurrently.
 type Counter struct {
 	mu     sync.Mutex
 	counts map[string]int
 }
 
-// Wrap returns a transport that counts requests and has next send them. It fits
-// the WrapTransport of a driver's configuration.
+// Wrap returns a transport that counts requests and passes them to next. It can be the
+// WrapTransport of an s3.Config.
 func (c *Counter) Wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		c.mu.Lock()
@@ -27,16 +27,16 @@ func (c *Counter) Wrap(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// Requests returns how many requests there were of each kind: PUT (parts
-// included), GET, HEAD, LIST (of objects or uploads), DELETE (of objects or
-// uploads), and POST (to begin or complete an upload).
+// Requests returns the number of requests of each kind: PUT (of objects or parts), GET,
+// HEAD, LIST (of objects or uploads), DELETE (of objects or uploads), and POST (to
+// begin or complete an upload).
 func (c *Counter) Requests() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.counts)
 }
 
-// Reset begins to count anew.
+// Reset sets all counts to zero.
 func (c *Counter) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,11 +14,11 @@ import (
 	"github.com/xdswal/xdswal/internal/logtest"
 )
 
-// startTimeout is how long a program may take until it answers: far more than
-// it needs, for a machine that is busy with other tests.
+// startTimeout is the time within which a program must answer after its start. It is
+// long, because other tests may keep the machine busy.
 const startTimeout = 30 * time.Second
 
-// process is a program that runs beside the test.
+// process is a program that a test started.
 type process struct {
 	cmd   *exec.Cmd
 	log   logtest.Buffer
@@ -27,7 +27,7 @@ type process struct {
 
 func startProcess(t testing.TB, env []string, binary string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), ended: make(chan struct{})} //nolint:noctx // It ends by kill.
+	p := &process{cmd: exec.Command(binary, args...), ended: make(chan struct{})} //nolint:noctx // kill ends it.
 	p.cmd.Env = env
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	require.NoError(t, p.cmd.Start())
@@ -38,7 +38,7 @@ func startProcess(t testing.TB, env []string, binary string, args ...string) *pr
 	return p
 }
 
-// kill ends the process by its id, and waits for its end.
+// kill kills the process and waits for its end.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.ended
@@ -49,7 +49,7 @@ func (p *process) waitFor(t testing.TB, endpoint string) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // Only whether it answers matters.
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // Any answer suffices.
 	}}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startTimeout)
 	defer cancel()
@@ -63,7 +63,7 @@ func (p *process) waitFor(t testing.TB, endpoint string) {
 		}
 		select {
 		case <-p.ended:
-			t.Fatalf("%s ended before it answered:\n%s", p.cmd.Path, &p.log)
+			t.Fatalf("%s exited before it answered:\n%s", p.cmd.Path, &p.log)
 		case <-ctx.Done():
 			t.Fatalf("%s does not answer at %s after %v: %v\n%s", p.cmd.Path, endpoint, startTimeout, err, &p.log)
 		case <-time.After(10 * time.Millisecond):
@@ -71,7 +71,7 @@ func (p *process) waitFor(t testing.TB, endpoint string) {
 	}
 }
 
-// freePort returns a port that was free a moment ago.
+// freePort returns a port that is not in use.
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It takes no time.

@@ -14,51 +14,45 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Proxy is a proxy in front of a Server that fails as it is told to. It ends
-// with its test.
+// Proxy is a network proxy in front of a Server, with faults that a test adds. It stops
+// at the end of its test.
 type Proxy struct {
-	Endpoint string // as of Server.Endpoint
+	Endpoint string // URL, like Server.Endpoint
 
 	t      testing.TB
 	server *Server
 	api    string // URL of the proxy within the API of toxiproxy
 }
 
-// Toxic is a way in which connections through a Proxy fail.
+// Toxic is a fault of the connections through a Proxy.
 type Toxic struct {
 	kind, stream string
 	attributes   map[string]int64
 }
 
-// Latency delays what the server sends.
-func Latency(d time.Duration) Toxic {
-	return Toxic{"latency", "downstream", map[string]int64{"latency": d.Milliseconds()}}
-}
-
-// Bandwidth slows down what the server sends, to that many KB a second.
+// Bandwidth limits the bytes that the server sends to rate KB per second.
 func Bandwidth(rate int64) Toxic {
 	return Toxic{"bandwidth", "downstream", map[string]int64{"rate": rate}}
 }
 
-// LimitData cuts a connection once the server has sent that many bytes on it.
+// LimitData closes a connection after the server has sent that many bytes on it.
 func LimitData(bytes int64) Toxic {
 	return Toxic{"limit_data", "downstream", map[string]int64{"bytes": bytes}}
 }
 
-// LoseAnswers lets requests through to the server, and resets the connection at
-// once or as the answer is due.
+// LoseAnswers passes requests to the server, and closes the connection before the
+// answer.
 func LoseAnswers() Toxic { return LimitData(0) }
 
-// ResetPeer resets a connection that time after it began.
+// ResetPeer resets a connection after that time.
 func ResetPeer(after time.Duration) Toxic {
 	return Toxic{"reset_peer", "downstream", map[string]int64{"timeout": after.Milliseconds()}}
 }
 
-// Hang lets nothing of what the server sends through, and keeps connections
-// open.
+// Hang drops all bytes that the server sends, and keeps connections open.
 func Hang() Toxic { return Toxic{"timeout", "downstream", map[string]int64{"timeout": 0}} }
 
-// HangUploads lets nothing through to the server, and keeps connections open.
+// HangUploads drops all bytes to the server, and keeps connections open.
 func HangUploads() Toxic { return Toxic{"timeout", "upstream", map[string]int64{"timeout": 0}} }
 
 // Proxy starts a proxy in front of the server.
@@ -85,8 +79,8 @@ func (s *Server) Proxy(t testing.TB) *Proxy {
 // URL returns the backend URL of a prefix through the proxy.
 func (p *Proxy) URL(prefix string) string { return backendURL(p.server, p.Endpoint, prefix) }
 
-// Add makes connections fail, those that exist too, until remove is called. It
-// waits for connections whose client does not read what the server sent.
+// Add adds a fault to all connections, including existing ones, until remove is called.
+// It blocks while a client does not read the bytes that the server sent.
 func (p *Proxy) Add(toxic Toxic) (remove func()) {
 	p.t.Helper()
 	name := toxic.kind + "_" + toxic.stream
@@ -96,18 +90,7 @@ func (p *Proxy) Add(toxic Toxic) (remove func()) {
 	return func() { p.call(http.MethodDelete, p.api+"/toxics/"+name, nil, nil) }
 }
 
-// Disable cuts all connections and refuses new ones.
-func (p *Proxy) Disable() { p.enable(false) }
-
-// Enable ends what Disable began.
-func (p *Proxy) Enable() { p.enable(true) }
-
-func (p *Proxy) enable(enabled bool) {
-	p.t.Helper()
-	p.call(http.MethodPost, p.api, map[string]any{"enabled": enabled}, nil)
-}
-
-// call makes a request to the API of toxiproxy.
+// call sends a request to the API of toxiproxy.
 func (p *Proxy) call(method, target string, body, answer any) {
 	p.t.Helper()
 	raw, err := json.Marshal(body)

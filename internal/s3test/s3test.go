@@ -1,6 +1,6 @@
-// Package s3test runs a real S3 server for tests, versitygw, and a proxy in
-// front of it that fails on purpose, toxiproxy. Both are programs that
-// scripts/deps installs; without them tests skip.
+// Package s3test runs a real S3 server, versitygw, for tests, and a network proxy with
+// faults, toxiproxy, in front of it. scripts/deps installs both programs. Without them
+// tests skip, or fail in CI.
 package s3test
 
 import (
@@ -14,15 +14,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Server is an S3 server with one bucket. It ends with its test.
+// Server is an S3 server with one bucket. It stops at the end of its test.
 type Server struct {
 	Endpoint  string // http://127.0.0.1:port, or https
 	Bucket    string
 	Region    string
 	AccessKey string
 	SecretKey string
-	Dir       string // where the bucket's objects are, as files
-	CAFile    string // the certificate to trust, or ""
+	Dir       string // directory of the bucket, with objects as files
+	CAFile    string // certificate to trust, or ""
 
 	t      testing.TB
 	binary string
@@ -32,11 +32,11 @@ type Server struct {
 	proc   *process
 }
 
-// Option changes how Start starts a server.
+// Option configures the server that Start starts.
 type Option func(*Server)
 
-// WithTLS makes the server speak TLS, with a certificate that Setenv and Env
-// tell clients to trust.
+// WithTLS selects HTTPS, with a certificate that clients with the environment of Setenv
+// or Env trust.
 func WithTLS() Option {
 	return func(s *Server) { s.tls = newCertificate(s.t) }
 }
@@ -51,7 +51,7 @@ func Start(t testing.TB, options ...Option) *Server {
 	for _, option := range options {
 		option(s)
 	}
-	// A bucket is a directory at the top.
+	// versitygw serves each directory in its root as a bucket.
 	s.Dir = filepath.Join(s.root, s.Bucket)
 	require.NoError(t, os.Mkdir(s.Dir, 0o700))
 	s.port = freePort(t)
@@ -65,8 +65,7 @@ func Start(t testing.TB, options ...Option) *Server {
 	return s
 }
 
-// Restart starts the server that Stop stopped, on the same port and with the
-// same objects.
+// Restart starts a stopped server again, on the same port and with the same objects.
 func (s *Server) Restart() {
 	s.t.Helper()
 	args := []string{"--port", "127.0.0.1:" + strconv.Itoa(s.port), "--keep-alive", "--quiet"}
@@ -77,11 +76,11 @@ func (s *Server) Restart() {
 	s.proc.waitFor(s.t, s.Endpoint)
 }
 
-// Stop kills the server. Its objects stay.
+// Stop kills the server. Its objects remain.
 func (s *Server) Stop() { s.proc.kill() }
 
-// URL returns the backend URL of a prefix, for a --backend flag. The client
-// needs the environment of Env or Setenv.
+// URL returns the backend URL of a prefix. The client needs the environment of Env or
+// Setenv.
 func (s *Server) URL(prefix string) string { return backendURL(s, s.Endpoint, prefix) }
 
 func backendURL(s *Server, endpoint, prefix string) string {
@@ -90,8 +89,8 @@ func backendURL(s *Server, endpoint, prefix string) string {
 	return u.String()
 }
 
-// Env returns the variables by which a process finds the credentials and trusts
-// the certificate, and nothing of the machine's own configuration.
+// Env returns environment variables with the credentials and the certificate, which
+// also hide the AWS configuration of this machine.
 func (s *Server) Env() []string {
 	env := []string{
 		"AWS_ACCESS_KEY_ID=" + s.AccessKey,
@@ -109,7 +108,7 @@ func (s *Server) Env() []string {
 	return env
 }
 
-// Setenv sets Env for the test's own process.
+// Setenv sets Env in the process of the test.
 func (s *Server) Setenv(t testing.TB) {
 	t.Helper()
 	for _, variable := range s.Env() {

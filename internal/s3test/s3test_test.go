@@ -14,7 +14,7 @@ import (
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
-// get returns the status of an unsigned request, or 0 if there is no answer.
+// get returns the status of an unsigned request, or 0 without an answer.
 func get(t *testing.T, endpoint string) int {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -28,7 +28,7 @@ func get(t *testing.T, endpoint string) int {
 	return res.StatusCode
 }
 
-// A server that is stopped is gone, and is back with the same objects.
+// A stopped server does not answer; after a restart it has the same objects.
 func TestRestart(t *testing.T) {
 	srv := s3test.Start(t)
 	proxy := srv.Proxy(t)
@@ -42,11 +42,6 @@ func TestRestart(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, get(t, srv.Endpoint))
 	require.FileExists(t, filepath.Join(srv.Dir, "k"))
 
-	proxy.Disable()
-	require.Zero(t, get(t, proxy.Endpoint))
-	require.Equal(t, http.StatusForbidden, get(t, srv.Endpoint))
-	proxy.Enable()
-	require.Equal(t, http.StatusForbidden, get(t, proxy.Endpoint))
 	remove := proxy.Add(s3test.LoseAnswers())
 	require.Zero(t, get(t, proxy.Endpoint))
 	remove()

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/ship"
@@ -105,19 +106,19 @@ func TestRequests(t *testing.T) {
 		return reported == deletions
 	}, "pruning")
 	s.ship.Stop()
-	require.Equal(t, rounds+snapshots, s.backend.Calls(backendtest.OpPut))
-	require.Equal(t, rounds+snapshots, s.backend.Calls(backendtest.OpGet))
-	require.Zero(t, s.backend.Calls(backendtest.OpList))
+	require.Equal(t, rounds+snapshots, s.backend.Calls(backendfault.OpPut))
+	require.Equal(t, rounds+snapshots, s.backend.Calls(backendfault.OpGet))
+	require.Zero(t, s.backend.Calls(backendfault.OpList))
 	require.Len(t, s.remoteSnapshots(), 3)
-	require.Equal(t, deletions, s.backend.Calls(backendtest.OpDelete))
+	require.Equal(t, deletions, s.backend.Calls(backendfault.OpDelete))
 
-	puts, gets := s.backend.Calls(backendtest.OpPut), s.backend.Calls(backendtest.OpGet)
+	puts, gets := s.backend.Calls(backendfault.OpPut), s.backend.Calls(backendfault.OpGet)
 	s.reopen(func(o *ship.Options) { o.FenceInterval = 5 * time.Millisecond; o.Shipped = s.last() })
 	s.ship.Start()
-	eventually(t, func() bool { return s.backend.Calls(backendtest.OpGet) >= gets+10 }, "looks for a newer writer")
+	eventually(t, func() bool { return s.backend.Calls(backendfault.OpGet) >= gets+10 }, "looks for a newer writer")
 	s.ship.Stop()
-	require.Equal(t, puts, s.backend.Calls(backendtest.OpPut))
-	require.Zero(t, s.backend.Calls(backendtest.OpList))
+	require.Equal(t, puts, s.backend.Calls(backendfault.OpPut))
+	require.Zero(t, s.backend.Calls(backendfault.OpList))
 	s.requireBackend()
 }
 
@@ -128,14 +129,14 @@ func TestCatchUp(t *testing.T) {
 	s := newStore(t, backendtest.NewMemory())
 	var down atomic.Bool
 	var keys []string
-	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+	s.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
 		if down.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		if op == backendtest.OpPut {
+		if op == backendfault.OpPut {
 			keys = append(keys, key)
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	s.ship.Start()
 	s.append(3, 10)
@@ -143,7 +144,7 @@ func TestCatchUp(t *testing.T) {
 	down.Store(true)
 	before := time.Now()
 	s.append(1, 10)
-	require.ErrorIs(t, s.waitErr(), backendtest.ErrInjected)
+	require.ErrorIs(t, s.waitErr(), backendfault.ErrInjected)
 	require.ErrorContains(t, s.ship.Status().Err, "ship events 4 to 4")
 	goroutines := runtime.NumGoroutine()
 	var mem runtime.MemStats
@@ -164,7 +165,7 @@ func TestCatchUp(t *testing.T) {
 	require.EqualValues(t, 3, s.ship.Shipped())
 	since := s.ship.Status().BehindSince
 	require.WithinRange(t, since, before, time.Now())
-	require.Less(t, s.backend.Injected(backendtest.OpPut), 60, "it backs off")
+	require.Less(t, s.backend.Injected(backendfault.OpPut), 60, "it backs off")
 
 	// As long as there is one of those events, it is since one of them.
 	up := time.Now()
@@ -200,17 +201,17 @@ func TestCatchUp(t *testing.T) {
 // contains exactly what it should.
 func TestAmbiguousWrites(t *testing.T) {
 	for what, prefix := range map[string]string{"claim": "epochs/", "batch": "events/", "snapshot": catalog.SnapshotPrefix} {
-		for _, op := range []backendtest.Op{backendtest.OpPut, backendtest.OpGet} {
-			for how, fault := range map[string]backendtest.Fault{"absent": backendtest.FailAbsent, "present": backendtest.FailPresent} {
+		for _, op := range []backendfault.Op{backendfault.OpPut, backendfault.OpGet} {
+			for how, fault := range map[string]backendfault.Fault{"absent": backendfault.FailAbsent, "present": backendfault.FailPresent} {
 				t.Run(fmt.Sprint(what, " ", op, " ", how), func(t *testing.T) {
 					t.Parallel()
 					s := newStore(t, backendtest.NewMemory(), late)
 					var failed atomic.Bool
-					s.backend.Fault = func(o backendtest.Op, key string) backendtest.Fault {
+					s.backend.Fault = func(o backendfault.Op, key string) backendfault.Fault {
 						if o == op && strings.HasPrefix(key, prefix) && failed.CompareAndSwap(false, true) {
 							return fault
 						}
-						return backendtest.None
+						return backendfault.None
 					}
 					s.ship.Start()
 					s.append(3, 100)
@@ -221,7 +222,7 @@ func TestAmbiguousWrites(t *testing.T) {
 					s.append(3, 100)
 					s.waitShipped()
 					s.ship.Stop()
-					if op == backendtest.OpPut {
+					if op == backendfault.OpPut {
 						require.True(t, failed.Load())
 					}
 					require.Nil(t, s.ship.Status().Fenced)
@@ -237,14 +238,14 @@ func TestAmbiguousWrites(t *testing.T) {
 		s := newStore(t, backendtest.NewMemory())
 		var mu sync.Mutex
 		tries := map[string]int{}
-		s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+		s.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			tries[string(op)+key]++
-			if op == backendtest.OpGet {
-				return backendtest.None
+			if op == backendfault.OpGet {
+				return backendfault.None
 			}
-			return []backendtest.Fault{backendtest.FailAbsent, backendtest.FailPresent, backendtest.None}[min(tries[string(op)+key]-1, 2)]
+			return []backendfault.Fault{backendfault.FailAbsent, backendfault.FailPresent, backendfault.None}[min(tries[string(op)+key]-1, 2)]
 		}
 		s.ship.Start()
 		s.append(3, 100)
@@ -258,16 +259,16 @@ func TestAmbiguousWrites(t *testing.T) {
 
 // A deletion that fails, or whose answer is lost, is retried, and delays no shipping.
 func TestAmbiguousDeletes(t *testing.T) {
-	for how, fault := range map[string]backendtest.Fault{"absent": backendtest.FailAbsent, "present": backendtest.FailPresent} {
+	for how, fault := range map[string]backendfault.Fault{"absent": backendfault.FailAbsent, "present": backendfault.FailPresent} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t, backendtest.NewMemory())
 			var mended atomic.Bool
-			s.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-				if op == backendtest.OpDelete && !mended.Load() {
+			s.backend.Fault = func(op backendfault.Op, _ string) backendfault.Fault {
+				if op == backendfault.OpDelete && !mended.Load() {
 					return fault
 				}
-				return backendtest.None
+				return backendfault.None
 			}
 			s.ship.Start()
 			for range 5 {
@@ -275,7 +276,7 @@ func TestAmbiguousDeletes(t *testing.T) {
 				s.waitShipped()
 				s.waitSnapshot(s.snapshot())
 			}
-			eventually(t, func() bool { return s.backend.Injected(backendtest.OpDelete) > 0 }, "a failure")
+			eventually(t, func() bool { return s.backend.Injected(backendfault.OpDelete) > 0 }, "a failure")
 			eventually(t, func() bool { return strings.Contains(s.log.String(), "the backend was not pruned") }, "it to be logged")
 			require.NoError(t, s.ship.Status().Err)
 			mended.Store(true)
@@ -297,11 +298,11 @@ func TestGap(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory())
 	var down atomic.Bool
-	s.backend.Fault = func(backendtest.Op, string) backendtest.Fault {
+	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
 		if down.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	s.ship.Start()
 	s.append(2, 10)
@@ -368,7 +369,7 @@ func TestNextProcess(t *testing.T) {
 			s.append(5, 10)
 			s.waitShipped()
 			s.ship.Stop()
-			puts := s.backend.Calls(backendtest.OpPut)
+			puts := s.backend.Calls(backendfault.OpPut)
 			newest := s.remoteBatches()[len(s.remoteBatches())-1]
 			s.reopen(func(o *ship.Options) {
 				if looked {
@@ -385,7 +386,7 @@ func TestNextProcess(t *testing.T) {
 			s.ship.Stop()
 			batches := s.remoteBatches()
 			if looked {
-				require.Equal(t, puts+1, s.backend.Calls(backendtest.OpPut))
+				require.Equal(t, puts+1, s.backend.Calls(backendfault.OpPut))
 				require.EqualValues(t, 11, batches[len(batches)-1])
 			} else {
 				require.Contains(t, batches[len(batches)-2:], newest)
@@ -403,11 +404,11 @@ func TestClose(t *testing.T) {
 			noLeak(t)
 			s := newStore(t, backendtest.NewMemory(), func(o *ship.Options) { o.Interval = time.Hour })
 			var keys []string
-			s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-				if op == backendtest.OpPut {
+			s.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+				if op == backendfault.OpPut {
 					keys = append(keys, key)
 				}
-				return backendtest.None
+				return backendfault.None
 			}
 			s.append(1, 10)
 			if started {
@@ -431,11 +432,11 @@ func TestClose(t *testing.T) {
 	}
 	t.Run("says what it could not ship", func(t *testing.T) {
 		s := newStore(t, backendtest.NewMemory())
-		s.backend.Fault = func(backendtest.Op, string) backendtest.Fault { return backendtest.FailAbsent }
+		s.backend.Fault = func(backendfault.Op, string) backendfault.Fault { return backendfault.FailAbsent }
 		s.append(2, 10)
 		s.snapshot()
 		err := s.ship.Close(t.Context())
-		require.ErrorIs(t, err, backendtest.ErrInjected)
+		require.ErrorIs(t, err, backendfault.ErrInjected)
 		require.ErrorContains(t, err, "ship events 1 to 2")
 		require.ErrorContains(t, err, "ship snapshot")
 		s.backend.Fault = nil
@@ -456,21 +457,21 @@ func TestIdleOutage(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory(), func(o *ship.Options) { o.FenceInterval = time.Millisecond })
 	var down atomic.Bool
-	s.backend.Fault = func(backendtest.Op, string) backendtest.Fault {
+	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
 		if down.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	s.ship.Start()
 	s.append(1, 10)
 	s.waitShipped()
 	down.Store(true)
 	require.ErrorContains(t, s.waitErr(), "look for a newer writer")
-	injected := s.backend.Injected(backendtest.OpGet)
+	injected := s.backend.Injected(backendfault.OpGet)
 	eventually(t, func() bool {
 		require.Error(t, s.ship.Status().Err, "nothing says that it is back")
-		return s.backend.Injected(backendtest.OpGet) >= injected+2
+		return s.backend.Injected(backendfault.OpGet) >= injected+2
 	}, "it to be tried again")
 	require.True(t, s.ship.Status().BehindSince.IsZero())
 	down.Store(false)
@@ -486,14 +487,14 @@ func TestOvertakenBatchStaysAsItWas(t *testing.T) {
 	s := newStore(t, backendtest.NewMemory())
 	var down atomic.Bool
 	down.Store(true)
-	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
+	s.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
 		switch {
 		case !down.Load() || !strings.HasPrefix(key, catalog.BatchPrefix):
-			return backendtest.None
-		case op == backendtest.OpPut:
-			return backendtest.FailPresent
+			return backendfault.None
+		case op == backendfault.OpPut:
+			return backendfault.FailPresent
 		}
-		return backendtest.FailAbsent
+		return backendfault.FailAbsent
 	}
 	s.ship.Start()
 	s.append(3, 100)
@@ -515,11 +516,11 @@ func TestNoHoleAfterCrash(t *testing.T) {
 	noLeak(t)
 	s := newStore(t, backendtest.NewMemory())
 	var held atomic.Bool // the time between two batches
-	s.backend.Fault = func(op backendtest.Op, key string) backendtest.Fault {
-		if held.Load() && op == backendtest.OpPut && strings.HasPrefix(key, catalog.BatchPrefix) {
-			return backendtest.FailAbsent
+	s.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+		if held.Load() && op == backendfault.OpPut && strings.HasPrefix(key, catalog.BatchPrefix) {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	s.ship.Start()
 	s.append(4, 100)

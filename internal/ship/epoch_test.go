@@ -15,6 +15,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/format/batch"
@@ -73,7 +74,7 @@ func TestFenced(t *testing.T) {
 				eventually(t, func() bool { return len(s.remoteBatches()) > 0 }, "the tail")
 			}
 			eventually(t, func() bool { return s.ship.Shipped() == 5 }, "events")
-			puts := s.backend.Calls(backendtest.OpPut)
+			puts := s.backend.Calls(backendfault.OpPut)
 			if strings.Contains(r.name, "cannot be read") {
 				require.NoError(t, s.raw.Put(t.Context(), catalog.EpochKey(2), strings.NewReader("?")))
 			} else {
@@ -89,8 +90,8 @@ func TestFenced(t *testing.T) {
 			require.NoError(t, s.ship.Close(t.Context()))
 			require.Equal(t, shipped, s.ship.Shipped())
 			require.EqualValues(t, 5, s.ship.Status().Snapshot)
-			require.Equal(t, puts+r.puts, s.backend.Calls(backendtest.OpPut))
-			require.Zero(t, s.backend.Calls(backendtest.OpDelete))
+			require.Equal(t, puts+r.puts, s.backend.Calls(backendfault.OpPut))
+			require.Zero(t, s.backend.Calls(backendfault.OpDelete))
 			require.EqualValues(t, 1, told.Load())
 			s.seen.locked(func() { require.Len(t, s.seen.fenced, 1) })
 			if !strings.Contains(r.name, "cannot be read") {
@@ -105,16 +106,16 @@ func TestFenced(t *testing.T) {
 // What is put after a newer claim is not reported as shipped, at any moment of the
 // claim.
 func TestFencedAtAnyMoment(t *testing.T) {
-	for op, key := range map[backendtest.Op]string{backendtest.OpPut: "events/", backendtest.OpGet: catalog.EpochKey(2)} {
-		for how, fault := range map[string]backendtest.Fault{
-			"done": backendtest.None, "absent": backendtest.FailAbsent, "present": backendtest.FailPresent,
+	for op, key := range map[backendfault.Op]string{backendfault.OpPut: "events/", backendfault.OpGet: catalog.EpochKey(2)} {
+		for how, fault := range map[string]backendfault.Fault{
+			"done": backendfault.None, "absent": backendfault.FailAbsent, "present": backendfault.FailPresent,
 		} {
 			t.Run(fmt.Sprint("before ", op, " ", how), func(t *testing.T) {
 				t.Parallel()
 				s := newStore(t, backendtest.NewMemory())
 				var once sync.Once
-				s.backend.Fault = func(o backendtest.Op, k string) backendtest.Fault {
-					result := backendtest.None
+				s.backend.Fault = func(o backendfault.Op, k string) backendfault.Fault {
+					result := backendfault.None
 					if o == op && strings.HasPrefix(k, key) && s.last() >= 4 {
 						once.Do(func() {
 							s.takeOver(3)
@@ -217,15 +218,15 @@ func TestLateClaim(t *testing.T) {
 	})
 	var down atomic.Bool
 	down.Store(true)
-	s.backend.Fault = func(backendtest.Op, string) backendtest.Fault {
+	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
 		if down.Load() {
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}
 	s.append(3, 10)
 	s.ship.Start()
-	require.ErrorIs(t, s.waitErr(), backendtest.ErrInjected)
+	require.ErrorIs(t, s.waitErr(), backendfault.ErrInjected)
 	require.False(t, s.ship.Status().Claimed)
 	require.Empty(t, s.remote().Numbers)
 	s.append(3, 10)
@@ -275,14 +276,14 @@ func TestLateClaimRefused(t *testing.T) {
 			s.ship.Stop()
 			require.NoError(t, s.ship.Close(t.Context()))
 			require.EqualValues(t, 1, told.Load())
-			require.Zero(t, s.backend.Calls(backendtest.OpPut))
+			require.Zero(t, s.backend.Calls(backendfault.OpPut))
 			require.False(t, s.ship.Status().Claimed)
 		})
 	}
 }
 
 // weak is a backend that does not create conditionally: a Put overwrites.
-type weak struct{ *backendtest.Memory }
+type weak struct{ backends.Backend }
 
 func (weak) ProbeConditionalCreate(context.Context) (bool, error) { return false, nil }
 

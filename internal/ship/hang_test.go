@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/ship"
@@ -19,7 +20,7 @@ import (
 // hanging is a backend whose Put below a prefix hangs until release is closed, or, if it
 // observes its context, until that is done.
 type hanging struct {
-	*backendtest.Memory
+	backends.Backend
 	prefix   string
 	observes bool
 	puts     atomic.Int32
@@ -27,12 +28,12 @@ type hanging struct {
 }
 
 func newHanging(prefix string, observes bool) *hanging {
-	return &hanging{Memory: backendtest.NewMemory(), prefix: prefix, observes: observes, release: make(chan struct{})}
+	return &hanging{Backend: backendtest.NewMemory(), prefix: prefix, observes: observes, release: make(chan struct{})}
 }
 
 func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if !strings.HasPrefix(key, h.prefix) {
-		return h.Memory.Put(ctx, key, body)
+		return h.Backend.Put(ctx, key, body)
 	}
 	h.puts.Add(1)
 	done := ctx.Done()
@@ -41,7 +42,7 @@ func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error
 	}
 	select {
 	case <-h.release:
-		return h.Memory.Put(ctx, key, body)
+		return h.Backend.Put(ctx, key, body)
 	case <-done:
 		return ctx.Err()
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -40,8 +40,8 @@ const (
 type store struct {
 	t       testing.TB
 	dir     string
-	backend *backendtest.Faulty // counts what the shipper asks for
-	raw     backends.Backend    // to look at
+	backend *backendfault.Backend // counts what the shipper asks for
+	raw     backends.Backend      // to look at
 	epoch   catalog.Epoch
 	opt     ship.Options
 
@@ -120,7 +120,7 @@ func late(opt *ship.Options) { opt.Remote = nil }
 // shipper is not started.
 func newStore(t testing.TB, b backends.Backend, changes ...func(*ship.Options)) *store {
 	t.Helper()
-	s := &store{t: t, dir: t.TempDir(), raw: b, backend: &backendtest.Faulty{Backend: b}, states: []*state.State{{}}}
+	s := &store{t: t, dir: t.TempDir(), raw: b, backend: &backendfault.Backend{Backend: b}, states: []*state.State{{}}}
 	s.openJournal()
 	s.open(changes...)
 	t.Cleanup(s.check)

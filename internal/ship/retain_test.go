@@ -14,6 +14,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
+	"github.com/xdswal/xdswal/internal/backendfault"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/format/batch"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -170,7 +171,7 @@ func TestNoPrune(t *testing.T) {
 	}
 	s.ship.Stop()
 	require.Len(t, s.remoteSnapshots(), 5)
-	require.Zero(t, s.backend.Calls(backendtest.OpDelete))
+	require.Zero(t, s.backend.Calls(backendfault.OpDelete))
 }
 
 // What could not be deleted is tried again though no other snapshot is shipped, but
@@ -181,11 +182,11 @@ func TestPruneIsRetried(t *testing.T) {
 			t.Parallel()
 			s := newStore(t, backendtest.NewMemory())
 			var mended atomic.Bool
-			s.backend.Fault = func(op backendtest.Op, _ string) backendtest.Fault {
-				if op == backendtest.OpDelete && !mended.Load() {
-					return backendtest.FailAbsent
+			s.backend.Fault = func(op backendfault.Op, _ string) backendfault.Fault {
+				if op == backendfault.OpDelete && !mended.Load() {
+					return backendfault.FailAbsent
 				}
-				return backendtest.None
+				return backendfault.None
 			}
 			s.ship.Start()
 			for range 5 {
@@ -199,11 +200,11 @@ func TestPruneIsRetried(t *testing.T) {
 				s.takeOver(10)
 			}
 			mended.Store(true)
-			injected := s.backend.Calls(backendtest.OpDelete)
+			injected := s.backend.Calls(backendfault.OpDelete)
 			if fenced {
 				s.waitFenced()
 				s.ship.Stop()
-				require.Equal(t, injected, s.backend.Calls(backendtest.OpDelete))
+				require.Equal(t, injected, s.backend.Calls(backendfault.OpDelete))
 				return
 			}
 			eventually(t, func() bool {

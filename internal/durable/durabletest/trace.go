@@ -1,6 +1,5 @@
-// Package durabletest tests durability where no test can crash the machine: it
-// lists the system calls of a process, since an fsync left out, or made too
-// early, shows nowhere else.
+// Package durabletest tests durability without crashing the machine: it lists the
+// system calls of a process, which show an fsync that is missing or too early.
 package durabletest
 
 import (
@@ -15,23 +14,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// traced are the calls that are listed: those that change a file or a
-// directory, or make a change durable, and openat, which does either.
+// traced are the system calls that Trace lists: those that change a file or a directory
+// or make a change durable, and openat, which may be part of either.
 const traced = "openat,write,pwrite64,ftruncate,fsync,fdatasync,renameat,renameat2,linkat,unlinkat,mkdirat,newfstatat"
 
-// markPrefix begins the names of files that do not exist, and whose stat is a
-// mark in the trace.
+// markPrefix is the prefix of the names of nonexistent files whose stat is a mark in
+// the trace.
 const markPrefix = "mark:"
 
-// Mark begins a new part, with a title, in the trace of this process. dir is
-// the directory that is traced.
+// Mark adds a title to the trace of this process. dir is the directory that is
+// traced.
 func Mark(dir, title string) {
 	_, _ = os.Lstat(filepath.Join(dir, markPrefix+title))
 }
 
-// Trace runs this test binary as another process, with the variable env set to
-// a new directory dir, for a TestMain to take notice of, and returns the system
-// calls on dir and its parent, one a line, in order:
+// Trace runs this test binary as another process, with the environment variable env set
+// to a new directory dir, which TestMain must check. It returns the system calls on dir
+// and its parent in order, one per line:
 //
 //	title:             a Mark
 //	openat D/T         a temporary file in dir
@@ -40,8 +39,8 @@ func Mark(dir, title string) {
 //	fsync D
 //	fsync D/..
 //
-// It skips the test where there is no strace. The traced process should make
-// its calls in one goroutine.
+// It skips the test without strace. The traced process should make its calls in one
+// goroutine.
 func Trace(t *testing.T, env string) string {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
@@ -78,7 +77,7 @@ var (
 	tempName = regexp.MustCompile(`\.tmp-\d+`)
 )
 
-// summary returns one call as Trace lists it, or "" if it is not to be listed.
+// summary returns the line of Trace for one call, or "" for a call that is not listed.
 func summary(dir, line string) string {
 	call, _, _ := strings.Cut(line, ") = ")
 	name := callName.FindStringSubmatch(call)
@@ -99,7 +98,7 @@ func summary(dir, line string) string {
 	case len(words) == 1:
 		return ""
 	case name[1] == "newfstatat":
-		// Only marks matter: a look at a file changes nothing.
+		// Only marks are listed: a stat changes nothing.
 		if _, title, ok := strings.Cut(words[1], markPrefix); ok {
 			return title + ":"
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/cmd/xdswal/internal/admin"
+	"github.com/xdswal/xdswal/internal/backendfault"
 )
 
 const shipInterval = time.Millisecond
@@ -70,11 +71,11 @@ func TestStatusOfABackend(t *testing.T) {
 }
 
 func TestStatusOfABackendThatIsDown(t *testing.T) {
-	b := &backendtest.Faulty{Backend: backendtest.NewMemory(), Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if op == backendtest.OpPut && strings.HasPrefix(key, "events/") {
-			return backendtest.FailAbsent
+	b := &backendfault.Backend{Backend: backendtest.NewMemory(), Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if op == backendfault.OpPut && strings.HasPrefix(key, "events/") {
+			return backendfault.FailAbsent
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	d := writer(t, b)
 	d.set("PUT", "/v1/nodes/n/snapshot", body("1", "a"))
@@ -142,17 +143,17 @@ func TestPromote(t *testing.T) {
 }
 
 func TestPromoteFails(t *testing.T) {
-	var down backendtest.Fault
-	b := &backendtest.Faulty{Backend: backendtest.NewMemory(), Fault: func(op backendtest.Op, key string) backendtest.Fault {
-		if op == backendtest.OpPut && strings.HasPrefix(key, "epochs/") {
+	var down backendfault.Fault
+	b := &backendfault.Backend{Backend: backendtest.NewMemory(), Fault: func(op backendfault.Op, key string) backendfault.Fault {
+		if op == backendfault.OpPut && strings.HasPrefix(key, "epochs/") {
 			return down
 		}
-		return backendtest.None
+		return backendfault.None
 	}}
 	w := writer(t, b)
 	w.set("PUT", "/v1/nodes/n/snapshot", body("1", "a"))
 	w.waitShipped()
-	down = backendtest.FailAbsent
+	down = backendfault.FailAbsent
 	d := follower(t, b, t.TempDir())
 	d.waitSequence(1)
 	d.refused(d.do("POST", "/v1/promote", nil), http.StatusServiceUnavailable, "promote_failed", "; the daemon remains a follower")
@@ -202,12 +203,12 @@ func TestABackendOfAnotherStore(t *testing.T) {
 	before.set("PUT", "/v1/nodes/n/snapshot", body("1", "a"))
 	require.NoError(t, before.store.Close(t.Context()))
 	reachable := make(chan struct{})
-	b := &backendtest.Faulty{Backend: shared, Fault: func(backendtest.Op, string) backendtest.Fault {
+	b := &backendfault.Backend{Backend: shared, Fault: func(backendfault.Op, string) backendfault.Fault {
 		select {
 		case <-reachable:
-			return backendtest.None
+			return backendfault.None
 		default:
-			return backendtest.FailAbsent
+			return backendfault.FailAbsent
 		}
 	}}
 	d := startIn(t, xdswal.Options{Dir: dir, Backend: b, ShipInterval: shipInterval})
