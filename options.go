@@ -2,7 +2,6 @@ package xdswal
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -112,7 +111,7 @@ func (o *Options) setDefaults() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	shipInterval := time.Duration(ship.DefaultInterval)
+	shipInterval := ship.DefaultInterval
 	if l, ok := o.Backend.(backends.Local); ok && l.IsLocal() {
 		shipInterval = Off
 	}
@@ -149,9 +148,7 @@ func (o *Options) setDefaults() error {
 
 // checkCombination returns an error for settings that contradict each other.
 func (o *Options) checkCombination() error {
-	refuse := func(field, format string, args ...any) error {
-		return &option.Error{Field: field, Problem: fmt.Sprintf(format, args...)}
-	}
+	refuse := func(field, problem string) error { return &option.Error{Field: field, Problem: problem} }
 	switch {
 	case o.MemoryOnly && o.Follow:
 		return refuse("Follow", "and MemoryOnly are mutually exclusive: a follower keeps its state in memory until it is promoted")

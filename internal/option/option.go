@@ -59,7 +59,7 @@ func (n Number[T]) Apply() error {
 // Errors returns the errors of settings in err, which errors.Join has joined.
 func Errors(err error) []*Error {
 	var one *Error
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // It takes apart, it does not look for.
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []*Error
 		for _, err := range joined.Unwrap() {
 			all = append(all, Errors(err)...)

@@ -122,15 +122,15 @@ func nodeOf(name string) (string, bool) {
 }
 
 // skip logs the error of a file that is not loaded until it changes.
-func (l *Loader) skip(name string, err error) { l.log(name, err, "its node is unchanged") }
+func (l *Loader) skip(name string, err error) { l.log(name, err, false) }
 
 // retry logs the error of a file that is loaded again in the next interval.
-func (l *Loader) retry(name string, err error) { l.log(name, err, "it is tried again") }
+func (l *Loader) retry(name string, err error) { l.log(name, err, true) }
 
 // log logs an error of a file, unless it is the same as the last one.
-func (l *Loader) log(name string, err error, consequence string) {
+func (l *Loader) log(name string, err error, retry bool) {
 	if l.logged[name] != err.Error() {
-		l.Logger.Error("resource file was not loaded; "+consequence, "file", filepath.Join(l.Dir, name), "error", err)
+		l.Logger.Error("resource file was not loaded; its node is unchanged", "file", filepath.Join(l.Dir, name), "retry", retry, "error", err)
 	}
 	l.logged[name] = err.Error()
 }

@@ -248,7 +248,7 @@ func TestWhatIsTriedAgainIsToldOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	loader.Run(ctx)
-	require.Equal(t, 1, strings.Count(out.String(), "it is tried again"), "%s", out)
+	require.Equal(t, 1, strings.Count(out.String(), "retry=true"), "%s", out)
 }
 
 // Changes within a tick of the file system's clock, of the same size, in place.
