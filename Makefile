@@ -11,14 +11,14 @@ PLATFORMS    := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Serve the quickstart's resources: xDS on :18000, admin on :19000, data in .xdswal
 	$(GO) run ./cmd/xdswal serve --dir .xdswal/data --backend file://$(CURDIR)/.xdswal/backend --resources examples/quickstart/resources
 
 .PHONY: run-s3
-run-s3: build ## The same with an S3 server on this machine: delete .xdswal/data while it is down, and it comes back
+run-s3: build ## The same with a local S3 server, which restores .xdswal/data after it was deleted
 	scripts/run-s3 bin/xdswal serve --dir .xdswal/data --backend S3_URL --resources examples/quickstart/resources
 
 .PHONY: build
@@ -26,11 +26,11 @@ build: ## Build bin/xdswal
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/xdswal ./cmd/xdswal
 
 .PHONY: deps
-deps: ## Install what the tests use beside Go, as root on Debian; elsewhere those tests skip, and say so
+deps: ## Install the tools of the tests, as root on Debian; without them, tests are skipped
 	@scripts/deps
 
 .PHONY: test
-test: deps ## Run all tests, the crash loop of 50 kills included
+test: deps ## Run all tests, including the crash loop of 50 kills
 	$(GO) test -timeout 20m ./...
 	cd bench && $(GO) test ./...
 
@@ -65,14 +65,14 @@ cross: ## Build for linux and darwin on amd64 and arm64, into dist/
 	done
 
 .PHONY: proto
-proto: ## Generate the reference code of internal/event/xdswal.proto
+proto: ## Generate internal/event/eventpb from internal/event/xdswal.proto
 	GOBIN=$(TOOLS) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VER)
 	PATH=$(TOOLS):$$PATH $(GO) generate ./internal/event/...
 
 .PHONY: ci
-ci: ## What CI runs
+ci: ## Run all checks of CI
 	@.ci/run
 
 .PHONY: clean
-clean: ## Remove what was built, and the quickstart's data
+clean: ## Remove the binaries and the data of the quickstart
 	rm -rf bin dist .xdswal

@@ -19,17 +19,17 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// Many goroutines update overlapping nodes: for each node, what an Envoy is told
-// follows the journal, and ends with its last word.
+// Many goroutines update overlapping nodes: the versions that a client of a node receives
+// are in the order of the journal and end with its last one.
 func TestJournalAndCacheAgree(t *testing.T) {
 	const workers, updates, nodes = 64, 25, 7
 	for _, policy := range []journal.SyncPolicy{journal.SyncAlways, journal.SyncEvery(5 * time.Millisecond)} {
 		t.Run(policy.String(), func(t *testing.T) {
 			s := openStore(t, xdswal.Options{Sync: policy, CompactTailRecords: 300, SegmentBytes: 8 << 20})
 			c := snapshotCache(s)
-			var told [nodes]*follower
-			for i := range told {
-				told[i] = follow(t, c, nodeName(i))
+			var clients [nodes]*client
+			for i := range clients {
+				clients[i] = startClient(t, c, nodeName(i))
 			}
 			var wg sync.WaitGroup
 			for w := range workers {
@@ -57,14 +57,14 @@ func TestJournalAndCacheAgree(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, s.State().Sequence(), sequence)
 			require.EqualValues(t, 1, s.Status().Journal.First, "the journal is whole")
-			for i, f := range told {
+			for i, f := range clients {
 				last := ""
 				if n := s.State().Node(cachelog.SnapshotPrefix, nodeName(i)); n != nil {
 					last = n.Type(resourcev3.ClusterType).Version()
 				}
 				versions := f.end(last)
 				out, ok := subsequence(versions, journaled[nodeName(i)])
-				require.True(t, ok, "%s was told of %s out of order: told %q, journaled %q", nodeName(i), out, versions, journaled[nodeName(i)])
+				require.True(t, ok, "%s received %s out of order: received %q, journaled %q", nodeName(i), out, versions, journaled[nodeName(i)])
 			}
 			requireSound(t, s)
 		})
@@ -73,7 +73,7 @@ func TestJournalAndCacheAgree(t *testing.T) {
 
 func nodeName(i int) string { return fmt.Sprint("node", i) }
 
-// change updates a node in one way or another, to a version of its own.
+// change updates or clears a node at random. The update sets a version.
 func change(t *testing.T, c *xdscache.SnapshotCache, node, version string, r *rand.Rand) {
 	ctx := context.Background()
 	switch r.IntN(10) {
@@ -95,8 +95,8 @@ func change(t *testing.T, c *xdscache.SnapshotCache, node, version string, r *ra
 	}
 }
 
-// follower is a client that keeps asking for what is newer than what it has.
-type follower struct {
+// client requests versions that are newer than its last one.
+type client struct {
 	t        *testing.T
 	mu       sync.Mutex
 	versions []string
@@ -104,8 +104,8 @@ type follower struct {
 	done     chan struct{}
 }
 
-func follow(t *testing.T, c cachev3.Cache, node string) *follower {
-	f := &follower{t: t, stop: make(chan struct{}), done: make(chan struct{})}
+func startClient(t *testing.T, c cachev3.Cache, node string) *client {
+	f := &client{t: t, stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
 		version := ""
@@ -120,8 +120,8 @@ func follow(t *testing.T, c cachev3.Cache, node string) *follower {
 					f.mu.Unlock()
 				}
 			case <-time.After(20 * time.Millisecond):
-				// go-control-plane forgets the watches of a node that is
-				// cleared: ask again.
+				// go-control-plane drops the watches of a node that is
+				// cleared: watch again.
 			case <-f.stop:
 				return
 			}
@@ -131,8 +131,9 @@ func follow(t *testing.T, c cachev3.Cache, node string) *follower {
 	return f
 }
 
-// end waits until the client has the last version and returns all that it had.
-func (f *follower) end(last string) []string {
+// end waits until the client has the last version, and returns all versions that it
+// received.
+func (f *client) end(last string) []string {
 	f.t.Helper()
 	if last != "" {
 		require.Eventually(f.t, func() bool {
@@ -146,9 +147,9 @@ func (f *follower) end(last string) []string {
 	return f.versions
 }
 
-// Snapshot caches, linear caches, compactions, looks and a close at once.
+// Snapshot caches, linear caches, compactions, reads and a close at the same time.
 func TestEverythingAtOnce(t *testing.T) {
-	s := openStore(t, xdswal.Options{CompactTailRecords: 50, KeepFor: -1})
+	s := openStore(t, xdswal.Options{CompactTailRecords: 50, KeepFor: xdswal.Off})
 	ctx := context.Background()
 	var wg sync.WaitGroup
 	for w := range 16 {
@@ -182,16 +183,16 @@ func TestEverythingAtOnce(t *testing.T) {
 	requireSound(t, s)
 }
 
-// Updates that meet a close are durable or fail with ErrClosed.
+// Updates during a close are durable or fail with ErrClosed.
 func TestCloseDuringUpdates(t *testing.T) {
 	for range 5 {
 		dir := t.TempDir()
 		s := openStore(t, xdswal.Options{Dir: dir})
 		c := snapshotCache(s)
-		var acknowledged [8]int
+		var returned [8]int
 		var wg sync.WaitGroup
-		started := make(chan struct{}, len(acknowledged))
-		for w := range acknowledged {
+		started := make(chan struct{}, len(returned))
+		for w := range returned {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
@@ -200,20 +201,20 @@ func TestCloseDuringUpdates(t *testing.T) {
 						require.ErrorIs(t, err, xdswal.ErrClosed)
 						return
 					}
-					acknowledged[w] = i
+					returned[w] = i
 					if i == 3 {
 						started <- struct{}{}
 					}
 				}
 			}()
 		}
-		for range acknowledged {
+		for range returned {
 			receive(t, started)
 		}
 		closeStore(t, s)
 		wg.Wait()
 		s = openStore(t, xdswal.Options{Dir: dir})
-		for w, want := range acknowledged {
+		for w, want := range returned {
 			got, err := snapshotCache(s).GetSnapshot(nodeName(w))
 			require.NoError(t, err)
 			require.Equal(t, fmt.Sprint(want), got.GetVersion(resourcev3.ClusterType))

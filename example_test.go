@@ -14,8 +14,7 @@ import (
 	"github.com/xdswal/xdswal/backends/file"
 )
 
-// A control plane that starts again serves what it served, before it has asked
-// its data source for anything.
+// A control plane serves its last configuration after a restart, without its data source.
 func Example() {
 	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "xdswal-example-")
@@ -29,7 +28,7 @@ func Example() {
 		if err != nil {
 			panic(err)
 		}
-		// It goes where cachev3.NewSnapshotCache went.
+		// Replaces cachev3.NewSnapshotCache.
 		cache := store.SnapshotCache(true, cachev3.IDHash{}, nil)
 		if start == 0 {
 			snapshot, err := cachev3.NewSnapshot("1", map[string][]types.Resource{
@@ -38,7 +37,7 @@ func Example() {
 			if err != nil {
 				panic(err)
 			}
-			// It returns when the snapshot is durable.
+			// SetSnapshot returns when the snapshot is durable.
 			if err := cache.SetSnapshot(ctx, "edge", snapshot); err != nil {
 				panic(err)
 			}
@@ -59,8 +58,8 @@ func Example() {
 	// start 2: payments
 }
 
-// A backend makes the configuration survive the machine: a store in an empty
-// directory starts from the newest snapshot that was shipped.
+// With a backend, the configuration survives the machine: a store in an empty directory
+// restores what was shipped.
 func ExampleOptions_backend() {
 	ctx := context.Background()
 	shared, err := os.MkdirTemp("", "xdswal-example-")

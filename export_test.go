@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// SetRelistInterval makes followers that are opened later list more often, until the
-// test ends.
+// SetRelistInterval sets the listing interval of followers that are opened later, until
+// the test ends.
 func SetRelistInterval(t testing.TB, d time.Duration) {
 	was := relistInterval
 	relistInterval = d

@@ -19,7 +19,7 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// bulk is a resource of some size.
+// bulk returns a snapshot with a resource of 8 KiB, whose version is i.
 func bulk(i int) *cachev3.Snapshot {
 	s := &cachev3.Snapshot{}
 	version := fmt.Sprint(i)
@@ -27,7 +27,7 @@ func bulk(i int) *cachev3.Snapshot {
 	return s
 }
 
-// health counts what Hooks say of a store's health.
+// health counts the calls of the hooks Degraded and Recovered.
 type health struct {
 	degraded, recovered atomic.Int32
 }
@@ -39,7 +39,7 @@ func (h *health) hooks() xdswal.Hooks {
 	}
 }
 
-// requireRecovered waits until a store is well and has said so.
+// requireRecovered waits until a store is not degraded and has called Recovered.
 func (h *health) requireRecovered(t *testing.T, s *xdswal.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -47,8 +47,8 @@ func (h *health) requireRecovered(t *testing.T, s *xdswal.Store) {
 	}, timeout, time.Millisecond)
 }
 
-// fillJournal updates a node until the journal is full, and returns the last
-// update that it took and the error of the first that it did not.
+// fillJournal updates a node until the journal is full. It returns the number of the
+// last update that succeeded, and the error of the next one.
 func fillJournal(t *testing.T, c *xdscache.SnapshotCache, from int) (int, error) {
 	t.Helper()
 	for i := from; i < from+10_000; i++ {
@@ -60,7 +60,7 @@ func fillJournal(t *testing.T, c *xdscache.SnapshotCache, from int) (int, error)
 	return 0, nil
 }
 
-// requireVersion checks what a node is served.
+// requireVersion checks the version that clients of the node receive.
 func requireVersion(t *testing.T, c *xdscache.SnapshotCache, version int) {
 	t.Helper()
 	got, err := c.GetSnapshot("n")
@@ -71,8 +71,8 @@ func requireVersion(t *testing.T, c *xdscache.SnapshotCache, version int) {
 	require.Equal(t, fmt.Sprint(version), receive(t, w).GetResponseVersion())
 }
 
-// A full journal refuses updates and goes on serving; what was acknowledged is
-// there after a restart.
+// A full journal rejects updates, clients are still served, and a restart restores all
+// updates that have returned.
 func TestJournalFull(t *testing.T) {
 	var h health
 	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 4 * small, DisableSnapshots: true, Hooks: h.hooks()}
@@ -85,7 +85,7 @@ func TestJournalFull(t *testing.T) {
 	require.ErrorIs(t, s.Status().Degraded, xdswal.ErrJournalFull)
 	require.EqualValues(t, 1, h.degraded.Load())
 
-	// A smaller update that fits shows that it takes updates.
+	// After a smaller update that fits, the store is not degraded.
 	_, err = c.UpdateResources(context.Background(), "n", nil, []xdscache.ResourceName{{TypeURL: resourcev3.ClusterType, Name: "a"}}, "small")
 	if err == nil {
 		require.NoError(t, s.Status().Degraded)
@@ -99,13 +99,12 @@ func TestJournalFull(t *testing.T) {
 	requireSound(t, s)
 }
 
-// Snapshots free a journal that is full, without anybody's doing, also where
-// there was none before.
+// A full journal is freed by snapshots without a call, also before the first snapshot.
 func TestJournalFullIsFreed(t *testing.T) {
 	for _, snapshots := range []int{0, 1, 2} {
 		t.Run(fmt.Sprint("after ", snapshots, " snapshots"), func(t *testing.T) {
 			var h health
-			s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: h.hooks()})
+			s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: xdswal.Off, Hooks: h.hooks()})
 			c := snapshotCache(s)
 			version := 0
 			for range snapshots {
@@ -136,10 +135,10 @@ func TestJournalFullIsFreed(t *testing.T) {
 	}
 }
 
-// With FailOpen a full journal stops nothing, and nothing is lost.
+// With FailOpen, updates succeed while the journal is full, and none is lost.
 func TestJournalFullFailOpen(t *testing.T) {
 	var h health
-	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: -1, FailOpen: true, Hooks: h.hooks()}
+	opt := xdswal.Options{Dir: t.TempDir(), MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: xdswal.Off, FailOpen: true, Hooks: h.hooks()}
 	s := openStore(t, opt)
 	c := snapshotCache(s)
 	const updates = 300
@@ -155,12 +154,11 @@ func TestJournalFullFailOpen(t *testing.T) {
 	requireSound(t, s)
 }
 
-// The same with many writers: failures that come while the store recovers from
-// one are made good too. What a store holds that is not degraded survives a
-// crash.
+// The same with many writers: the store also recovers from failures during a recovery.
+// The state of a store that is not degraded survives a crash.
 func TestJournalFullFailOpenManyWriters(t *testing.T) {
 	var h health
-	s := openStore(t, xdswal.Options{MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: -1, FailOpen: true, Hooks: h.hooks()})
+	s := openStore(t, xdswal.Options{MaxJournalBytes: 4 * small, KeepSnapshots: 2, KeepFor: xdswal.Off, FailOpen: true, Hooks: h.hooks()})
 	c := snapshotCache(s)
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -184,10 +182,10 @@ func TestJournalFullFailOpenManyWriters(t *testing.T) {
 	requireSound(t, s)
 }
 
-// All of a full journal may come after the second newest snapshot, since the
-// newest was only written when it was full. Then that one has to do.
+// All events of a full journal may be after the second newest snapshot, if the newest was
+// only written when the journal was full. Then events up to the newest are dropped.
 func TestJournalFullSinceSecondSnapshot(t *testing.T) {
-	s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: -1, CompactTailBytes: -1, CompactTailRecords: -1})
+	s := openStore(t, xdswal.Options{MaxJournalBytes: 8 * small, KeepSnapshots: 2, KeepFor: xdswal.Off, CompactTailBytes: xdswal.Off, CompactTailRecords: xdswal.Off})
 	c := snapshotCache(s)
 	for i := range 2 {
 		set(t, c, "n", bulk(i))

@@ -31,7 +31,7 @@ func followStore(t testing.TB, b backends.Backend) *xdswal.Store {
 	return openStore(t, opt)
 }
 
-// requireFollows waits until a follower serves what a writer does.
+// requireFollows waits until a follower serves the state of a writer.
 func requireFollows(t testing.TB, f, w *xdswal.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool { return f.State().Sequence() == w.State().Sequence() }, timeout, time.Millisecond,
@@ -60,7 +60,7 @@ func TestFollow(t *testing.T) {
 	requireFollows(t, f, w)
 	require.Contains(t, linear.GetResources(), "l")
 
-	// Clients are told, of the snapshot cache and of the linear one.
+	// Watches of the snapshot cache and of the linear cache are answered.
 	version := cache.GetNode("a").Type(resourcev3.ClusterType).Version()
 	answers, _ := watch(t, cache, "a", resourcev3.ClusterType, version)
 	write(t, w, "a", 2)
@@ -79,7 +79,7 @@ func TestFollow(t *testing.T) {
 	_, err := cache.GetSnapshot(nodeName(1))
 	require.Error(t, err)
 
-	// It takes no updates.
+	// A follower rejects updates.
 	err = cache.SetSnapshot(t.Context(), "a", clusters(t, "9"))
 	require.ErrorIs(t, err, xdswal.ErrFollower)
 	require.ErrorIs(t, linear.UpdateResource("x", cluster("x")), xdswal.ErrFollower)
@@ -105,8 +105,8 @@ func TestFollowNothing(t *testing.T) {
 	require.ErrorContains(t, err, "Follow requires the backend")
 }
 
-// A follower stays with the chain of writers that counts: it goes on with the
-// next one, and goes back where it had followed a superseded one too far.
+// A follower follows the chain of valid epochs: it continues with the next writer, and
+// drops events of a superseded writer.
 func TestFollowNextWriter(t *testing.T) {
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
@@ -120,7 +120,7 @@ func TestFollowNextWriter(t *testing.T) {
 		write(t, w, "a", 10+opening)
 		requireFollows(t, f, w)
 	}
-	// A bare machine takes over, while the writer before still publishes.
+	// A bare machine takes over while the last writer still ships.
 	zombie := w
 	w = openStore(t, fast(b))
 	_ = snapshotCache(zombie).SetSnapshot(t.Context(), "zombie", clusters(t, "1", cluster("z")))
@@ -132,7 +132,7 @@ func TestFollowNextWriter(t *testing.T) {
 	closeStore(t, w)
 }
 
-// Where the tail is not shipped, a follower goes from snapshot to snapshot.
+// If the writer ships only snapshots, a follower restores each of them.
 func TestFollowSnapshots(t *testing.T) {
 	b, err := file.New(file.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
@@ -154,7 +154,7 @@ func TestFollowSnapshots(t *testing.T) {
 	closeStore(t, w)
 }
 
-// A follower serves what it has while the backend is away, and catches up.
+// A follower serves its state while the backend is unreachable, and catches up.
 func TestFollowOutage(t *testing.T) {
 	memory := backendtest.NewMemory()
 	b := newOutage(memory)
@@ -191,7 +191,7 @@ func TestPromote(t *testing.T) {
 	require.EqualValues(t, 3, f.Status().Epoch)
 	require.Nil(t, f.Status().Follower)
 
-	// Updates go through the caches that were there, to clients that were.
+	// The existing caches accept updates, and answer existing watches.
 	answers, _ := watch(t, cache, nodeName(1), resourcev3.ClusterType, "none such")
 	receive(t, answers)
 	write(t, f, nodeName(1), 100)
@@ -200,7 +200,7 @@ func TestPromote(t *testing.T) {
 	requireFenced(t, w)
 	closeStore(t, w)
 
-	// What was restored is local by now.
+	// The restored state becomes local.
 	require.Eventually(t, func() bool { return f.Status().Compactor.Sequence >= 10 }, timeout, time.Millisecond)
 	dir := f.Status().Dir
 	digest := f.State().Digest()
@@ -211,7 +211,7 @@ func TestPromote(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// A promotion that fails leaves a follower, which can be promoted later.
+// After a failed promotion, the follower still follows and can be promoted later.
 func TestPromoteFails(t *testing.T) {
 	memory := backendtest.NewMemory()
 	b := newOutage(memory)
@@ -238,7 +238,7 @@ func TestPromoteFails(t *testing.T) {
 	closeStore(t, noDir)
 }
 
-// Updates, promotion and the backend's failures at once, for the race detector.
+// Updates run while a follower is promoted, for the race detector.
 func TestPromoteUnderLoad(t *testing.T) {
 	b := backendtest.NewMemory()
 	w := openStore(t, fast(b))
@@ -270,9 +270,9 @@ func TestPromoteUnderLoad(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// A follower whose snapshot has overtaken the tail goes on with the batch that
-// begins before its end.
-func TestFollowBatchBehindSnapshot(t *testing.T) {
+// A follower whose snapshot is newer than the start of the next batch continues with that
+// batch.
+func TestFollowBatchOverlapsSnapshot(t *testing.T) {
 	memory := backendtest.NewMemory()
 	held, open := gate(memory)
 	w := overtaken(t, held)
@@ -284,7 +284,7 @@ func TestFollowBatchBehindSnapshot(t *testing.T) {
 	closeStore(t, w)
 }
 
-// removeObjects removes what a backend holds below some prefixes.
+// removeObjects deletes the objects of a backend with the prefixes.
 func removeObjects(t testing.TB, b backends.Backend, prefixes ...string) {
 	t.Helper()
 	for _, prefix := range prefixes {
@@ -296,13 +296,13 @@ func removeObjects(t testing.TB, b backends.Backend, prefixes ...string) {
 	}
 }
 
-// A backend that has lost all but its epochs does not make a follower serve
-// nothing; one that follows already goes on serving what it has.
+// A follower cannot be opened on a backend that has lost everything except its epochs; one
+// that is open still serves its state.
 func TestFollowOnlyEpochsLeft(t *testing.T) {
 	xdswal.SetRelistInterval(t, 0)
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
-	for i := range 2 { // the second epoch tells of the events of the first
+	for i := range 2 { // the second epoch records the events of the first
 		w := openStore(t, in(dir, fast(b)))
 		write(t, w, nodeName(i), i)
 		requireShipped(t, w)
@@ -325,19 +325,18 @@ func TestFollowOnlyEpochsLeft(t *testing.T) {
 	closeStore(t, f)
 }
 
-// A prefix is emptied, and another store begins there, in an epoch of the same
-// number. A follower of the first one serves what it has, says so, and is not
-// promoted.
+// A prefix is emptied, and another store starts there with the same epoch. A follower of
+// the first store still serves its state, reports ErrForeign, and cannot be promoted.
 func TestFollowAnotherStore(t *testing.T) {
 	for _, row := range []struct {
 		name string
-		// writes are the other store's, in runs.
+		// writes are the numbers of updates of the other store, one for each opening.
 		writes []int
 	}{
-		{"whose batches go on behind the state", []int{15}},
-		{"whose batches end before", []int{3}},
+		{"with batches after the state", []int{15}},
+		{"with batches before the state", []int{3}},
 		{"in a later epoch", []int{3, 12}},
-		{"in which nothing is", []int{0}},
+		{"without events", []int{0}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			xdswal.SetRelistInterval(t, 0)
@@ -352,7 +351,7 @@ func TestFollowAnotherStore(t *testing.T) {
 			requireFollows(t, f, first)
 			closeStore(t, first)
 
-			// It looks for what is new when all has happened.
+			// The follower reads the backend only after all of this.
 			b.cutOff(t, f)
 			removeObjects(t, memory, "epochs/", "snapshots/", "events/")
 			opt := in(t.TempDir(), fast(memory))
@@ -385,8 +384,8 @@ func TestFollowAnotherStore(t *testing.T) {
 	}
 }
 
-// A store whose directory is set back to an older copy, on a prefix that was
-// emptied, is the same one, and has gone another way: a follower goes with it.
+// A store whose directory was replaced by an older copy, with an emptied prefix, is the
+// same store with other events. A follower follows it.
 func TestFollowStoreSetBack(t *testing.T) {
 	xdswal.SetRelistInterval(t, 0)
 	memory := backendtest.NewMemory()
@@ -424,41 +423,41 @@ func TestFollowStoreSetBack(t *testing.T) {
 	closeStore(t, w)
 }
 
-// While batches come, a follower looks at its epoch's object once a minute, and
-// not each time.
-func TestFollowLooksAtItsEpoch(t *testing.T) {
+// While batches arrive, a follower reads the object of its epoch once a minute, not with
+// each batch.
+func TestFollowReadsItsEpoch(t *testing.T) {
 	for _, row := range []struct {
 		every time.Duration
-		looks bool
+		reads bool
 	}{{time.Minute, false}, {0, true}} {
 		xdswal.SetRelistInterval(t, row.every)
 		memory := backendtest.NewMemory()
 		w := openStore(t, fast(memory))
 		write(t, w, "a", 0)
 		requireShipped(t, w)
-		var looks atomic.Int64
+		var reads atomic.Int64
 		f := followStore(t, &backendfault.Backend{Backend: memory, Fault: func(_ backendfault.Op, key string) backendfault.Fault {
 			if key == "epochs/0000000001" {
-				looks.Add(1)
+				reads.Add(1)
 			}
 			return backendfault.None
 		}})
-		require.EqualValues(t, 1, looks.Load(), "the listing's")
+		require.EqualValues(t, 1, reads.Load(), "by the listing")
 		for i := range 20 {
 			write(t, w, "a", 1+i)
 			requireFollows(t, f, w)
 		}
 		closeStore(t, f)
-		require.Equal(t, row.looks, looks.Load() > 1, "%d", looks.Load())
+		require.Equal(t, row.reads, reads.Load() > 1, "%d", reads.Load())
 		closeStore(t, w)
 	}
 }
 
-// ahead returns a follower that has event 6 of a fenced writer, which does not
-// count, and is cut off since, until it is let go on; and the writer that counts.
-// Of the epochs before that one's own nothing is left, and its batches begin with
-// event 6: it could not look into the newest one, and has shipped it once more.
-func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
+// ahead returns a follower that has applied event 6 of a fenced writer, which is not part
+// of the history, and that cannot reach the backend until reconnect is called; and the
+// writer that took over. The objects of earlier epochs are pruned, and the batches of the
+// writer start with event 6: it could not read the newest one, and shipped it again.
+func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, reconnect func()) {
 	t.Helper()
 	fenced := openStore(t, fast(b))
 	for i := range 5 {
@@ -477,7 +476,7 @@ func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
 
 	held, open := gate(b)
 	opt := in(t.TempDir(), fast(held))
-	opt.KeepSnapshots, opt.KeepFor = 2, -1
+	opt.KeepSnapshots, opt.KeepFor = 2, xdswal.Off
 	w = openStore(t, opt)
 	write(t, fenced, "superseded", 1)
 	requireFenced(t, fenced)
@@ -489,7 +488,7 @@ func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
 	requireShipped(t, w)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Error(t, w.Close(ctx), "so that no snapshot is shipped")
+	require.Error(t, w.Close(ctx), "no snapshot is shipped")
 
 	away := newOutage(b)
 	away.lasts.Store(true)
@@ -498,7 +497,7 @@ func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
 	write(t, w, "c", 1)
 	_, err := w.Compact(t.Context())
 	require.NoError(t, err)
-	write(t, w, "c", 2) // in the batch, which is kept so
+	write(t, w, "c", 2) // keeps its batch from being pruned
 	away.lasts.Store(false)
 	requireShipped(t, w)
 	require.Eventually(t, func() bool { return w.Status().Shipper.Snapshot == 16 }, timeout, time.Millisecond)
@@ -521,22 +520,22 @@ func ahead(t *testing.T, b backends.Backend) (f, w *xdswal.Store, goOn func()) {
 	return f, w, func() { cut.Store(false) }
 }
 
-// A follower that has gone too far with a fenced writer goes back even where
-// that writer's epoch is not to be seen any more.
+// A follower drops events of a fenced writer even if the objects of that epoch have been
+// pruned.
 func TestFollowSupersededAndPruned(t *testing.T) {
 	b := backendtest.NewMemory()
-	f, w, goOn := ahead(t, b)
-	goOn()
+	f, w, reconnect := ahead(t, b)
+	reconnect()
 	requireFollows(t, f, w)
 	closeStore(t, w)
 	closeStore(t, f)
 }
 
-// So what is promoted is what counts.
+// A promoted follower serves the valid history.
 func TestPromoteSupersededAndPruned(t *testing.T) {
 	b := backendtest.NewMemory()
-	f, w, goOn := ahead(t, b)
-	goOn()
+	f, w, reconnect := ahead(t, b)
+	reconnect()
 	require.NoError(t, f.Promote(t.Context()))
 	require.Equal(t, w.State().Digest(), f.State().Digest())
 	requireServed(t, f)
@@ -547,8 +546,8 @@ func TestPromoteSupersededAndPruned(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// A follower that is promoted on a backend that has lost all goes on as the same
-// store, in a later epoch: other followers go with it.
+// A follower that is promoted on an emptied backend is the same store in a later epoch.
+// Other followers follow it.
 func TestPromoteEmptied(t *testing.T) {
 	b := backendtest.NewMemory()
 	w := openStore(t, fast(b))
@@ -570,13 +569,14 @@ func TestPromoteEmptied(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// What a superseded follower has is still better than nothing.
+// A follower with events of a fenced writer still serves its state if it cannot be
+// replaced.
 func TestFollowSupersededAndDeleted(t *testing.T) {
 	b := backendtest.NewMemory()
-	f, w, goOn := ahead(t, b)
+	f, w, reconnect := ahead(t, b)
 	closeStore(t, w)
 	removeObjects(t, b, "snapshots/", "events/")
-	goOn()
+	reconnect()
 	require.Eventually(t, func() bool { return errors.Is(f.Status().Follower.Err, xdswal.ErrGap) }, timeout, time.Millisecond,
 		"%+v", f.Status().Follower)
 	require.ErrorIs(t, f.Promote(t.Context()), xdswal.ErrGap)
@@ -586,9 +586,8 @@ func TestFollowSupersededAndDeleted(t *testing.T) {
 	closeStore(t, f)
 }
 
-// A batch that S3 returns damaged does not hold a follower up where a snapshot
-// covers it.
-func TestFollowBehindDamagedBatch(t *testing.T) {
+// A follower continues after a batch that is damaged in S3 if a snapshot covers it.
+func TestFollowAfterDamagedBatch(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
 	b := openS3(t, server, server.Endpoint, "fleet")
@@ -605,7 +604,7 @@ func TestFollowBehindDamagedBatch(t *testing.T) {
 	path := filepath.Join(server.Dir, "fleet", "events", "events-0000000001-00000000000000000002.zst")
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
-	file, err := os.OpenFile(path, os.O_WRONLY, 0) // in place: the checksum is the file's attribute
+	file, err := os.OpenFile(path, os.O_WRONLY, 0) // in place, because the checksum is an attribute of the file
 	require.NoError(t, err)
 	_, err = file.WriteAt([]byte{data[len(data)/2] ^ 0x10}, int64(len(data)/2))
 	require.NoError(t, err)

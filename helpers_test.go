@@ -28,14 +28,14 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// timeout bounds waits that end at once unless something is wrong.
+// timeout bounds waits that are short unless the test fails.
 const timeout = 30 * time.Second
 
 // small is the least size of a segment.
 const small = 64 << 10
 
-// openStore opens a store that is closed after the test. A directory is made if
-// none is named.
+// openStore opens a store that is closed after the test, in a new directory if opt names
+// none.
 func openStore(t testing.TB, opt xdswal.Options) *xdswal.Store {
 	t.Helper()
 	if opt.Dir == "" && !opt.MemoryOnly {
@@ -58,9 +58,9 @@ func closeStore(t testing.TB, s *xdswal.Store) {
 	require.NoError(t, s.Close(context.Background()))
 }
 
-// requireSound is the invariant of every test: the default cache serves the
-// state, the state is the fold of the journal where that is whole, and a store
-// that is opened again has the same. The store is closed.
+// requireSound checks the invariant of every test: the default cache serves the state, the
+// state is the fold of the journal if that contains all events, and a store that is opened
+// again has the same state. It closes the store.
 func requireSound(t testing.TB, s *xdswal.Store) {
 	t.Helper()
 	requireServed(t, s)
@@ -82,8 +82,8 @@ func requireSound(t testing.TB, s *xdswal.Store) {
 	closeStore(t, again)
 }
 
-// requireServed checks that the default cache answers every node with what the
-// state has: bytes and TTLs.
+// requireServed checks that the default cache serves every node with the bodies and TTLs
+// of the state.
 func requireServed(t testing.TB, s *xdswal.Store) {
 	t.Helper()
 	c := snapshotCache(s)
@@ -162,7 +162,7 @@ func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.Res
 
 func cluster(name string) *clusterv3.Cluster { return &clusterv3.Cluster{Name: name} }
 
-// clusterOf returns a cluster with contents of some size.
+// clusterOf returns a cluster with a body that contains alt.
 func clusterOf(name, alt string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{Name: name, AltStatName: alt}
 }
@@ -179,7 +179,7 @@ func set(t testing.TB, c *xdscache.SnapshotCache, node string, s cachev3.Resourc
 	require.NoError(t, c.SetSnapshot(context.Background(), node, s))
 }
 
-// watch opens a SotW watch for all of a type.
+// watch opens a SotW watch of all resources of a type.
 func watch(t testing.TB, c cachev3.Cache, node, url, version string) (chan cachev3.Response, func()) {
 	t.Helper()
 	w := make(chan cachev3.Response, 1)
@@ -194,7 +194,7 @@ func receive[T any](t testing.TB, ch <-chan T) T {
 	case v := <-ch:
 		return v
 	case <-time.After(timeout):
-		require.FailNow(t, "nothing came")
+		require.FailNow(t, "no value within the timeout")
 		panic("unreachable")
 	}
 }
@@ -213,7 +213,8 @@ func requireProtoEqual(t testing.TB, want, got proto.Message) {
 	require.True(t, proto.Equal(want, got), "got %v, want %v", got, want)
 }
 
-// files returns what is in a directory: modes, times of change and digests.
+// files returns the mode, the modification time and the digest of each file in a
+// directory.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -236,7 +237,8 @@ func files(t testing.TB, dir string) map[string]string {
 	return out
 }
 
-// subsequence reports the first of got that is out of the order of all.
+// subsequence reports whether got is a subsequence of all, or else returns the first
+// element that is not.
 func subsequence[T comparable](got, all []T) (T, bool) {
 	for _, v := range got {
 		at := slices.Index(all, v)

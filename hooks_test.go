@@ -28,63 +28,63 @@ import (
 	"github.com/xdswal/xdswal/replay"
 )
 
-// diary notes what hooks report, each name once a call.
-type diary struct {
+// recorder records the calls of hooks by name.
+type recorder struct {
 	mu    sync.Mutex
-	lines []string
-	text  bytes.Buffer // all that was reported
+	calls []string
+	text  bytes.Buffer // names and arguments of the calls
 }
 
-func (d *diary) note(name string, v any) {
+func (d *recorder) record(name string, v any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lines = append(d.lines, name)
+	d.calls = append(d.calls, name)
 	fmt.Fprintf(&d.text, "%s %+v\n", name, v)
 }
 
-func (d *diary) count(name string) int {
+func (d *recorder) count(name string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
-	for _, line := range d.lines {
-		if line == name {
+	for _, call := range d.calls {
+		if call == name {
 			n++
 		}
 	}
 	return n
 }
 
-// names returns what was reported, each once.
-func (d *diary) names() []string {
+// names returns the distinct names.
+func (d *recorder) names() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := slices.Clone(d.lines)
+	out := slices.Clone(d.calls)
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-func (d *diary) Write(b []byte) (int, error) {
+func (d *recorder) Write(b []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.text.Write(b)
 }
 
-func (d *diary) contents() string {
+func (d *recorder) contents() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.text.String()
 }
 
-func noteTo[T any](d *diary, name string) func(T) { return func(v T) { d.note(name, v) } }
+func recordTo[T any](d *recorder, name string) func(T) { return func(v T) { d.record(name, v) } }
 
-// end notes the end of some work. The three events of a telemetry span, start, stop
-// and exception, can be told apart.
-func (d *diary) end(name string, err error, v any) {
+// end records the end of a span as a stop or as an exception: hooks distinguish the three
+// events of a telemetry span.
+func (d *recorder) end(name string, err error, v any) {
 	if err != nil {
-		d.note(name+" exception", v)
+		d.record(name+" exception", v)
 		return
 	}
-	d.note(name+" stop", v)
+	d.record(name+" stop", v)
 }
 
 func verb(s compactor.Snapshot) string {
@@ -94,40 +94,40 @@ func verb(s compactor.Snapshot) string {
 	return "write"
 }
 
-func (d *diary) hooks() xdswal.Hooks {
+func (d *recorder) hooks() xdswal.Hooks {
 	return xdswal.Hooks{
 		Journal: journal.Hooks{
-			Commit:         noteTo[journal.Commit](d, "commit"),
-			SegmentCreated: noteTo[journal.Segment](d, "segment created"),
-			SegmentDropped: noteTo[journal.Segment](d, "segment dropped"),
+			Commit:         recordTo[journal.Commit](d, "commit"),
+			SegmentCreated: recordTo[journal.Segment](d, "segment created"),
+			SegmentDropped: recordTo[journal.Segment](d, "segment dropped"),
 		},
 		Compactor: compactor.Hooks{
-			CompactionBegin:    noteTo[compactor.Compaction](d, "compaction start"),
+			CompactionBegin:    recordTo[compactor.Compaction](d, "compaction start"),
 			CompactionEnd:      func(c compactor.Compaction) { d.end("compaction", c.Err, c) },
-			SnapshotWriteBegin: func(s compactor.Snapshot) { d.note(verb(s)+" start", s) },
+			SnapshotWriteBegin: func(s compactor.Snapshot) { d.record(verb(s)+" start", s) },
 			SnapshotWriteEnd:   func(s compactor.Snapshot) { d.end(verb(s), s.Err, s) },
 			SnapshotDeleted: func(s compactor.Snapshot) {
 				name := "snapshot deleted"
 				if s.Backend {
 					name = "shipped snapshot deleted"
 				}
-				d.note(name, s)
+				d.record(name, s)
 			},
-			BatchWriteBegin: noteTo[compactor.Batch](d, "batch start"),
+			BatchWriteBegin: recordTo[compactor.Batch](d, "batch start"),
 			BatchWriteEnd:   func(b compactor.Batch) { d.end("batch", b.Err, b) },
-			BatchDeleted:    noteTo[compactor.Batch](d, "batch deleted"),
-			Claimed:         noteTo[uint64](d, "claimed"),
-			Fenced:          noteTo[error](d, "fenced"),
+			BatchDeleted:    recordTo[compactor.Batch](d, "batch deleted"),
+			Claimed:         recordTo[uint64](d, "claimed"),
+			Fenced:          recordTo[error](d, "fenced"),
 		},
 		Replay: replay.Hooks{
-			SnapshotReadBegin: noteTo[compactor.Snapshot](d, "read start"),
+			SnapshotReadBegin: recordTo[compactor.Snapshot](d, "read start"),
 			SnapshotReadEnd:   func(s compactor.Snapshot) { d.end("read", s.Err, s) },
-			RestoreBegin:      func() { d.note("replay start", nil) },
+			RestoreBegin:      func() { d.record("replay start", nil) },
 			RestoreEnd:        func(r replay.Result) { d.end("replay", r.Err, r) },
 		},
-		Degraded:   func(err error) { d.note("degraded", err) },
-		Recovered:  func() { d.note("recovered", nil) },
-		CacheError: func(cache, node string, err error) { d.note("cache error", err) },
+		Degraded:   func(err error) { d.record("degraded", err) },
+		Recovered:  func() { d.record("recovered", nil) },
+		CacheError: func(cache, node string, err error) { d.record("cache error", err) },
 	}
 }
 
@@ -135,10 +135,10 @@ func TestHooks(t *testing.T) {
 	ctx := context.Background()
 	backend, err := file.New(file.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
-	var d diary
+	var d recorder
 	opt := xdswal.Options{
 		Dir: t.TempDir(), Backend: backend, ShipInterval: time.Millisecond, Hooks: d.hooks(),
-		KeepSnapshots: 2, KeepFor: -1, MaxJournalBytes: 16 * small,
+		KeepSnapshots: 2, KeepFor: xdswal.Off, MaxJournalBytes: 16 * small,
 	}
 	s := openStore(t, opt)
 	for i := range 6 {
@@ -146,7 +146,7 @@ func TestHooks(t *testing.T) {
 		_, err := s.Compact(ctx)
 		require.NoError(t, err)
 		require.Eventually(t, func() bool {
-			// Close would break off a batch that a snapshot has overtaken.
+			// Close would cancel a batch that the snapshot covers.
 			return s.Status().Shipper.Snapshot == s.Status().Sequence && d.count("batch stop") == i+1
 		}, timeout, time.Millisecond)
 	}
@@ -164,7 +164,7 @@ func TestHooks(t *testing.T) {
 	require.Equal(t, 6, d.count("batch stop"))
 	require.Equal(t, d.count("write start"), d.count("write stop"))
 
-	d = diary{}
+	d = recorder{}
 	opt.Hooks = d.hooks()
 	s = openStore(t, opt)
 	require.Equal(t, 1, d.count("replay stop"))
@@ -173,23 +173,23 @@ func TestHooks(t *testing.T) {
 	requireSound(t, s)
 }
 
-// capture is a logger of go-control-plane that writes to a diary.
-func capture(d *diary) gcplog.Logger {
+// capture returns a go-control-plane logger that writes to a recorder.
+func capture(d *recorder) gcplog.Logger {
 	print := func(format string, args ...any) { fmt.Fprintf(d, format+"\n", args...) }
 	return gcplog.LoggerFuncs{DebugFunc: print, InfoFunc: print, WarnFunc: print, ErrorFunc: print}
 }
 
-// What is in a resource is in no log line, no hook and no error.
+// The body of a resource is in no log line, no hook and no error.
 func TestNoContentsInLogsAndErrors(t *testing.T) {
 	const secret = "the private key"
 	ctx := context.Background()
-	var d diary
+	var d recorder
 	fail := func(what string, err error) {
 		t.Helper()
 		require.Error(t, err, what)
-		d.note("error of "+what, err)
+		d.record("error of "+what, err)
 		for ; err != nil; err = errors.Unwrap(err) {
-			d.note("cause", err)
+			d.record("cause", err)
 		}
 	}
 	secrets := func(version string, bad bool) *cachev3.Snapshot {
@@ -206,7 +206,7 @@ func TestNoContentsInLogsAndErrors(t *testing.T) {
 		return s
 	}
 	opt := xdswal.Options{
-		Dir: t.TempDir(), MaxJournalBytes: 2 * small, KeepSnapshots: 2, KeepFor: -1, Hooks: d.hooks(),
+		Dir: t.TempDir(), MaxJournalBytes: 2 * small, KeepSnapshots: 2, KeepFor: xdswal.Off, Hooks: d.hooks(),
 		Logger: slog.New(slog.NewJSONHandler(&d, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	s := openStore(t, opt)
@@ -226,7 +226,7 @@ func TestNoContentsInLogsAndErrors(t *testing.T) {
 		}
 	}
 	fail("a full journal", err)
-	d.note("status", s.Status())
+	d.record("status", s.Status())
 	_ = s.Close(ctx)
 	fail("a closed store", c.SetSnapshot(ctx, "n", secrets("last", false)))
 	c.ClearSnapshot("n")
@@ -238,8 +238,8 @@ func TestNoContentsInLogsAndErrors(t *testing.T) {
 	}
 	s, err = xdswal.Open(ctx, opt)
 	if err == nil {
-		// The journal still has it all.
-		d.note("status", s.Status())
+		// The journal still contains all events.
+		d.record("status", s.Status())
 		requireServed(t, s)
 		closeStore(t, s)
 	} else {

@@ -12,8 +12,8 @@ import (
 	"github.com/xdswal/xdswal"
 )
 
-// forCallbacks calls fn for every callback in a struct of hooks, nested ones
-// too. So a test of all of them does not forget one that is added.
+// forCallbacks calls fn for every callback in a struct of hooks and in nested structs, so
+// that the tests cover callbacks that are added later.
 func forCallbacks(v reflect.Value, path string, fn func(path string, callback reflect.Value)) {
 	for i := range v.NumField() {
 		field, name := v.Field(i), path+"."+v.Type().Field(i).Name
@@ -23,19 +23,19 @@ func forCallbacks(v reflect.Value, path string, fn func(path string, callback re
 		case reflect.Struct:
 			forCallbacks(field, name, fn)
 		default:
-			panic(name + " is neither a callback nor a struct of them")
+			panic(name + " is neither a callback nor a struct")
 		}
 	}
 }
 
-// hookCall is a callback that was called.
+// hookCall is a call of a callback.
 type hookCall struct {
-	by   string // whose it was
+	by   string // the hooks
 	path string
 	args []any
 }
 
-// recordingHooks returns hooks with all callbacks set, which append to calls.
+// recordingHooks returns hooks whose callbacks append to calls.
 func recordingHooks(by string, calls *[]hookCall) xdswal.Hooks {
 	var h xdswal.Hooks
 	forCallbacks(reflect.ValueOf(&h).Elem(), "Hooks", func(path string, callback reflect.Value) {
@@ -112,13 +112,13 @@ func TestJoinHooksKeepsNil(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			forCallbacks(reflect.ValueOf(xdswal.JoinHooks(tt.hooks...)), "Hooks", func(path string, callback reflect.Value) {
-				assert.True(t, callback.IsNil(), "%s costs a call for nothing", path)
+				assert.True(t, callback.IsNil(), "%s", path)
 			})
 		})
 	}
 }
 
-// With one callback set, it is joined and no other comes into being.
+// Hooks with one callback are joined to hooks with that callback only.
 func TestJoinHooksOfOneCallback(t *testing.T) {
 	forCallbacks(reflect.ValueOf(xdswal.Hooks{}), "Hooks", func(only string, _ reflect.Value) {
 		var calls []hookCall
@@ -133,7 +133,7 @@ func TestJoinHooksOfOneCallback(t *testing.T) {
 		} {
 			calls = nil
 			forCallbacks(reflect.ValueOf(joined), "Hooks", func(path string, callback reflect.Value) {
-				assert.Equal(t, path != only, callback.IsNil(), "%s, where only %s is set", path, only)
+				assert.Equal(t, path != only, callback.IsNil(), "%s, but only %s is set", path, only)
 				if !callback.IsNil() {
 					callback.Call(hookArguments(callback.Type()))
 				}

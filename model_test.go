@@ -26,17 +26,16 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// seedEnv names the one history that TestModel is to run. The seed settles the
-// steps and not how the processes' own work falls between them.
+// seedEnv is the seed of the only history that TestModel runs. The seed determines the
+// steps, but not their interleaving with the background work of the processes.
 const seedEnv = "XDSWAL_TEST_SEED"
 
-// Whatever processes do with one backend, in whatever order, and whatever becomes
-// of them and of their calls: what the writer has acknowledged is what its
-// directory yields, what it has reported as shipped is what every other machine
-// goes on from, and nothing comes back that another writer has superseded.
+// Processes use one backend in a random order, and processes and calls fail at random:
+// the writer's directory restores all updates that have returned, every other machine
+// restores at least what was reported as shipped, and no event of a superseded writer is
+// restored.
 func TestModel(t *testing.T) {
-	// What a follower finds by a listing alone is not waited for for long, and is
-	// not all that it finds.
+	// Changes that a follower finds only by a listing arrive soon, but not at once.
 	xdswal.SetRelistInterval(t, time.Second)
 	seeds := []uint64{0, 1, 2, 3, 4, 5}
 	if testing.Short() {
@@ -60,11 +59,11 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// link is a process's way to the backend.
+// link is the connection of a process to the backend.
 type link struct {
 	*backendfault.Backend
 	down    atomic.Bool
-	percent atomic.Int64 // of the calls that fail, with or without effect
+	percent atomic.Int64 // percentage of calls that fail, with or without effect
 
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -90,45 +89,45 @@ func (l *link) heal() {
 	l.percent.Store(0)
 }
 
-// process is one opening of a directory.
+// process is a store that is open in a directory.
 type process struct {
 	*xdswal.Store
 	id   int
 	dir  string
 	link *link
-	// until is where the writer that superseded it went on: beyond that it may
-	// acknowledge updates, as long as it does not know, and ship none.
+	// until is the last event before the writer that superseded this process. It may
+	// return later updates until it is fenced, and must not ship them.
 	until journal.Sequence
 }
 
 func (p *process) shipped() journal.Sequence { return p.Status().Shipper.Shipped }
 
-// model is a backend with processes that come and go, and the oracle.
+// model is a backend with processes, and the expected states.
 type model struct {
 	t      *testing.T
 	rng    *rand.Rand
 	memory backends.Backend
-	// calm is a history without failures, in which who is succeeded was closed.
+	// calm is set for a history without failures, in which a writer is closed before
+	// another one takes over.
 	calm bool
 	keep int // snapshots
 
 	writer   *process
-	zombies  []*process // were superseded, whether they know it or not
+	zombies  []*process // superseded writers, fenced or not yet
 	follower *process   // nil if there is none
-	drawn    int        // numbers of processes and updates
+	drawn    int        // number of processes and updates
 
-	// acked are the digests of the states that the writer has acknowledged, or
-	// gone on from: that of event n is the nth.
-	acked [][32]byte
+	// returned are the digests of the writer's states: index n is the state at event n.
+	returned [][32]byte
 	// shipped is the newest event that a writer has reported as shipped.
 	shipped journal.Sequence
-	// told is set if an epoch may tell of events, shipped or not.
-	told    bool
-	history []string
+	// recorded is set if an epoch may record events, shipped or not.
+	recorded bool
+	history  []string
 
 	mu sync.Mutex
-	// batched are the events that were reported as shipped in a batch, and
-	// snapshots the names of those that were.
+	// batched are the events that were reported as shipped in a batch, and snapshots
+	// the names of the snapshots that were.
 	batched   map[journal.Sequence]bool
 	snapshots map[string]bool
 }
@@ -141,13 +140,13 @@ func newModel(t *testing.T, seed uint64) *model {
 	m.keep = 2 + m.rng.IntN(10)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s=%d, what was done:\n%s", seedEnv, seed, strings.Join(m.history, "\n"))
+			t.Logf("%s=%d, history:\n%s", seedEnv, seed, strings.Join(m.history, "\n"))
 		}
 	})
 	m.writer = m.process(t.TempDir())
 	require.True(t, m.start(m.writer, m.open(m.writer)))
-	m.acked = [][32]byte{m.writer.State().Digest()}
-	m.writer.link.down.Store(m.coin()) // so that there may be epochs and no events
+	m.returned = [][32]byte{m.writer.State().Digest()}
+	m.writer.link.down.Store(m.coin()) // there may be epochs and no events
 	return m
 }
 
@@ -155,7 +154,7 @@ func (m *model) note(format string, args ...any) {
 	m.history = append(m.history, fmt.Sprintf(format, args...))
 }
 
-// coin decides about what a calm history does not have.
+// coin returns true at random, and false in a calm history.
 func (m *model) coin() bool { return !m.calm && m.rng.IntN(2) == 0 }
 
 func (m *model) step() {
@@ -190,11 +189,11 @@ func (m *model) step() {
 	case k < 96:
 		m.compact(m.zombie())
 	default:
-		m.comeBack()
+		m.rejoin()
 	}
 }
 
-// check is what holds after every step.
+// check checks the invariants after every step.
 func (m *model) check() {
 	require.NoError(m.t, m.writer.Status().Shipper.Fenced, "process %d is the writer", m.writer.id)
 	m.observe()
@@ -203,22 +202,22 @@ func (m *model) check() {
 	}
 }
 
-// observe takes note of what the writer reports as shipped.
+// observe records what the writer reports as shipped.
 func (m *model) observe() { m.shipped = max(m.shipped, m.writer.shipped()) }
 
-func (m *model) newest() journal.Sequence { return journal.Sequence(len(m.acked) - 1) }
+func (m *model) newest() journal.Sequence { return journal.Sequence(len(m.returned) - 1) }
 
-// requireAcked checks that a process is at a state that was acknowledged, and at
-// none before what was reported as shipped.
-func (m *model) requireAcked(p *process) {
+// requireReturned checks that the state of a process is one of returned, and not before
+// the events that were reported as shipped.
+func (m *model) requireReturned(p *process) {
 	m.t.Helper()
 	st := p.State()
 	require.GreaterOrEqual(m.t, st.Sequence(), m.shipped, "process %d", p.id)
 	require.LessOrEqual(m.t, st.Sequence(), m.newest(), "process %d", p.id)
-	require.Equal(m.t, m.acked[st.Sequence()], st.Digest(), "process %d at event %d", p.id, st.Sequence())
+	require.Equal(m.t, m.returned[st.Sequence()], st.Digest(), "process %d at event %d", p.id, st.Sequence())
 }
 
-// process returns one that is still to be started in a directory.
+// process returns a process for a directory. It is not started.
 func (m *model) process(dir string) *process {
 	m.drawn++
 	l := &link{Backend: &backendfault.Backend{Backend: m.memory}, rng: rand.New(rand.NewPCG(m.rng.Uint64(), 1))}
@@ -227,7 +226,7 @@ func (m *model) process(dir string) *process {
 	return &process{id: m.drawn, dir: dir, link: l}
 }
 
-// percent draws how many calls fail.
+// percent returns a random percentage of failing calls.
 func (m *model) percent() int64 {
 	if m.calm {
 		return 0
@@ -238,29 +237,29 @@ func (m *model) percent() int64 {
 func (m *model) options(p *process) xdswal.Options {
 	opt := in(p.dir, fast(p.link))
 	opt.ShipInterval = time.Duration(1+m.rng.IntN(40)) * time.Millisecond
-	opt.SegmentBytes, opt.KeepSnapshots, opt.KeepFor = small, m.keep, -1
+	opt.SegmentBytes, opt.KeepSnapshots, opt.KeepFor = small, m.keep, xdswal.Off
 	opt.Hooks.Compactor = compactor.Hooks{BatchWriteEnd: m.batchShipped, SnapshotWriteEnd: m.snapshotShipped}
 	return opt
 }
 
-func (m *model) batchShipped(info compactor.Batch) {
-	if info.Err != nil {
+func (m *model) batchShipped(b compactor.Batch) {
+	if b.Err != nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for seq := info.First; seq <= info.Last; seq++ {
+	for seq := b.First; seq <= b.Last; seq++ {
 		m.batched[seq] = true
 	}
 }
 
-func (m *model) snapshotShipped(info compactor.Snapshot) {
-	if !info.Backend || info.Err != nil {
+func (m *model) snapshotShipped(s compactor.Snapshot) {
+	if !s.Backend || s.Err != nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.snapshots[info.Name] = true
+	m.snapshots[s.Name] = true
 }
 
 func (m *model) open(p *process) func() error {
@@ -277,8 +276,8 @@ func (m *model) openWith(p *process, opt xdswal.Options) func() error {
 	}
 }
 
-// start makes a process a writer or a follower, however often that fails because
-// its calls do. It returns false if that was refused for a good reason.
+// start makes a process a writer or a follower, and retries while injected faults make it
+// fail. It returns false if the start was rejected for another valid reason.
 func (m *model) start(p *process, fn func() error) bool {
 	const heals, tries = 4, 8
 	for try := 1; ; try++ {
@@ -294,11 +293,11 @@ func (m *model) start(p *process, fn func() error) bool {
 		switch {
 		case errors.Is(err, backendfault.ErrInjected):
 		case errors.Is(err, xdswal.ErrFenced):
-			// By the writer, who could claim its epoch only now.
+			// By the writer, which could not claim its epoch before.
 		case errors.Is(err, xdswal.ErrGap):
-			// Epochs tell of events that were never shipped. Nobody was fenced.
+			// An epoch records events that were never shipped. No writer was fenced.
 			require.Zero(m.t, m.shipped, "%v", err)
-			require.True(m.t, m.told, "%v", err)
+			require.True(m.t, m.recorded, "%v", err)
 			return false
 		default:
 			require.NoError(m.t, err)
@@ -307,29 +306,29 @@ func (m *model) start(p *process, fn func() error) bool {
 	}
 }
 
-// took makes a process the writer that has taken over from another machine. What
-// was not shipped is lost.
-func (m *model) took(p *process) {
+// tookOver makes a process the writer after it took over from another machine. Events
+// that were not shipped are lost.
+func (m *model) tookOver(p *process) {
 	old := m.writer
-	// Until now, in which it was fenced.
+	// The old writer could ship until it was fenced.
 	m.observe()
-	m.requireAcked(p)
+	m.requireReturned(p)
 	require.True(m.t, p.Status().Shipper.Claimed)
 	require.Greater(m.t, p.Status().Epoch, old.Status().Epoch)
 	old.until = p.State().Sequence()
-	m.acked = m.acked[:old.until+1]
+	m.returned = m.returned[:old.until+1]
 	m.writer = p
 	if !m.calm {
 		m.zombies = append(m.zombies, old)
 	}
 }
 
-// end ends a process in an orderly way or not.
+// end closes a process, at random without time to ship.
 func (m *model) end(p *process) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if m.coin() {
-		cancel() // it neither ships nor writes a snapshot
+		cancel() // no shipping and no snapshot
 	}
 	err := p.Close(ctx)
 	m.note("process %d ends at event %d: %v", p.id, p.State().Sequence(), err)
@@ -341,10 +340,10 @@ func (m *model) end(p *process) {
 	}
 }
 
-// set sets a node of a process to what no other update sets.
+// set sets a node of a process to a unique value.
 func (m *model) set(p *process, node string) error {
 	m.drawn++
-	// Some size, so that the journal has segments to drop.
+	// Large enough that the journal drops segments.
 	value := fmt.Sprint(m.drawn, strings.Repeat(".", m.rng.IntN(8<<10)))
 	return snapshotCache(p.Store).SetSnapshot(context.Background(), node, clusters(m.t, fmt.Sprint(m.drawn), clusterOf("c", value)))
 }
@@ -354,12 +353,12 @@ func (m *model) write() {
 	st := m.writer.State()
 	m.note("event %d", st.Sequence())
 	require.Equal(m.t, m.newest()+1, st.Sequence())
-	m.acked = append(m.acked, st.Digest())
+	m.returned = append(m.returned, st.Digest())
 }
 
 func (m *model) zombie() *process { return m.zombies[m.rng.IntN(len(m.zombies))] }
 
-// zombieWrite has a superseded writer acknowledge an update, unless it knows.
+// zombieWrite updates a superseded writer, which succeeds until it is fenced.
 func (m *model) zombieWrite(z *process) {
 	err := m.set(z, nodeName(m.rng.IntN(5)))
 	m.note("process %d is superseded, and at event %d: %v", z.id, z.State().Sequence(), err)
@@ -380,20 +379,20 @@ func (m *model) restart() {
 	m.observe()
 	p := m.process(m.writer.dir)
 	p.link.down.Store(m.coin())
-	m.told = m.told || m.newest() > 0
+	m.recorded = m.recorded || m.newest() > 0
 	if m.needsBackend(p) {
 		require.True(m.t, m.start(p, m.open(p)))
 	} else {
 		require.NoError(m.t, m.open(p)())
 	}
-	m.note("process %d goes on, and has the epoch: %t", p.id, p.Status().Shipper.Claimed)
+	m.note("process %d is the writer, epoch claimed: %t", p.id, p.Status().Shipper.Claimed)
 	m.writer = p
 	require.Equal(m.t, m.newest(), p.State().Sequence())
-	m.requireAcked(p)
+	m.requireReturned(p)
 }
 
-// needsBackend reports whether a directory cannot be opened by itself: one that was
-// made from a backend, and ended before it had a snapshot of that.
+// needsBackend reports whether a directory cannot be opened without the backend: it was
+// restored from there, and the process ended before it wrote a local snapshot.
 func (m *model) needsBackend(p *process) bool {
 	local, err := catalog.Local(filepath.Join(p.dir, "snapshots"))
 	require.NoError(m.t, err)
@@ -409,12 +408,12 @@ func (m *model) takeOver() {
 	m.note("a bare machine takes over")
 	p := m.process(m.t.TempDir())
 	if m.start(p, m.open(p)) {
-		m.took(p)
+		m.tookOver(p)
 	}
 }
 
-// comeBack starts a superseded process's directory again.
-func (m *model) comeBack() {
+// rejoin opens the directory of a superseded process again.
+func (m *model) rejoin() {
 	i := m.rng.IntN(len(m.zombies))
 	z := m.zombies[i]
 	m.zombies = append(m.zombies[:i], m.zombies[i+1:]...)
@@ -422,19 +421,19 @@ func (m *model) comeBack() {
 	p := m.process(z.dir)
 	p.link.down.Store(m.coin())
 	if !m.start(p, m.open(p)) {
-		return // it has nothing local any more
+		return // it has no local data
 	}
 	if p.Status().Shipper.Claimed {
-		m.took(p)
+		m.tookOver(p)
 		return
 	}
-	// It could not ask who leads, and serves what it has as long as it cannot.
+	// It could not look up the newest writer, and serves its local data.
 	require.Equal(m.t, z.State().Digest(), p.State().Digest())
 	p.until = z.until
 	m.zombies = append(m.zombies, p)
 }
 
-// follow starts a follower, or cuts it off, or lets it go on.
+// follow starts a follower, or changes whether it can reach the backend.
 func (m *model) follow() {
 	if f := m.follower; f != nil {
 		f.link.down.Store(m.coin())
@@ -447,12 +446,12 @@ func (m *model) follow() {
 	opt := m.options(f)
 	opt.Follow = true
 	if m.start(f, m.openWith(f, opt)) {
-		m.requireAcked(f)
+		m.requireReturned(f)
 		m.follower = f
 	}
 }
 
-// promote makes the follower the writer, wherever it has come to.
+// promote makes the follower the writer, at any event.
 func (m *model) promote() {
 	f := m.follower
 	if f == nil {
@@ -465,18 +464,18 @@ func (m *model) promote() {
 	m.note("the follower at event %d is promoted", f.State().Sequence())
 	if m.start(f, func() error { return f.Promote(context.Background()) }) {
 		m.follower = nil
-		m.took(f)
+		m.tookOver(f)
 	}
 }
 
-// finish ends all failures, and requires that all agree then.
+// finish ends all failures, and checks that all processes agree.
 func (m *model) finish() {
 	m.note("all failures end")
 	w := m.writer
 	w.link.heal()
 	for _, z := range m.zombies {
 		z.link.heal()
-		m.zombieWrite(z) // so that it has something to ship, and learns
+		m.zombieWrite(z) // it is fenced when it ships this
 	}
 	m.write()
 	requireShipped(m.t, w.Store)
@@ -498,12 +497,12 @@ func (m *model) finish() {
 	m.requireMoments()
 
 	bare := &process{Store: openStore(m.t, fast(m.memory))}
-	m.requireAcked(bare)
+	m.requireReturned(bare)
 	closeStore(m.t, bare.Store)
 }
 
-// requireMoments restores every moment from the backend alone. What it yields was
-// acknowledged, and it yields what was reported as shipped, snapshot and batches.
+// requireMoments restores every moment from the backend alone: each restored state was
+// returned, and each moment that kept requires can be restored.
 func (m *model) requireMoments() {
 	remote, err := catalog.List(m.t.Context(), m.memory)
 	require.NoError(m.t, err)
@@ -511,7 +510,7 @@ func (m *model) requireMoments() {
 		st, _, err := restore.Restore(m.t.Context(), restore.Options{Backend: m.memory, Target: restore.Target{Sequence: seq}})
 		if err == nil {
 			require.Equal(m.t, seq, st.Sequence())
-			require.Equal(m.t, m.acked[seq], st.Digest(), "event %d", seq)
+			require.Equal(m.t, m.returned[seq], st.Digest(), "event %d", seq)
 			continue
 		}
 		require.True(m.t, errors.Is(err, restore.ErrGap) || errors.Is(err, restore.ErrTarget), "%v", err)
@@ -519,11 +518,10 @@ func (m *model) requireMoments() {
 	}
 }
 
-// kept reports whether a moment has to be restorable: since the snapshot before it
-// that was reported, all events were reported in batches. A snapshot that landed
-// unreported may lie before what the writer keeps, which did not know of it. And a
-// machine may be lost whose snapshot was shipped before the batches that lead to
-// it; in a calm history none is.
+// kept reports whether a moment must be restorable: all events after the newest reported
+// snapshot before it were reported in batches. Snapshots whose Put took effect but returned
+// an error are ignored: the writer does not retain their tail. In a calm history batches
+// need not be reported: no machine is lost between a snapshot and the batches before it.
 func (m *model) kept(remote *catalog.Remote, seq journal.Sequence) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -25,7 +25,7 @@ func smallVolume(t *testing.T) string {
 	return dir
 }
 
-// fillVolume takes all space that is left. The function gives it back.
+// fillVolume uses all free space. The returned function frees it.
 func fillVolume(t *testing.T, dir string) func() {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
@@ -41,17 +41,16 @@ func fillVolume(t *testing.T, dir string) func() {
 	return func() { require.NoError(t, os.Remove(path)) }
 }
 
-// On a full disk an update fails, and the configuration that was is served. When
-// there is space again the store recovers, and nothing that was acknowledged is
-// lost.
+// On a full disk updates fail, and clients are still served. When there is space again,
+// the store recovers, and no update that has returned is lost.
 func TestDiskFull(t *testing.T) {
 	dir := smallVolume(t)
 	var h health
-	s := openStore(t, xdswal.Options{Dir: filepath.Join(dir, "data"), KeepSnapshots: 2, KeepFor: -1, Hooks: h.hooks()})
+	s := openStore(t, xdswal.Options{Dir: filepath.Join(dir, "data"), KeepSnapshots: 2, KeepFor: xdswal.Off, Hooks: h.hooks()})
 	c := snapshotCache(s)
 	set(t, c, "n", bulk(1))
 	free := fillVolume(t, dir)
-	last := fillForGood(t, s, 2)
+	last := fillDisk(t, s, 2)
 	requireVersion(t, c, last)
 	require.ErrorIs(t, s.Status().Degraded, syscall.ENOSPC)
 	require.Equal(t, h.recovered.Load()+1, h.degraded.Load())
@@ -71,9 +70,9 @@ func TestDiskFull(t *testing.T) {
 	requireSound(t, s)
 }
 
-// fillForGood updates a node until the disk is full and the journal has no
-// prepared segment left to recover with. It returns the last update.
-func fillForGood(t *testing.T, s *xdswal.Store, from int) int {
+// fillDisk updates a node until the disk is full and the journal has no prepared segment
+// left to recover with. It returns the last update.
+func fillDisk(t *testing.T, s *xdswal.Store, from int) int {
 	t.Helper()
 	for {
 		last, err := fillJournal(t, snapshotCache(s), from)
@@ -100,16 +99,15 @@ func requireRecovery(t *testing.T, c *xdscache.SnapshotCache, version int) {
 	requireVersion(t, c, version)
 }
 
-// A store that is closed while the disk is full comes back with all that was
-// acknowledged.
+// A store that was closed while the disk was full restores all updates that have returned.
 func TestDiskFullAndRestart(t *testing.T) {
 	dir := smallVolume(t)
 	data := filepath.Join(dir, "data")
 	s := openStore(t, xdswal.Options{Dir: data})
 	set(t, snapshotCache(s), "n", bulk(1))
 	free := fillVolume(t, dir)
-	last := fillForGood(t, s, 2)
-	// There may be room for a small snapshot, or not.
+	last := fillDisk(t, s, 2)
+	// There may be space for a small snapshot.
 	t.Log(s.Close(context.Background()))
 	if s, err := xdswal.Open(context.Background(), xdswal.Options{Dir: data}); err == nil {
 		requireVersion(t, snapshotCache(s), last)
@@ -121,12 +119,12 @@ func TestDiskFullAndRestart(t *testing.T) {
 	requireSound(t, s)
 }
 
-// With FailOpen updates go on while the disk is full, and are durable when there
-// is space again.
+// With FailOpen, updates succeed while the disk is full, and are durable when there is
+// space again.
 func TestDiskFullFailOpen(t *testing.T) {
 	dir := smallVolume(t)
 	var h health
-	opt := xdswal.Options{Dir: filepath.Join(dir, "data"), KeepSnapshots: 2, KeepFor: -1, FailOpen: true, Hooks: h.hooks()}
+	opt := xdswal.Options{Dir: filepath.Join(dir, "data"), KeepSnapshots: 2, KeepFor: xdswal.Off, FailOpen: true, Hooks: h.hooks()}
 	s := openStore(t, opt)
 	c := snapshotCache(s)
 	set(t, c, "n", bulk(1))
@@ -149,7 +147,7 @@ func TestDiskFullFailOpen(t *testing.T) {
 	free()
 	h.requireRecovered(t, s)
 	require.EqualValues(t, 1, h.recovered.Load())
-	// What the recovery made durable is there though no last snapshot is written.
+	// The recovery made the updates durable: they survive without a last snapshot.
 	set(t, c, "n", bulk(version+1))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

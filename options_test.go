@@ -11,8 +11,8 @@ import (
 	"github.com/xdswal/xdswal/backends/backendtest"
 )
 
-// Every setting that is a number: zero is the default, Off is allowed where it means
-// something, and anything else out of range is refused with the field's name.
+// Every number: zero is the default, Off is allowed where the field says so, and the error
+// for other values out of range names the field.
 func TestOptions(t *testing.T) {
 	const most = 4 << 30 / 8
 	second := int64(time.Second)
@@ -71,7 +71,7 @@ func TestOptions(t *testing.T) {
 	require.Empty(t, rows)
 }
 
-// Settings that contradict each other are refused.
+// Combinations that exclude each other are errors.
 func TestOptionsCombinations(t *testing.T) {
 	backend := backendtest.NewMemory()
 	for _, row := range []struct {
@@ -79,10 +79,10 @@ func TestOptionsCombinations(t *testing.T) {
 		opt  xdswal.Options
 		want string
 	}{
-		{"nothing", xdswal.Options{}, "Options.Dir is empty"},
+		{"no settings", xdswal.Options{}, "Options.Dir is empty"},
 		{"follow in memory", xdswal.Options{MemoryOnly: true, Follow: true, Backend: backend}, "Options.Follow and MemoryOnly are mutually exclusive"},
 		{"ship from memory", xdswal.Options{MemoryOnly: true, Backend: backend}, "Options.Backend and MemoryOnly are mutually exclusive"},
-		{"follow nothing", xdswal.Options{Follow: true}, "Options.Backend is nil"},
+		{"follow without a backend", xdswal.Options{Follow: true}, "Options.Backend is nil"},
 		{"fail open without snapshots", xdswal.Options{Dir: "x", FailOpen: true, DisableSnapshots: true}, "Options.FailOpen requires snapshots"},
 		{"two fields", xdswal.Options{Dir: "x", KeepSnapshots: 1, KeepFor: -5}, "Options.KeepFor is -5ns: must be positive, or Off; 0 is the default of 1h0m0s"},
 		{"small journal", xdswal.Options{Dir: "x", SegmentBytes: 1 << 20, MaxJournalBytes: 1 << 20}, "Options.MaxJournalBytes is 1048576: must be at least 2097152"},

@@ -21,23 +21,23 @@ import (
 	"github.com/xdswal/xdswal/internal/backendfault"
 )
 
-// hanging is a backend some of whose calls do not return until their context is
-// done, or, without heed, until the test ends.
+// hanging is a backend of which some calls hang until the test ends or, if cancelable,
+// until their context is done.
 type hanging struct {
 	backends.Backend
-	hangs func(op backendfault.Op, key string) bool
-	heed  bool
-	ended chan struct{}
+	hangs      func(op backendfault.Op, key string) bool
+	cancelable bool
+	ended      chan struct{}
 }
 
-func newHanging(t testing.TB, b backends.Backend, heed bool, hangs func(backendfault.Op, string) bool) *hanging {
-	h := &hanging{Backend: b, hangs: hangs, heed: heed, ended: make(chan struct{})}
+func newHanging(t testing.TB, b backends.Backend, cancelable bool, hangs func(backendfault.Op, string) bool) *hanging {
+	h := &hanging{Backend: b, hangs: hangs, cancelable: cancelable, ended: make(chan struct{})}
 	t.Cleanup(func() { close(h.ended) })
 	return h
 }
 
 func (h *hanging) wait(ctx context.Context) error {
-	if !h.heed {
+	if !h.cancelable {
 		ctx = context.Background()
 	}
 	select {
@@ -62,8 +62,8 @@ func (h *hanging) Put(ctx context.Context, key string, body io.ReadSeeker) error
 	return h.Backend.Put(ctx, key, body)
 }
 
-// A backend that lists and then hangs does not keep what is local from being
-// served, whether it heeds its context or not.
+// Open serves the local data while a backend hangs after its listing, even if the backend
+// ignores its context.
 func TestOpenBesideHangingBackend(t *testing.T) {
 	for name, hangs := range map[string]func(backendfault.Op, string) bool{
 		"batches": func(op backendfault.Op, key string) bool {
@@ -71,18 +71,18 @@ func TestOpenBesideHangingBackend(t *testing.T) {
 		},
 		"claims": func(op backendfault.Op, _ string) bool { return op == backendfault.OpPut },
 	} {
-		for _, heed := range []bool{true, false} {
-			t.Run(fmt.Sprint(name, ", heeding its context ", heed), func(t *testing.T) {
+		for _, cancelable := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", cancelable ", cancelable), func(t *testing.T) {
 				memory := backendtest.NewMemory()
 				dir := t.TempDir()
 				s := openStore(t, in(dir, fast(memory)))
 				write(t, s, "a", 1)
 				closeStore(t, s)
-				opt := in(dir, fast(newHanging(t, memory, heed, hangs)))
+				opt := in(dir, fast(newHanging(t, memory, cancelable, hangs)))
 				opt.BackendTimeout, opt.RestoreTimeout = 50*time.Millisecond, timeout/2
-				begun := time.Now()
+				start := time.Now()
 				s = openStore(t, opt)
-				require.Less(t, time.Since(begun), opt.RestoreTimeout)
+				require.Less(t, time.Since(start), opt.RestoreTimeout)
 				requireServed(t, s)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 				defer cancel()
@@ -110,8 +110,8 @@ func TestCloseFollowerOfHangingBackend(t *testing.T) {
 	require.NoError(t, receive(t, closed))
 }
 
-// The claim takes effect, its answer is lost, and the process goes on without the
-// backend: it is not fenced by itself.
+// The claim takes effect, its answer is lost, and the process serves without the backend:
+// its own claim does not fence it.
 func TestClaimWithoutAnswer(t *testing.T) {
 	var down, loses atomic.Bool
 	b := &backendfault.Backend{Backend: backendtest.NewMemory(), Fault: func(op backendfault.Op, key string) backendfault.Fault {
@@ -148,9 +148,9 @@ func TestClaimWithoutAnswer(t *testing.T) {
 	closeStore(t, again)
 }
 
-// A machine whose first opening failed has held nothing: it takes over what
-// another one has begun since.
-func TestFirstOpeningFails(t *testing.T) {
+// A directory whose first Open failed has no data: it takes over what another machine has
+// written since.
+func TestFirstOpenFails(t *testing.T) {
 	memory := backendtest.NewMemory()
 	var refuses atomic.Bool
 	b := &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, _ string) backendfault.Fault {
@@ -172,12 +172,12 @@ func TestFirstOpeningFails(t *testing.T) {
 	closeStore(t, s)
 }
 
-// A store moves to a new bucket with a snapshot of an epoch that the bucket has
-// never heard of.
+// A store moves to a new bucket with a snapshot of an epoch that the bucket has not
+// recorded.
 func TestNewBucket(t *testing.T) {
 	dir := t.TempDir()
 	opt := in(dir, fast(backendtest.NewMemory()))
-	opt.KeepSnapshots, opt.KeepFor = 2, -1
+	opt.KeepSnapshots, opt.KeepFor = 2, xdswal.Off
 	s := openStore(t, opt)
 	for i := range 8 {
 		set(t, snapshotCache(s), "n", bulk(i))
@@ -186,11 +186,11 @@ func TestNewBucket(t *testing.T) {
 	}
 	requireShipped(t, s)
 	closeStore(t, s)
-	for range 2 { // nothing changes, so the snapshot stays that of the first epoch
+	for range 2 { // without changes, the snapshot is still that of the first epoch
 		s = openStore(t, opt)
 		closeStore(t, s)
 	}
-	require.Greater(t, s.Status().Journal.First, s.State().Sequence()/2, "the journal alone does not suffice")
+	require.Greater(t, s.Status().Journal.First, s.State().Sequence()/2, "the journal alone is not enough")
 	bucket := backendtest.NewMemory()
 	opt.Backend = bucket
 	s = openStore(t, opt)
@@ -200,7 +200,7 @@ func TestNewBucket(t *testing.T) {
 	require.Equal(t, s.State().Digest(), restored(t, bucket))
 }
 
-// A bucket that has lost all but its epochs is no empty store.
+// A bucket that has lost everything except its epochs is not an empty store.
 func TestBucketExpired(t *testing.T) {
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
@@ -219,14 +219,14 @@ func TestBucketExpired(t *testing.T) {
 	_, err = xdswal.Open(t.Context(), in(t.TempDir(), fast(b)))
 	require.ErrorIs(t, err, xdswal.ErrGap)
 	require.ErrorContains(t, err, "they were deleted, or never shipped")
-	// Where the data is, it is made good.
+	// The directory with the data ships it again.
 	s := openStore(t, in(dir, fast(b)))
 	requireShipped(t, s)
 	closeStore(t, s)
 	require.Equal(t, s.State().Digest(), restored(t, b))
 }
 
-// A hook may close the store that was fenced.
+// The Fenced hook may close the store.
 func TestFencedHookCloses(t *testing.T) {
 	b := backendtest.NewMemory()
 	var s *xdswal.Store
@@ -242,9 +242,9 @@ func TestFencedHookCloses(t *testing.T) {
 	closeStore(t, other)
 }
 
-// A segment that is damaged under a running store does not hold up the tail
-// behind the snapshot that covers it.
-func TestShipBehindDamagedSegment(t *testing.T) {
+// The tail after a snapshot is shipped although a segment that the snapshot covers is
+// damaged.
+func TestShipAfterDamagedSegment(t *testing.T) {
 	held, open := gate(backendtest.NewMemory())
 	opt := in(t.TempDir(), fast(held))
 	s := openStore(t, opt)
@@ -265,8 +265,8 @@ func TestShipBehindDamagedSegment(t *testing.T) {
 	requireRestores(t, held, s.State().Digest())
 }
 
-// A follower goes on behind a hole in the batches, once a snapshot covers it.
-func TestFollowBehindHole(t *testing.T) {
+// A follower continues after missing batches when a snapshot covers them.
+func TestFollowAfterMissingBatches(t *testing.T) {
 	memory := backendtest.NewMemory()
 	var down, holds atomic.Bool
 	b := &backendfault.Backend{Backend: memory, Fault: func(op backendfault.Op, key string) backendfault.Fault {
@@ -290,7 +290,7 @@ func TestFollowBehindHole(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	_ = w.Close(ctx) // with a snapshot of event 10 that was not shipped
 	cancel()
-	// As pressure does: what the snapshot covers is gone.
+	// Remove what the snapshot covers, as the bound of the journal does.
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, "journal")))
 	down.Store(false)
 	holds.Store(true)
@@ -304,12 +304,12 @@ func TestFollowBehindHole(t *testing.T) {
 	closeStore(t, w)
 }
 
-// A follower that waits for batches does not say that it is current where the
-// writer ships snapshots alone.
+// A follower that expects batches does not report that it is current if the writer ships
+// only snapshots.
 func TestFollowerLag(t *testing.T) {
 	b := backendtest.NewMemory()
 	opt := fast(b)
-	opt.ShipInterval = -1
+	opt.ShipInterval = xdswal.Off
 	w := openStore(t, opt)
 	write(t, w, "a", 1)
 	_, err := w.Compact(t.Context())
@@ -318,8 +318,8 @@ func TestFollowerLag(t *testing.T) {
 	counted := &backendfault.Backend{Backend: b}
 	f := followStore(t, counted)
 	current := f.Status().Follower.CurrentAt
-	looks := counted.Calls(backendfault.OpGet)
-	require.Eventually(t, func() bool { return counted.Calls(backendfault.OpGet) > looks+20 }, timeout, time.Millisecond)
+	reads := counted.Calls(backendfault.OpGet)
+	require.Eventually(t, func() bool { return counted.Calls(backendfault.OpGet) > reads+20 }, timeout, time.Millisecond)
 	require.Equal(t, current, f.Status().Follower.CurrentAt, fmt.Sprint(f.Status().Follower.Lag()))
 	closeStore(t, f)
 	closeStore(t, w)
@@ -353,8 +353,8 @@ func (s *stuck) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	return err
 }
 
-// A claim that was abandoned, since the backend did not return, succeeds after the store
-// was closed. It must not write into the directory, which may be another process's.
+// A claim that was abandoned because the backend did not return succeeds after the store
+// was closed. It must not write to the directory, which another process may have open.
 func TestAbandonedClaim(t *testing.T) {
 	b := &stuck{
 		Backend: backendtest.NewMemory(),
@@ -374,7 +374,7 @@ func TestAbandonedClaim(t *testing.T) {
 	defer cancel()
 	require.Error(t, s.Close(ctx), "it did not claim its epoch")
 
-	// Another process has the directory now.
+	// Another process opens the directory.
 	path := filepath.Join(opt.Dir, "xdswal.json")
 	opt.Backend = nil
 	next := openStore(t, opt)

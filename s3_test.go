@@ -18,7 +18,7 @@ import (
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
-// openS3 opens a prefix of a server, by way of an endpoint.
+// openS3 returns a backend for a prefix of a server that is reached at endpoint.
 func openS3(t testing.TB, server *s3test.Server, endpoint, prefix string, change ...func(*s3.Config)) *s3.Backend {
 	t.Helper()
 	cfg := s3.Config{Bucket: server.Bucket, Prefix: prefix, Region: server.Region, Endpoint: endpoint, PathStyle: true}
@@ -30,8 +30,8 @@ func openS3(t testing.TB, server *s3test.Server, endpoint, prefix string, change
 	return b
 }
 
-// A store on a real S3 server, in plain text and over TLS: shipped, taken over,
-// followed and promoted.
+// A store on an S3 server, with and without TLS: shipping, takeover, follower and
+// promotion.
 func TestS3(t *testing.T) {
 	for _, row := range []struct {
 		name    string
@@ -72,7 +72,7 @@ func TestS3(t *testing.T) {
 	}
 }
 
-// What a store asks of S3, request by request. docs/s3.md tells what that costs.
+// The requests of a store to S3. docs/s3.md contains their cost.
 func TestS3Requests(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -82,7 +82,7 @@ func TestS3Requests(t *testing.T) {
 	opt.Dir = t.TempDir()
 	s := openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  3, // two of the probe, and the claim
+		"PUT":  3, // two by the probe, and the claim
 		"LIST": 4, // three of objects, and one of crashed uploads
 	})
 
@@ -97,10 +97,10 @@ func TestS3Requests(t *testing.T) {
 			require.Eventually(t, func() bool { return s.Status().Shipper.Snapshot == s.State().Sequence() }, timeout, time.Millisecond)
 		}
 	}
-	steady := map[string]int{ // and nothing is listed
+	steady := map[string]int{ // no LIST
 		"PUT":    updates + snapshots,
-		"GET":    updates + snapshots, // is there a newer writer?
-		"DELETE": updates / snapshots, // what the oldest snapshot covers
+		"GET":    updates + snapshots, // the check for a newer writer
+		"DELETE": updates / snapshots, // objects that the oldest snapshot covers
 	}
 	requireRequests(t, &counter, steady)
 	hour := int(time.Hour / time.Second)
@@ -109,12 +109,12 @@ func TestS3Requests(t *testing.T) {
 
 	counter.Reset()
 	closeStore(t, s)
-	require.Empty(t, counter.Requests(), "all was shipped")
+	require.Empty(t, counter.Requests(), "everything was shipped")
 	s = openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  2, // one of the probe, which finds the object of the first time, and the claim
+		"PUT":  2, // one by the probe, whose object exists, and the claim
 		"LIST": 4,
-		"GET":  2, // the epoch before, and the newest batch
+		"GET":  2, // the last epoch, and the newest batch
 	})
 	closeStore(t, s)
 
@@ -122,15 +122,15 @@ func TestS3Requests(t *testing.T) {
 	opt.Dir = t.TempDir()
 	s = openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  3, // one of the probe, the fence, and the claim
-		"LIST": 7, // once more after the fence
+		"PUT":  3, // one by the probe, the fence, and the claim
+		"LIST": 7, // again after the fence
 		"GET":  8, // the epochs, twice; the snapshot; the newest batch, twice
 	})
 	closeStore(t, s)
 }
 
-// A follower that has nothing to follow asks for the next batch and for a newer
-// writer, each time that it looks, and lists nothing.
+// In each interval without events, a follower requests the next batch and the next epoch,
+// and lists nothing.
 func TestS3FollowerRequests(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -148,8 +148,8 @@ func TestS3FollowerRequests(t *testing.T) {
 	require.Empty(t, got)
 }
 
-// requireRequests waits until requests of those kinds have been made, and wants
-// no others.
+// requireRequests waits for as many requests as want, and checks that they are equal to
+// want.
 func requireRequests(t testing.TB, c *s3test.Counter, want map[string]int) {
 	t.Helper()
 	total := func(counts map[string]int) (n int) {
@@ -162,8 +162,8 @@ func requireRequests(t testing.TB, c *s3test.Counter, want map[string]int) {
 	require.Equal(t, want, c.Requests())
 }
 
-// With S3 down, updates go on; what they are held in is bounded; and when it is
-// back, it gets them all.
+// While S3 is unreachable, updates succeed with bounded resources; afterwards all of them
+// are shipped.
 func TestS3Outage(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -198,8 +198,8 @@ func TestS3Outage(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// The network between store and S3 fails in each way, while it is shipped and
-// while it is taken over. What a restore yields afterwards is right.
+// The network between a store and S3 fails in each way during shipping and takeover. A
+// restore afterwards is complete.
 func TestS3BadNetwork(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -231,10 +231,10 @@ func TestS3BadNetwork(t *testing.T) {
 			_, err := s.Compact(t.Context())
 			require.NoError(t, err)
 			require.Eventually(t, func() bool {
-				status := s.Status() // the driver may get it through all the same
+				status := s.Status() // the driver may succeed after retries
 				return status.Shipper.Err != nil || status.Shipper.Shipped == status.Sequence
 			}, timeout, time.Millisecond)
-			// A restart into the outage: the claim goes the same way.
+			// A restart during the outage, which also affects the claim.
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			_ = s.Close(ctx)
 			cancel()
@@ -250,8 +250,8 @@ func TestS3BadNetwork(t *testing.T) {
 	}
 }
 
-// A snapshot that is damaged on the server's disk, which the server's checksum
-// tells before ours, is passed over for the one before it.
+// A snapshot that is damaged on the server's disk, which the server's checksum detects, is
+// skipped for the one before it.
 func TestS3DamagedSnapshot(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -277,12 +277,12 @@ func TestS3DamagedSnapshot(t *testing.T) {
 
 	var skipped []string
 	opt := in(t.TempDir(), fast(b))
-	opt.Hooks.Replay.SnapshotReadEnd = func(info compactor.Snapshot) {
-		if info.Err == nil {
+	opt.Hooks.Replay.SnapshotReadEnd = func(s compactor.Snapshot) {
+		if s.Err == nil {
 			return
 		}
-		skipped = append(skipped, info.Name)
-		require.ErrorIs(t, info.Err, backends.ErrDamaged)
+		skipped = append(skipped, s.Name)
+		require.ErrorIs(t, s.Err, backends.ErrDamaged)
 	}
 	next := openStore(t, opt)
 	require.Equal(t, s.State().Digest(), next.State().Digest())

@@ -29,8 +29,8 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// fullSnapshot has several types with versions of their own, TTLs, an empty type
-// and resources as control planes make them.
+// fullSnapshot returns a snapshot of several types with different versions, with TTLs, an
+// empty type and typical resources.
 func fullSnapshot(t testing.TB) *cachev3.Snapshot {
 	t.Helper()
 	generator := testresource.TestSnapshot{
@@ -47,14 +47,14 @@ func fullSnapshot(t testing.TB) *cachev3.Snapshot {
 	return s
 }
 
-// Everything is there after a restart, however it comes back.
+// A restart restores everything from each source.
 func TestRestart(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		// first and second are the options of the two openings.
 		first, second func(o *xdswal.Options)
 		between       func(t *testing.T, s *xdswal.Store)
-		// abrupt leaves the store no time to write a snapshot when it closes.
+		// abrupt gives Close no time to write a snapshot.
 		abrupt bool
 	}{
 		{name: "from a snapshot"},
@@ -110,7 +110,7 @@ func TestRestart(t *testing.T) {
 			require.Equal(t, row.abrupt || opt.DisableSnapshots, after.Restored.Events > 0)
 			require.Equal(t, opt.DisableSnapshots, after.Restored.Snapshot == "")
 			require.Equal(t, before.StoreID, after.StoreID)
-			require.Equal(t, before.Epoch, after.Epoch, "no backend has heard of it")
+			require.Equal(t, before.Epoch, after.Epoch, "without a backend")
 			require.Equal(t, before.Sequence, after.Sequence)
 			require.True(t, before.Time.Equal(after.Time))
 			require.Equal(t, before.Caches, after.Caches)
@@ -131,11 +131,11 @@ func TestRestart(t *testing.T) {
 			linear = linearCache(s)
 			requireProtoEqual(t, cluster("a"), linear.GetResources()["a"])
 			require.Equal(t, 1, s.LinearCache(resourcev3.ClusterType, xdscache.WithName("more")).NumResources())
-			// A version that a client may know does not come again.
+			// A version that a client may have is not used again.
 			lw, _ = watch(t, linear, "", resourcev3.ClusterType, linearVersion)
 			require.NotEqual(t, linearVersion, receive(t, lw).GetResponseVersion())
 
-			// The same configuration again changes nothing.
+			// Setting the same configuration again changes nothing.
 			set(t, snapshotCache(s), "edge", fullSnapshot(t))
 			require.NoError(t, linear.UpdateResource("a", cluster("a")))
 			require.Equal(t, after.Sequence, s.Status().Sequence)
@@ -144,7 +144,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// A store in a new place takes up what the backend has.
+// A store in an empty directory restores from the backend.
 func TestRestoreFromBackend(t *testing.T) {
 	backend, err := file.New(file.Config{Dir: t.TempDir()})
 	require.NoError(t, err)
@@ -161,7 +161,8 @@ func TestRestoreFromBackend(t *testing.T) {
 	requireSound(t, s)
 }
 
-// An identical snapshot appends nothing, and writes no snapshot.
+// An identical snapshot appends no event, and a compaction without changes writes no
+// snapshot.
 func TestNothingChanged(t *testing.T) {
 	s := openStore(t, xdswal.Options{})
 	ctx := context.Background()
@@ -228,8 +229,8 @@ func serve(t testing.TB, c cachev3.Cache) (discoveryv3.AggregatedDiscoveryServic
 	return discoveryv3.NewAggregatedDiscoveryServiceClient(conn), ctx
 }
 
-// Clients that come back after a restart: a delta client is sent nothing that it
-// has and told what is gone; a SotW client is sent the same bytes again.
+// Clients reconnect after a restart: a delta client receives no resource that it has, and
+// the removed names; a SotW client receives the same bytes again.
 func TestClientsAfterRestart(t *testing.T) {
 	opt := xdswal.Options{Dir: t.TempDir()}
 	s := openStore(t, opt)
@@ -282,7 +283,7 @@ func TestClientsAfterRestart(t *testing.T) {
 		require.Empty(t, resp.GetResources())
 		require.Empty(t, resp.GetRemovedResources())
 	}
-	// The control plane changed one and removed one while the client was away.
+	// While the client is disconnected, one resource is changed and one is removed.
 	full := fullSnapshot(t)
 	names := keys(known[resourcev3.ClusterType])
 	clusterItems := full.GetResourcesAndTTL(resourcev3.ClusterType)
@@ -416,8 +417,7 @@ func writeMetadata(t *testing.T, dir string, m map[string]any) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "xdswal.json"), b, 0o600))
 }
 
-// A directory that a newer xdswal has taken over is refused, and nothing in it
-// is changed.
+// Open of a directory of a newer xdswal fails and changes nothing in it.
 func TestNewerDirectoryWithData(t *testing.T) {
 	s := openStore(t, xdswal.Options{})
 	dir := s.Status().Dir
@@ -434,7 +434,7 @@ func TestNewerDirectoryWithData(t *testing.T) {
 	requireSound(t, openStore(t, xdswal.Options{Dir: dir}))
 }
 
-// A directory that cannot be written says so. Root may write everywhere.
+// Open of a directory that cannot be written fails.
 func TestReadOnlyDirectory(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may write everywhere")
@@ -455,7 +455,7 @@ func TestClose(t *testing.T) {
 	require.NoError(t, linear.UpdateResource("a", cluster("a")))
 	w, _ := watch(t, c, "other", resourcev3.ClusterType, "")
 	closeStore(t, s)
-	closeStore(t, s) // once more
+	closeStore(t, s) // a second Close returns nil
 
 	for what, err := range map[string]error{
 		"set":     c.SetSnapshot(ctx, "n", clusters(t, "2")),
@@ -474,9 +474,9 @@ func TestClose(t *testing.T) {
 		require.ErrorIs(t, err, xdswal.ErrClosed)
 	}
 
-	// What is the same as before needs no journal.
+	// An update without a change requires no journal.
 	require.NoError(t, c.SetSnapshot(ctx, "n", clusters(t, "1", cluster("a"))))
-	// The caches go on serving.
+	// The caches still serve.
 	requireOpen(t, w)
 	got, _ := watch(t, c, "n", resourcev3.ClusterType, "")
 	require.Equal(t, "1", receive(t, got).GetResponseVersion())
@@ -487,7 +487,7 @@ func TestClose(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// A close whose time is up loses nothing.
+// A Close whose context is done loses nothing.
 func TestCloseWithoutTime(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, xdswal.Options{Dir: dir})
@@ -522,8 +522,8 @@ func TestStatus(t *testing.T) {
 	requireSound(t, s)
 }
 
-// Files that somebody deleted are missed, although none is left to tell.
-func TestDeletedFilesAreMissed(t *testing.T) {
+// Open detects a deleted journal and a deleted last segment.
+func TestDeletedFilesAreDetected(t *testing.T) {
 	for _, row := range []struct {
 		name, pattern string
 	}{

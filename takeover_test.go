@@ -23,24 +23,24 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// fast ships at once, so that tests wait for nothing but the work.
+// fast returns options with the shortest intervals.
 func fast(b backends.Backend) xdswal.Options {
 	return xdswal.Options{Backend: b, ShipInterval: time.Millisecond, FollowInterval: time.Millisecond, BackendTimeout: timeout}
 }
 
-// in returns options for a directory.
+// in returns the options with a directory.
 func in(dir string, opt xdswal.Options) xdswal.Options {
 	opt.Dir = dir
 	return opt
 }
 
-// write sets a cluster on a node, whose name and number tell it apart.
+// write sets a cluster whose body contains the node and the number.
 func write(t testing.TB, s *xdswal.Store, node string, number int) {
 	t.Helper()
 	set(t, snapshotCache(s), node, clusters(t, fmt.Sprint(number), clusterOf("c", fmt.Sprint(node, number))))
 }
 
-// requireShipped waits until the backend has all that was acknowledged.
+// requireShipped waits until all events are shipped.
 func requireShipped(t testing.TB, s *xdswal.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool { return s.Status().Shipper.Shipped == s.State().Sequence() }, timeout, time.Millisecond,
@@ -53,7 +53,7 @@ func requireFenced(t testing.TB, s *xdswal.Store) {
 	require.ErrorIs(t, s.Status().Degraded, xdswal.ErrFenced)
 }
 
-// restored opens a store from a backend alone and returns its digest.
+// restored restores a store from a backend alone and returns its digest.
 func restored(t testing.TB, b backends.Backend) [32]byte {
 	t.Helper()
 	s := openStore(t, fast(b))
@@ -62,16 +62,16 @@ func restored(t testing.TB, b backends.Backend) [32]byte {
 	return s.State().Digest()
 }
 
-// A machine is lost; another one goes on from the backend alone.
+// A machine is lost, and another one takes over from the backend alone.
 func TestTakeoverBare(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		compact []int // after which updates a snapshot is written
 	}{
-		{name: "batches alone"},
+		{name: "batches only"},
 		{name: "a snapshot and batches", compact: []int{7}},
 		{name: "two snapshots and batches", compact: []int{5, 11}},
-		{name: "a snapshot of the end", compact: []int{20}},
+		{name: "a snapshot of all events", compact: []int{20}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			b := backendtest.NewMemory()
@@ -90,13 +90,12 @@ func TestTakeoverBare(t *testing.T) {
 			s := openStore(t, fast(b))
 			require.Equal(t, lost.State().Digest(), s.State().Digest())
 			require.Equal(t, lost.Status().StoreID, s.Status().StoreID)
-			require.EqualValues(t, 3, s.Status().Epoch, "the second one fences")
+			require.EqualValues(t, 3, s.Status().Epoch, "epoch 2 fences the last writer")
 			requireServed(t, s)
 			write(t, s, "new", 1)
 			requireShipped(t, s)
 
-			// The machine was not lost after all. What it publishes does not
-			// count, and it says so.
+			// The first machine still runs. It is fenced when it ships.
 			if err := snapshotCache(lost).SetSnapshot(t.Context(), "late", clusters(t, "1", cluster("late"))); err != nil {
 				require.ErrorIs(t, err, xdswal.ErrFenced)
 			}
@@ -114,7 +113,7 @@ func TestTakeoverBare(t *testing.T) {
 	}
 }
 
-// A restart prefers what is local, and asks the backend for no snapshot.
+// A restart restores the local data, and reads no snapshot from the backend.
 func TestTakeoverLocal(t *testing.T) {
 	b := &backendfault.Backend{Backend: backendtest.NewMemory()}
 	dir := t.TempDir()
@@ -137,7 +136,7 @@ func TestTakeoverLocal(t *testing.T) {
 	}
 }
 
-// requireRestores checks what a backend yields, and leaves it as it is.
+// requireRestores checks the state in a backend without writing to it.
 func requireRestores(t testing.TB, b backends.Backend, want [32]byte) {
 	t.Helper()
 	s, err := xdswal.Open(t.Context(), xdswal.Options{Follow: true, Backend: b})
@@ -146,8 +145,8 @@ func requireRestores(t testing.TB, b backends.Backend, want [32]byte) {
 	closeStore(t, s)
 }
 
-// A machine that comes back after another one took over has stale data. It is
-// set aside, and kept.
+// After another machine has taken over, the data of the first one is stale. Open sets it
+// aside.
 func TestTakeoverStale(t *testing.T) {
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
@@ -159,7 +158,7 @@ func TestTakeoverStale(t *testing.T) {
 	write(t, other, "b", 1)
 	closeStore(t, other)
 
-	// Its updates since are of no branch that counts.
+	// These updates are not part of the history.
 	stale := openStore(t, xdswal.Options{Dir: dir})
 	write(t, stale, "stale", 1)
 	closeStore(t, stale)
@@ -195,7 +194,7 @@ func TestTakeoverForeign(t *testing.T) {
 	require.Equal(t, before, files(t, dir))
 }
 
-// outage makes all calls of a backend fail while it lasts.
+// outage is a backend whose calls fail while lasts is set.
 type outage struct {
 	*backendfault.Backend
 	lasts atomic.Bool
@@ -212,20 +211,20 @@ func newOutage(b backends.Backend) *outage {
 	return o
 }
 
-// cutOff begins an outage, and waits until a follower has found it out.
+// cutOff starts an outage, and waits until a follower has reported it.
 func (o *outage) cutOff(t testing.TB, f *xdswal.Store) {
 	t.Helper()
 	o.lasts.Store(true)
 	require.Eventually(t, func() bool { return f.Status().Follower.Err != nil }, timeout, time.Millisecond)
 }
 
-// A backend that cannot be reached at start is no reason to serve nothing.
+// Open serves the local data if the backend cannot be reached.
 func TestTakeoverUnreachable(t *testing.T) {
 	b := newOutage(backendtest.NewMemory())
 	dir := t.TempDir()
 	b.lasts.Store(true)
 	_, err := xdswal.Open(t.Context(), in(dir, fast(b)))
-	require.ErrorIs(t, err, backendfault.ErrInjected, "nothing is local")
+	require.ErrorIs(t, err, backendfault.ErrInjected, "no local data")
 	require.ErrorContains(t, err, "the newest configuration is not known without the backend")
 	b.lasts.Store(false)
 
@@ -239,7 +238,7 @@ func TestTakeoverUnreachable(t *testing.T) {
 	_, err = xdswal.Open(t.Context(), opt)
 	require.ErrorIs(t, err, backendfault.ErrInjected)
 
-	// Twice, so that the epoch which could not be claimed is taken up again.
+	// Twice: the second store uses the epoch that the first could not claim.
 	for i := range 2 {
 		s = openStore(t, in(dir, fast(b)))
 		require.EqualValues(t, 2, s.Status().Epoch)
@@ -263,7 +262,7 @@ func TestTakeoverUnreachable(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// Another store takes over while the backend cannot be reached from here.
+// Another store takes over while this one cannot reach the backend.
 func TestTakeoverUnreachableAndFenced(t *testing.T) {
 	memory := backendtest.NewMemory()
 	b := newOutage(memory)
@@ -281,7 +280,7 @@ func TestTakeoverUnreachableAndFenced(t *testing.T) {
 	b.lasts.Store(false)
 	requireFenced(t, s)
 	require.ErrorIs(t, s.Promote(t.Context()), xdswal.ErrFenced)
-	// What it acknowledged before it knew is not acknowledged once more.
+	// Updates without a change are rejected too.
 	held, err := snapshotCache(s).GetSnapshot("here")
 	require.NoError(t, err)
 	require.ErrorIs(t, snapshotCache(s).SetSnapshot(t.Context(), "here", held), xdswal.ErrFenced)
@@ -292,8 +291,8 @@ func TestTakeoverUnreachableAndFenced(t *testing.T) {
 	require.Equal(t, digest, restored(t, memory))
 }
 
-// Of many stores that start at once on one backend, one is its writer, however
-// they interleave, and what it acknowledges is what a restore yields.
+// Of many stores that are opened at the same time on one backend, exactly one is the
+// writer at the end, and a restore returns its state.
 func TestTakeoverRace(t *testing.T) {
 	b := backendtest.NewMemory()
 	first := openStore(t, fast(b))
@@ -363,8 +362,7 @@ func (b *between) Put(ctx context.Context, key string, body io.ReadSeeker) error
 	return b.Backend.Put(ctx, key, body)
 }
 
-// What the writer before publishes, and is told to be shipped, until the moment
-// of the claim is not lost.
+// Events that the last writer has reported as shipped before the claim are not lost.
 func TestTakeoverWhileShipping(t *testing.T) {
 	for _, snapshots := range []bool{false, true} {
 		t.Run(fmt.Sprint("snapshots ", snapshots), func(t *testing.T) {
@@ -398,9 +396,9 @@ func TestTakeoverWhileShipping(t *testing.T) {
 	}
 }
 
-// A takeover that fails at any call, before or after that took effect, has not
-// lost anything when it is tried again, with the same directory or on another
-// machine; not even what the writer before has shipped in the meantime.
+// A takeover fails at any call, before or after the call took effect, and is retried with
+// the same directory or on another machine: no event is lost, including those that the
+// last writer has shipped in between.
 func TestTakeoverInterrupted(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		for _, fault := range []backendfault.Fault{backendfault.FailAbsent, backendfault.FailPresent} {
@@ -425,8 +423,8 @@ func testInterrupted(t *testing.T, same bool, fault backendfault.Fault) {
 		}}
 		dir := t.TempDir()
 		opt := in(dir, fast(b))
-		// All calls are the takeover's.
-		opt.ShipInterval, opt.DisableSnapshots = -1, true
+		// All calls are part of the takeover.
+		opt.ShipInterval, opt.DisableSnapshots = xdswal.Off, true
 		s, err := xdswal.Open(t.Context(), opt)
 		if err == nil {
 			closeStore(t, s)
@@ -437,7 +435,7 @@ func testInterrupted(t *testing.T, same bool, fault backendfault.Fault) {
 			}
 		}
 		if before.Status().Shipper.Fenced == nil {
-			// It may learn of the takeover by this very update.
+			// This update may be the one that fences it.
 			_ = snapshotCache(before).SetSnapshot(t.Context(), "in between", clusters(t, "1", cluster("c")))
 		}
 		require.Eventually(t, func() bool {
@@ -460,8 +458,8 @@ func testInterrupted(t *testing.T, same bool, fault backendfault.Fault) {
 	}
 }
 
-// An update that was journaled and not shipped is shipped by the next process.
-func TestTakeoverShipsWhatWasLeft(t *testing.T) {
+// Events that were journaled and not shipped are shipped by the next process.
+func TestTakeoverShipsTheRest(t *testing.T) {
 	b := newOutage(backendtest.NewMemory())
 	dir := t.TempDir()
 	s := openStore(t, in(dir, fast(b)))
@@ -485,7 +483,7 @@ func TestTakeoverShipsWhatWasLeft(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// With FailOpen a fenced store goes on for itself.
+// With FailOpen, a fenced store still accepts updates.
 func TestFencedFailOpen(t *testing.T) {
 	b := backendtest.NewMemory()
 	opt := fast(b)
@@ -504,7 +502,7 @@ func TestFencedFailOpen(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// A backend that loses all it had gets it again.
+// A store ships everything again to an emptied backend.
 func TestBackendEmptied(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, in(dir, fast(backendtest.NewMemory())))
@@ -519,8 +517,7 @@ func TestBackendEmptied(t *testing.T) {
 	require.Equal(t, digest, restored(t, b))
 }
 
-// A directory that has lost its identity goes on behind the epoch that its
-// snapshots tell of.
+// A directory without xdswal.json continues after the epoch of its snapshots.
 func TestBackendForDirectoryWithoutIdentity(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, xdswal.Options{Dir: dir})
@@ -536,11 +533,11 @@ func TestBackendForDirectoryWithoutIdentity(t *testing.T) {
 	require.Equal(t, again.State().Digest(), restored(t, b))
 }
 
-// A backend is added to a store whose journal begins late, and the store is
-// closed before anything was shipped: the snapshot goes first, then the tail.
+// A backend is added to a store whose first segments were dropped, and the store is closed
+// before anything was shipped: Close ships the snapshot and then the tail.
 func TestBackendAddedLate(t *testing.T) {
 	dir := t.TempDir()
-	opt := xdswal.Options{Dir: dir, KeepSnapshots: 2, KeepFor: -1}
+	opt := xdswal.Options{Dir: dir, KeepSnapshots: 2, KeepFor: xdswal.Off}
 	s := openStore(t, opt)
 	for i := range 5 {
 		set(t, snapshotCache(s), "n", bulk(i))
@@ -560,7 +557,7 @@ func TestBackendAddedLate(t *testing.T) {
 	require.Equal(t, s.State().Digest(), restored(t, b))
 }
 
-// A directory whose files are gone is made good from the backend.
+// A directory without its files is restored from the backend.
 func TestTakeoverLocalDamaged(t *testing.T) {
 	b := backendtest.NewMemory()
 	dir := t.TempDir()
@@ -579,7 +576,7 @@ func TestTakeoverLocalDamaged(t *testing.T) {
 	require.Equal(t, again.State().Digest(), restored(t, b))
 }
 
-// The listing of a backend tells of the newest writer, for people too.
+// The newest epoch describes the writer for operators.
 func TestEpochRecord(t *testing.T) {
 	b := backendtest.NewMemory()
 	s := openStore(t, fast(b))
@@ -597,8 +594,8 @@ func TestEpochRecord(t *testing.T) {
 	require.Equal(t, journal.Sequence(0), e.Sequence)
 }
 
-// A machine that dies right after it has fenced a writer takes nothing with it of
-// what that one has shipped until then: whoever comes next finds it.
+// A machine crashes right after it has fenced a writer: the next one restores all events
+// that this writer has shipped.
 func TestTakeoverDiesAfterFence(t *testing.T) {
 	memory := backendtest.NewMemory()
 	before := openStore(t, fast(memory))
@@ -626,7 +623,7 @@ func TestTakeoverDiesAfterFence(t *testing.T) {
 	closeStore(t, s)
 }
 
-// gate holds batches back until it is opened.
+// gate returns a backend that rejects batches until open is set.
 func gate(b backends.Backend) (*backendfault.Backend, *atomic.Bool) {
 	open := new(atomic.Bool)
 	return &backendfault.Backend{Backend: b, Fault: func(op backendfault.Op, key string) backendfault.Fault {
@@ -637,8 +634,8 @@ func gate(b backends.Backend) (*backendfault.Backend, *atomic.Bool) {
 	}}, open
 }
 
-// overtaken returns a store whose snapshot of event 5 was shipped before the
-// batch that begins at event 1, and that has three events more.
+// overtaken returns a store with 8 events, whose snapshot of event 5 was shipped before
+// the batch that starts at event 1.
 func overtaken(t testing.TB, b backends.Backend) *xdswal.Store {
 	t.Helper()
 	s := openStore(t, fast(b))
@@ -654,9 +651,9 @@ func overtaken(t testing.TB, b backends.Backend) *xdswal.Store {
 	return s
 }
 
-// A batch that is shipped between survey and claim may begin before the end of
-// what was restored: behind a snapshot that has overtaken it.
-func TestTakeoverBatchBehindSnapshot(t *testing.T) {
+// A batch that is shipped between the survey and the claim may start before the restored
+// state, if the snapshot was shipped before the batch.
+func TestTakeoverBatchOverlapsSnapshot(t *testing.T) {
 	memory := backendtest.NewMemory()
 	held, open := gate(memory)
 	before := overtaken(t, held)
@@ -670,8 +667,8 @@ func TestTakeoverBatchBehindSnapshot(t *testing.T) {
 	require.Equal(t, s.State().Digest(), restored(t, memory))
 }
 
-// Or in the next epoch of a writer that could not look into the newest batch, and
-// ships it once more.
+// The same with a batch of the next epoch of a writer, which could not read the newest
+// batch and ships it again.
 func TestTakeoverBatchShippedAgain(t *testing.T) {
 	memory := backendtest.NewMemory()
 	dir := t.TempDir()
@@ -684,7 +681,7 @@ func TestTakeoverBatchShippedAgain(t *testing.T) {
 	requireShipped(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Error(t, s.Close(ctx), "so that no snapshot is shipped")
+	require.Error(t, s.Close(ctx), "no snapshot is shipped")
 
 	open.Store(false)
 	away := newOutage(held)
@@ -706,7 +703,7 @@ func TestTakeoverBatchShippedAgain(t *testing.T) {
 	require.Equal(t, next.State().Digest(), restored(t, memory))
 }
 
-// Nothing is behind once it turns out that the backend has it all.
+// BehindSince is zero once the store has found that the backend has all events.
 func TestBehindSince(t *testing.T) {
 	b := newOutage(backendtest.NewMemory())
 	dir := t.TempDir()
@@ -715,14 +712,14 @@ func TestBehindSince(t *testing.T) {
 	closeStore(t, s)
 	b.lasts.Store(true)
 	s = openStore(t, in(dir, fast(b)))
-	require.False(t, s.Status().Shipper.BehindSince.IsZero(), "it is not known")
+	require.False(t, s.Status().Shipper.BehindSince.IsZero(), "unknown without the backend")
 	b.lasts.Store(false)
 	require.Eventually(t, func() bool { return s.Status().Shipper.BehindSince.IsZero() }, timeout, time.Millisecond)
 	closeStore(t, s)
 }
 
-// On a bare machine the newest batch has to be read, even where its name tells
-// of nothing new: the claim would supersede what else is in it.
+// A bare machine must read the newest batch, even if its name starts before the restored
+// state: after the claim, the other events in it would be superseded.
 func TestTakeoverReadsNewestBatch(t *testing.T) {
 	memory := backendtest.NewMemory()
 	held, open := gate(memory)
@@ -744,9 +741,9 @@ func TestTakeoverReadsNewestBatch(t *testing.T) {
 	require.Equal(t, before.State().Digest(), s.State().Digest())
 }
 
-// Where a backend has lost epochs that a directory knows of, and another writer
-// has begun there since, that one learns that it is superseded.
-func TestTakeoverOfBackendThatWasSetBack(t *testing.T) {
+// A backend has lost epochs that a directory has recorded, and another writer has taken it
+// over since. A takeover with the directory fences that writer.
+func TestTakeoverOfRolledBackBackend(t *testing.T) {
 	memory, old := backendtest.NewMemory(), backendtest.NewMemory()
 	dir := t.TempDir()
 	a := openStore(t, in(dir, fast(memory)))
@@ -764,7 +761,7 @@ func TestTakeoverOfBackendThatWasSetBack(t *testing.T) {
 	a = openStore(t, in(dir, fast(old)))
 	write(t, a, "a", 5)
 	requireShipped(t, a)
-	write(t, b, "b", 2) // it looks when it has shipped
+	write(t, b, "b", 2) // it checks for a newer writer after it has shipped
 	require.Eventually(t, func() bool { return b.Status().Shipper.Fenced != nil }, timeout, time.Millisecond)
 	closeStore(t, a)
 	require.Equal(t, a.State().Digest(), restored(t, old))

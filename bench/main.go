@@ -1,5 +1,5 @@
-// Command bench measures xdswal beside raw floors and beside what one would
-// write without it. See README.md for the method.
+// Command bench compares xdswal with raw floors and with the code that one would write
+// without it. See README.md for the method.
 package main
 
 import (
@@ -33,14 +33,14 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "run the workloads whose names match this `regexp`")
 	flag.StringVar(&o.only, "only", "", "run the candidates whose names match this `regexp`")
 	flag.IntVar(&o.rounds, "rounds", 0, "measure `n` rounds after the warm-up (default 5, with -short 2)")
-	flag.BoolVar(&o.short, "short", false, "less of the same, in about a minute")
-	flag.BoolVar(&o.list, "list", false, "list the workloads and end")
-	flag.BoolVar(&o.check, "check", false, "end with status 1 if a claim does not hold")
-	flag.StringVar(&o.dir, "dir", ".", "put the data into a new directory in this `directory`, and remove it afterwards")
+	flag.BoolVar(&o.short, "short", false, "measure the same on less data, in about a minute and a half")
+	flag.BoolVar(&o.list, "list", false, "list the workloads and exit")
+	flag.BoolVar(&o.check, "check", false, "exit with status 1 if a claim does not hold")
+	flag.StringVar(&o.dir, "dir", ".", "create the temporary data directory in this `directory`")
 	flag.StringVar(&o.json, "json", "", "write the report with every sample to this `file`")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile to this `file`; its labels are workload and candidate")
-	flag.StringVar(&o.memProfile, "memprofile", "", "write to this `file` a profile of the heap as it was measured last")
-	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after this time")
+	flag.StringVar(&o.memProfile, "memprofile", "", "write a profile of the last measured heap to this `file`")
+	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "stop after this time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -68,7 +68,7 @@ func (o *options) main(ctx context.Context) (holds bool, err error) {
 	}
 	dir, err := os.MkdirTemp(o.dir, ".run-*")
 	if err != nil {
-		return false, fmt.Errorf("make directory for the data: %w", err)
+		return false, fmt.Errorf("create data directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	workloads := workload.All(dir, o.short)
@@ -110,7 +110,7 @@ func (o *options) measure(ctx context.Context, dir string, workloads []harness.W
 	}
 	results, err := harness.Run(ctx, workloads, opt)
 	report := harness.Report{Machine: machine, Rounds: opt.Rounds, Short: o.short, Results: results}
-	// What was measured before an error is not lost.
+	// The results before an error are reported too.
 	return report.Holds(), errors.Join(err, report.WriteMarkdown(os.Stdout), o.writeJSON(&report))
 }
 

@@ -15,7 +15,7 @@ import (
 // object is a JSON object.
 type object = map[string]any
 
-// status is what GET /v1/status tells.
+// status is the answer of GET /v1/status.
 type status struct {
 	Seq       uint64
 	Nodes     int
@@ -79,16 +79,16 @@ type eventInfo struct {
 	}
 }
 
-// refusal is an answer other than 200.
-type refusal struct {
+// statusError is an answer with a status other than 200.
+type statusError struct {
 	status int
 	body   string
 }
 
-func (r *refusal) Error() string { return fmt.Sprintf("status %d: %s", r.status, r.body) }
+func (r *statusError) Error() string { return fmt.Sprintf("status %d: %s", r.status, r.body) }
 
-// call makes one request, and decodes a JSON answer into out. The error is a
-// *refusal if there was a whole answer.
+// call sends one request, and decodes a JSON answer into out. The error is a *statusError
+// if a complete answer was received.
 func (d *daemon) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -112,7 +112,7 @@ func (d *daemon) call(ctx context.Context, method, path string, in, out any) err
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &refusal{resp.StatusCode, string(data)}
+		return &statusError{resp.StatusCode, string(data)}
 	}
 	if out == nil {
 		return nil
@@ -127,7 +127,7 @@ func (d *daemon) must(method, path string, in, out any) {
 
 func nodePath(node, what string) string { return "/v1/nodes/" + url.PathEscape(node) + "/" + what }
 
-// put sets a node's snapshot, and returns its sequence.
+// put replaces a node's resources, and returns the sequence of the update.
 func (d *daemon) put(node, version string, resources ...object) uint64 {
 	d.t.Helper()
 	var answer struct{ Seq uint64 }
@@ -139,10 +139,10 @@ func (d *daemon) put(node, version string, resources ...object) uint64 {
 	return answer.Seq
 }
 
-// name names a resource to be deleted.
+// name returns the name of a resource to delete.
 func name(typeURL, name string) object { return object{"type_url": typeURL, "name": name} }
 
-// patch changes some resources of a node, and returns its sequence.
+// patch changes some resources of a node, and returns the sequence of the update.
 func (d *daemon) patch(node, version string, upsert, remove []object) uint64 {
 	d.t.Helper()
 	var answer struct{ Seq uint64 }

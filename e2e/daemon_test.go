@@ -19,11 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// patience is how long a test waits for something that should come soon.
-const patience = 60 * time.Second
+// timeout bounds waits that are short unless the test fails.
+const timeout = 60 * time.Second
 
-// daemon is an xdswal serve that is started again and again on one directory
-// and the same addresses.
+// daemon is an xdswal serve that is restarted with one directory and the same addresses.
 type daemon struct {
 	t     testing.TB
 	dir   string
@@ -34,11 +33,11 @@ type daemon struct {
 
 	log     *os.File
 	process *exec.Cmd
-	exited  chan struct{} // closed when the process has ended
-	err     error         // of the process, once it has ended
+	exited  chan struct{} // closed when the process has exited
+	err     error         // of the process, after it has exited
 }
 
-// newDaemon returns a daemon that is not started yet.
+// newDaemon returns a daemon that is not started.
 func newDaemon(t testing.TB, flags ...string) *daemon {
 	t.Helper()
 	d := &daemon{
@@ -46,7 +45,7 @@ func newDaemon(t testing.TB, flags ...string) *daemon {
 		dir: filepath.Join(t.TempDir(), "data"), xds: freeAddr(t), admin: freeAddr(t), flags: flags,
 		http: &http.Client{
 			Transport: &http.Transport{MaxIdleConnsPerHost: 128},
-			Timeout:   patience,
+			Timeout:   timeout,
 		},
 	}
 	var err error
@@ -59,19 +58,18 @@ func newDaemon(t testing.TB, flags ...string) *daemon {
 		}
 		d.http.CloseIdleConnections()
 		if log := d.logged(); t.Failed() {
-			t.Logf("the daemon's log ends with:\n%s", log[max(0, len(log)-16<<10):])
+			t.Logf("end of the daemon's log:\n%s", log[max(0, len(log)-16<<10):])
 		}
 		d.log.Close()
 	})
 	return d
 }
 
-// reserved are the ports that were given out.
+// reserved are the addresses that freeAddr has returned.
 var reserved sync.Map
 
-// freeAddr returns a loopback address that nothing listens on. Its port is none
-// that the system gives to outgoing connections, so that it stays free while
-// the daemon is down.
+// freeAddr returns a loopback address with a free port. The port is outside the range for
+// outgoing connections, so that it is still free while the daemon is down.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
@@ -88,14 +86,14 @@ func freeAddr(t testing.TB) string {
 	return ""
 }
 
-// launch starts the process and does not wait for it.
+// launch starts the process and does not wait until it serves.
 func (d *daemon) launch() {
 	d.t.Helper()
-	require.False(d.t, d.running(), "the daemon runs already")
+	require.False(d.t, d.running(), "the daemon is running")
 	args := []string{"serve", "--dir", d.dir, "--xds-addr", d.xds, "--admin-addr", d.admin}
 	cmd := exec.Command(binary(d.t), append(args, d.flags...)...)
 	cmd.Stdout, cmd.Stderr = d.log, d.log
-	// A race ends the daemon, and so the test.
+	// A data race ends the daemon and fails the test.
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
 	require.NoError(d.t, cmd.Start())
 	exited := make(chan struct{})
@@ -117,13 +115,13 @@ func (d *daemon) awaitReady() {
 	d.t.Helper()
 	poll := time.NewTicker(2 * time.Millisecond)
 	defer poll.Stop()
-	deadline := time.After(patience)
+	deadline := time.After(timeout)
 	for !d.ready() {
 		select {
 		case <-d.exited:
-			require.FailNow(d.t, "the daemon ended before it was ready", "%v", d.err)
+			require.FailNow(d.t, "the daemon exited before it was ready", "%v", d.err)
 		case <-deadline:
-			require.FailNow(d.t, "the daemon does not become ready")
+			require.FailNow(d.t, "the daemon is not ready")
 		case <-poll.C:
 		}
 	}
@@ -151,21 +149,21 @@ func (d *daemon) running() bool {
 	}
 }
 
-// kill ends the process as a crash would.
+// kill ends the process with SIGKILL.
 func (d *daemon) kill() {
 	d.t.Helper()
-	require.True(d.t, d.running(), "the daemon has ended by itself: %v", d.err)
+	require.True(d.t, d.running(), "the daemon has exited: %v", d.err)
 	require.NoError(d.t, d.process.Process.Kill())
 	d.await("kill -9")
 	var exit *exec.ExitError
 	require.ErrorAs(d.t, d.err, &exit)
-	require.Equal(d.t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "the daemon has ended by itself: %v", d.err)
+	require.Equal(d.t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "the daemon has exited: %v", d.err)
 }
 
-// terminate ends the process as an operator would.
+// terminate ends the process with SIGTERM.
 func (d *daemon) terminate() {
 	d.t.Helper()
-	require.True(d.t, d.running(), "the daemon has ended by itself: %v", d.err)
+	require.True(d.t, d.running(), "the daemon has exited: %v", d.err)
 	require.NoError(d.t, d.process.Process.Signal(syscall.SIGTERM))
 	d.await("SIGTERM")
 	require.NoError(d.t, d.err)
@@ -175,26 +173,25 @@ func (d *daemon) await(what string) {
 	d.t.Helper()
 	select {
 	case <-d.exited:
-	case <-time.After(patience):
-		require.FailNow(d.t, "the daemon goes on after "+what)
+	case <-time.After(timeout):
+		require.FailNow(d.t, "the daemon still runs after "+what)
 	}
 	d.http.CloseIdleConnections()
 }
 
-// loseMachine deletes what a machine that is lost takes with it.
+// loseMachine deletes the data directory.
 func (d *daemon) loseMachine() {
 	d.t.Helper()
 	require.NoError(d.t, os.RemoveAll(d.dir))
 }
 
-// awaitShipped waits until the backend, if there is one, has all that was
-// acknowledged.
+// awaitShipped waits until all events are shipped, if the daemon has a backend.
 func (d *daemon) awaitShipped() {
 	d.t.Helper()
 	require.Eventually(d.t, func() bool {
 		s := d.status()
 		return s.Backend.Location == "" || s.Backend.Shipped >= s.Seq
-	}, patience, 5*time.Millisecond)
+	}, timeout, 5*time.Millisecond)
 }
 
 func (d *daemon) logged() []byte {

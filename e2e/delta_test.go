@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// subscription is how a delta client asks for a type.
+// subscription is the subscription of a delta client to a type.
 type subscription struct {
 	name  string
 	names []string
@@ -41,8 +41,8 @@ func deltaClients() []*deltaClient {
 	return out
 }
 
-// TestDeltaReconnect kills the daemon under delta clients, which come back with
-// the versions that they have: they are sent what changed and nothing else.
+// TestDeltaReconnect kills the daemon while delta clients are connected. They reconnect
+// with their versions and receive only the changes.
 func TestDeltaReconnect(t *testing.T) {
 	d := newDaemon(t)
 	d.start()
@@ -64,7 +64,7 @@ func TestDeltaReconnect(t *testing.T) {
 			t.Run(c.node, func(t *testing.T) {
 				s := openDelta(t, conn, c.node)
 				s.subscribe(c.typeURL, c.have.versions, c.names...)
-				// What comes until this is seen is all that comes.
+				// Everything else must arrive before this change.
 				d.patch(c.node, "2", []object{newResource(c.typeURL, "keep", "2")}, nil)
 				sent, removed := s.until(c, "keep")
 				require.Equal(t, []string{"keep"}, sent)
@@ -115,7 +115,7 @@ func TestDeltaReconnect(t *testing.T) {
 	})
 }
 
-// until receives until a resource comes, and returns all that came.
+// until receives responses until a resource has changed, and returns all names.
 func (s *delta) until(c *deltaClient, name string) (sent, removed []string) {
 	s.t.Helper()
 	before := c.have.versions[name]

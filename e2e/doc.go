@@ -1,8 +1,8 @@
-// Package e2e tests the daemon from outside: real xDS clients, kill -9, and an
-// account of what was acknowledged that no xdswal code keeps.
+// Package e2e tests the daemon as a process: with real xDS clients, kill -9, and an oracle
+// that contains no xdswal code.
 //
-// The environment changes how long the kill loop runs:
+// The environment configures the kill loop:
 //
-//	XDSWAL_E2E_KILLS  how often the daemon is killed (default 50; 10 with -short)
-//	XDSWAL_E2E_SEED   the seed of what happens by chance (default: drawn and logged)
+//	XDSWAL_E2E_KILLS  number of kills (default 50; 10 with -short)
+//	XDSWAL_E2E_SEED   seed of the random choices (default: random, logged)
 package e2e

@@ -11,9 +11,8 @@ import (
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
-// TestFollow serves a fleet from a follower on S3, loses the writer with its
-// machine, promotes the follower under a client that holds its stream, and has
-// the old writer come back with its stale directory.
+// TestFollow serves clients from a follower on S3, kills the writer, promotes the follower
+// while a client holds its stream, and restarts the old writer with its stale directory.
 func TestFollow(t *testing.T) {
 	server := s3test.Start(t, s3test.WithTLS())
 	server.Setenv(t)
@@ -31,10 +30,9 @@ func TestFollow(t *testing.T) {
 		requireSame(t, fetchAll(t, dial(t, writer), node), fetchAll(t, dial(t, follower), node))
 	}
 	stream := openSotW(t, dial(t, follower), "a")
-	had := subscribeAll(stream, nil)
-	require.NotZero(t, countServed(had))
+	require.NotZero(t, countServed(subscribeAll(stream, nil)))
 
-	// What the writer changes reaches clients of the follower.
+	// Clients of the follower receive the updates of the writer.
 	seq := writer.put("a", "2", everyType("changed")...)
 	for range allTypes {
 		resp, err := stream.stream.Recv()
@@ -46,15 +44,15 @@ func TestFollow(t *testing.T) {
 	require.Equal(t, seq, s.Seq)
 	require.Equal(t, writer.status().Backend.Epoch, s.Follower.Epoch)
 	require.Empty(t, s.Follower.Error)
-	require.Less(t, s.Follower.LagSeconds, patience.Seconds())
-	refused := func(d *daemon, reason string) {
+	require.Less(t, s.Follower.LagSeconds, timeout.Seconds())
+	requireRejected := func(d *daemon, reason string) {
 		t.Helper()
-		var err *refusal
+		var err *statusError
 		require.ErrorAs(t, d.call(context.Background(), http.MethodPut, nodePath("a", "snapshot"), object{"version": "x", "resources": []object{}}, nil), &err)
 		require.Equal(t, http.StatusConflict, err.status)
 		require.Contains(t, err.body, reason)
 	}
-	refused(follower, "follower")
+	requireRejected(follower, "follower")
 
 	writer.kill()
 	follower.must(http.MethodPost, "/v1/promote", nil, nil)
@@ -62,24 +60,24 @@ func TestFollow(t *testing.T) {
 	follower.put("a", "3", everyType("after the promotion")...)
 	for range allTypes {
 		resp, err := stream.stream.Recv()
-		require.NoError(t, err, "the stream lives on")
+		require.NoError(t, err, "the stream is still open")
 		require.Equal(t, "3", resp.GetVersionInfo())
 	}
 	follower.awaitShipped()
 
-	// The old writer finds that it has been superseded, and takes over again.
+	// The old writer was superseded, and takes over again.
 	writer.start()
 	requireSame(t, fetchAll(t, dial(t, follower), "a"), fetchAll(t, dial(t, writer), "a"))
 	require.EqualValues(t, 5, writer.status().Backend.Epoch)
 	writer.put("b", "4", everyType("b")...)
 	writer.awaitShipped()
 	require.Eventually(t, func() bool {
-		// It learns it when it ships next.
+		// The follower is fenced when it ships next.
 		_ = follower.call(context.Background(), http.MethodPut, nodePath("b", "snapshot"), object{"version": "late", "resources": []object{}}, nil)
 		return follower.status().Backend.Fenced != ""
-	}, patience, 20*time.Millisecond)
-	refused(follower, "fenced")
-	require.NotEmpty(t, fetchAll(t, dial(t, follower), "a"), "it goes on serving")
+	}, timeout, 20*time.Millisecond)
+	requireRejected(follower, "fenced")
+	require.NotEmpty(t, fetchAll(t, dial(t, follower), "a"), "a fenced writer still serves")
 	writer.terminate()
 	follower.terminate()
 }

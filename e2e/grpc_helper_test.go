@@ -16,13 +16,13 @@ import (
 	_ "google.golang.org/grpc/xds" // resolves xds:///
 )
 
-// Of a gRPC client; those of grpcjs/client.js are the same.
+// Settings of a gRPC client, equal to those of grpcjs/client.js.
 const (
 	callTimeout = 10 * time.Second
 	callPause   = 2 * time.Millisecond
 )
 
-// callStats is what a gRPC client tells of its calls.
+// callStats are the statistics of a gRPC client.
 type callStats struct {
 	Calls      int            `json:"calls"`
 	Failed     int            `json:"failed"`
@@ -30,10 +30,9 @@ type callStats struct {
 	ByPeer     map[string]int `json:"by_peer"`
 }
 
-// runGRPCClient is a process of its own, because a process has one xDS
-// bootstrap and one xDS client: it calls the health service of the target, one
-// call after the other. For each line on its standard input it writes one with
-// what came of the calls; it ends with its input.
+// runGRPCClient runs in its own process, because a process has one xDS bootstrap and one
+// xDS client. It calls the health service of the target in a loop. For each line on its
+// standard input it writes a line with its statistics. It exits at the end of its input.
 func runGRPCClient(target string) int {
 	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -45,7 +44,7 @@ func runGRPCClient(target string) int {
 	stats := callStats{ByPeer: map[string]int{}}
 	go func() {
 		for {
-			who, err := check(healthv1.NewHealthClient(conn))
+			peer, err := check(healthv1.NewHealthClient(conn))
 			mu.Lock()
 			stats.Calls++
 			if err != nil {
@@ -54,7 +53,7 @@ func runGRPCClient(target string) int {
 					stats.FirstError = err.Error()
 				}
 			} else {
-				stats.ByPeer[who]++
+				stats.ByPeer[peer]++
 			}
 			mu.Unlock()
 			<-time.After(callPause)
@@ -71,8 +70,8 @@ func runGRPCClient(target string) int {
 	return 0
 }
 
-// check makes one call, which does not wait for a connection that has failed,
-// and returns who answered.
+// check makes one call, which fails at once if the connection has failed, and returns the
+// address of the server.
 func check(client healthv1.HealthClient) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()

@@ -27,15 +27,15 @@ const (
 	grpcTarget = "xds:///greeter"
 )
 
-// TestGRPCGo calls a gRPC server through xds:/// without a pause while the
-// daemon is killed and restarted and its data source is gone: no call fails,
-// and new clients are served from what was restored.
+// TestGRPCGo calls a gRPC server through xds:/// continuously while the daemon is killed
+// and restarted without its data source: no call fails, and new clients are served the
+// restored resources.
 func TestGRPCGo(t *testing.T) {
 	runGRPC(t, 3, grpcGo, func(*daemon) {})
 }
 
-// TestGRPCGoMachineLost is TestGRPCGo with a data directory that is gone each
-// time: the daemon comes back from S3 alone.
+// TestGRPCGoMachineLost is TestGRPCGo with a deleted data directory at each restart: the
+// daemon restores from S3 alone.
 func TestGRPCGoMachineLost(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
@@ -48,8 +48,7 @@ func grpcGo() *exec.Cmd {
 	return cmd
 }
 
-// runGRPC restarts the daemon under clients that the function makes, and calls
-// the other one while it is down.
+// runGRPC restarts the daemon while the clients run, and calls down while it is down.
 func runGRPC(t *testing.T, restarts int, client func() *exec.Cmd, down func(*daemon), flags ...string) {
 	first, second := startBackend(t), startBackend(t)
 	resources := resourceDir(t, first)
@@ -85,7 +84,7 @@ func runGRPC(t *testing.T, restarts int, client func() *exec.Cmd, down func(*dae
 		fresh.await("calls of a new client", func(s callStats) bool { return s.ByPeer[first] >= 20 })
 		fresh.stop()
 	}
-	// The client that saw it all has come back: it gets what changes now.
+	// The client of the first start has reconnected and receives changes.
 	d.patch(grpcNode, "moved", []object{assignment(t, second)}, nil)
 	held.await("calls to the second server", func(s callStats) bool { return s.ByPeer[second] >= 20 })
 	held.stop()
@@ -103,8 +102,8 @@ func startBackend(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// resourceDir returns a directory with the resources of the gRPC client's node,
-// the quickstart's, and a node with resources of every type.
+// resourceDir returns a directory with the resources of the gRPC client's node, of the
+// quickstart, and of a node with resources of every type.
 func resourceDir(t *testing.T, backend string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -112,7 +111,7 @@ func resourceDir(t *testing.T, backend string) string {
 	require.NoError(t, os.CopyFS(dir, quickstart))
 	require.NoError(t, os.Remove(filepath.Join(dir, "grpc-client.yaml")))
 	write := func(node string, resources []object) {
-		// JSON is written where YAML may stand.
+		// A resource file may be JSON or YAML.
 		data, err := json.Marshal(object{"version": "1", "resources": resources})
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, node+".json"), data, 0o600))
@@ -139,7 +138,7 @@ func resourceDir(t *testing.T, backend string) string {
 	return dir
 }
 
-// assignment sends the gRPC client to an address.
+// assignment returns the endpoints of the cluster of the gRPC client: one address.
 func assignment(t *testing.T, addr string) object {
 	t.Helper()
 	a, err := net.ResolveTCPAddr("tcp", addr)
@@ -152,12 +151,12 @@ func assignment(t *testing.T, addr string) object {
 	}}}
 }
 
-// grpcClient is a client process that calls without a pause.
+// grpcClient is a client process that calls continuously.
 type grpcClient struct {
 	t     testing.TB
 	cmd   *exec.Cmd
 	in    io.WriteCloser
-	lines chan []byte // closed when the process has ended
+	lines chan []byte // closed when the process has exited
 }
 
 // startGRPC starts a client with the daemon as its xDS server.
@@ -197,35 +196,35 @@ func startGRPC(t testing.TB, d *daemon, cmd *exec.Cmd) *grpcClient {
 		_ = cmd.Wait()
 		log.Close()
 		if data, _ := os.ReadFile(log.Name()); t.Failed() && len(data) > 0 {
-			t.Logf("a gRPC client's log:\n%s", data)
+			t.Logf("log of a gRPC client:\n%s", data)
 		}
 	})
 	return c
 }
 
-// stats asks the client what came of its calls. None may have failed.
+// stats returns the statistics of the client, and fails if a call has failed.
 func (c *grpcClient) stats() callStats {
 	c.t.Helper()
 	_, err := fmt.Fprintln(c.in)
-	require.NoError(c.t, err, "the client has ended")
+	require.NoError(c.t, err, "the client has exited")
 	var s callStats
 	select {
 	case line, ok := <-c.lines:
-		require.True(c.t, ok, "the client has ended")
+		require.True(c.t, ok, "the client has exited")
 		require.NoError(c.t, json.Unmarshal(line, &s))
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		require.FailNow(c.t, "the client does not answer")
 	}
 	require.Zero(c.t, s.Failed, "%d of %d calls failed, the first with: %s", s.Failed, s.Calls, s.FirstError)
 	return s
 }
 
-// await waits until what came of the client's calls is as it should be.
+// await waits until done returns true for the statistics of the client.
 func (c *grpcClient) await(what string, done func(callStats) bool) {
 	c.t.Helper()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	for deadline := time.Now().Add(patience); ; <-poll.C {
+	for deadline := time.Now().Add(timeout); ; <-poll.C {
 		s := c.stats()
 		if done(s) {
 			return
@@ -234,7 +233,7 @@ func (c *grpcClient) await(what string, done func(callStats) bool) {
 	}
 }
 
-// stop ends the client, of whose calls none may have failed.
+// stop ends the client, and fails if a call has failed.
 func (c *grpcClient) stop() {
 	c.t.Helper()
 	s := c.stats()

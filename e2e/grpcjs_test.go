@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGRPCJS is TestGRPCGo with the xDS client of Node.js, which has another
-// implementation.
+// TestGRPCJS is TestGRPCGo with the xDS client of Node.js, an independent implementation.
 func TestGRPCJS(t *testing.T) {
 	node, dir := installGRPCJS(t)
 	runGRPC(t, 2, func() *exec.Cmd {
@@ -20,8 +19,8 @@ func TestGRPCJS(t *testing.T) {
 	}, func(*daemon) {})
 }
 
-// installGRPCJS installs the pinned packages, which takes the npm registry. It
-// returns the path of node and the directory of the client.
+// installGRPCJS installs the pinned packages from the npm registry, and returns the path
+// of node and the directory of the client.
 func installGRPCJS(t *testing.T) (node, dir string) {
 	t.Helper()
 	if testing.Short() {

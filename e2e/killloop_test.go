@@ -23,13 +23,13 @@ import (
 )
 
 const (
-	// defaultKills is how often TestKillLoop kills the daemon.
+	// defaultKills is the number of kills of TestKillLoop.
 	defaultKills = 50
 	shortKills   = 10
-	// writers send updates at the same time, to nodes that they share.
+	// writers is the number of concurrent writers, which share the nodes.
 	writers   = 32
 	loopNodes = 12
-	// maxUpdates bounds what is acknowledged between two kills.
+	// maxUpdates bounds the updates that return between two kills.
 	maxUpdates = 1500
 )
 
@@ -54,9 +54,8 @@ func loopSeed(t *testing.T) uint64 {
 	return rand.Uint64()
 }
 
-// TestKillLoop kills the daemon again and again while 32 writers update nodes
-// that they share and snapshots are written, and holds what it shows after each
-// restart against an account that is kept here.
+// TestKillLoop kills the daemon repeatedly while 32 writers update shared nodes and
+// snapshots are written, and compares its contents after each restart with the oracle.
 func TestKillLoop(t *testing.T) {
 	kills := killCount(t)
 	for _, tc := range []struct {
@@ -64,8 +63,7 @@ func TestKillLoop(t *testing.T) {
 		kills int
 	}{
 		{"always", kills},
-		// A crash of the process loses nothing acknowledged under this policy
-		// either.
+		// This policy also loses no returned update in a crash of the process.
 		{"5ms", max(1, kills/4)},
 	} {
 		t.Run("sync="+tc.sync, func(t *testing.T) { runKillLoop(t, tc.sync, tc.kills) })
@@ -76,44 +74,43 @@ func runKillLoop(t *testing.T, sync string, kills int) {
 	seed := loopSeed(t)
 	t.Logf("seed %d", seed)
 	l := &killLoop{
-		t: t, account: oracle.New(allTypes), rand: rand.New(rand.NewPCG(seed, 0)),
-		// Snapshots all the time, and a journal that is let go of: what a
-		// restart finds is a snapshot and a tail. The account has to see each
-		// event within 15 s.
+		t: t, oracle: oracle.New(allTypes), rand: rand.New(rand.NewPCG(seed, 0)),
+		// Frequent snapshots and short retention, so that a restart finds a snapshot
+		// and a tail. The oracle must observe each event within 15 s.
 		d: newDaemon(t, "--sync", sync, "--compact-interval", "150ms", "--keep-snapshots", "2", "--keep-for", "15s", "--log-level", "warn"),
 	}
-	begun := time.Now()
+	start := time.Now()
 	for l.kills < kills {
 		l.round()
 	}
-	// As the crash left it.
+	// Directly after the crash.
 	verifyDir(t, l.d.dir)
 	l.start()
 	s := l.d.status()
-	stats := l.account.Stats()
-	t.Logf("%d kills, %d of them before it was ready and %d amid a compaction; %d SIGTERMs; %d updates sent, %d acknowledged, %d not answered and there, %d refused; %d events, the journal has %d to %d; %d checks; %v",
-		l.kills, l.early, l.amid, l.terms, stats.Sent, stats.Acknowledged, stats.Survived, stats.Refused,
-		stats.Events, s.Journal.First, s.Journal.Last, stats.Checks, time.Since(begun).Round(time.Millisecond))
+	stats := l.oracle.Stats()
+	t.Logf("%d kills, %d of them before it was ready and %d during a compaction; %d SIGTERMs; %d updates sent, %d returned, %d unanswered and durable, %d rejected; %d events, the journal has %d to %d; %d checks; %v",
+		l.kills, l.early, l.compacting, l.terms, stats.Sent, stats.Returned, stats.Survived, stats.Rejected,
+		stats.Events, s.Journal.First, s.Journal.Last, stats.Checks, time.Since(start).Round(time.Millisecond))
 	l.d.terminate()
 	l.clean = true
 	verifyDir(t, l.d.dir)
 	l.start()
-	require.Positive(t, stats.Acknowledged)
+	require.Positive(t, stats.Returned)
 }
 
 type killLoop struct {
-	t       *testing.T
-	d       *daemon
-	account *oracle.Account
-	rand    *rand.Rand // of the loop alone
-	ids     atomic.Uint64
+	t      *testing.T
+	d      *daemon
+	oracle *oracle.Oracle
+	rand   *rand.Rand // of the loop, not of the writers
+	ids    atomic.Uint64
 
-	kills, early, amid, terms int
-	clean                     bool          // it was shut down, not killed
-	startup                   time.Duration // how long the last start took
+	kills, early, compacting, terms int
+	clean                           bool          // the daemon was shut down, not killed
+	startup                         time.Duration // of the last start
 }
 
-// round starts the daemon, checks it, and ends it amid updates.
+// round starts the daemon, checks it, and ends it during updates.
 func (l *killLoop) round() {
 	l.t.Helper()
 	l.start()
@@ -123,8 +120,8 @@ func (l *killLoop) round() {
 	case <-work.enough:
 	case <-l.d.exited:
 		require.FailNow(l.t, "the daemon has ended by itself", "%v", l.d.err)
-	case <-time.After(patience):
-		require.FailNow(l.t, "updates are not acknowledged", "%d were", work.acknowledged.Load())
+	case <-time.After(timeout):
+		require.FailNow(l.t, "updates do not return", "%d have", work.returned.Load())
 	}
 	switch n := l.rand.IntN(10); {
 	case n == 0:
@@ -135,7 +132,7 @@ func (l *killLoop) round() {
 		go func() { _ = l.d.call(work.ctx, http.MethodPost, "/v1/compact", nil, nil) }()
 		l.pause(5 * time.Millisecond)
 		l.d.kill()
-		l.amid++
+		l.compacting++
 		l.kills++
 	default:
 		l.pause(time.Millisecond)
@@ -144,11 +141,10 @@ func (l *killLoop) round() {
 	}
 }
 
-// pause lets the daemon go on for a random time.
+// pause waits for a random time.
 func (l *killLoop) pause(most time.Duration) { <-time.After(time.Duration(l.rand.Int64N(int64(most)))) }
 
-// start starts the daemon, sometimes after starts that are cut short, and
-// checks what it shows.
+// start starts the daemon, sometimes after starts that are killed, and checks its contents.
 func (l *killLoop) start() {
 	l.t.Helper()
 	for l.startup > 0 && l.rand.IntN(6) == 0 {
@@ -158,9 +154,9 @@ func (l *killLoop) start() {
 		l.early++
 		l.kills++
 	}
-	begun := time.Now()
+	begin := time.Now()
 	l.d.start()
-	l.startup = time.Since(begun)
+	l.startup = time.Since(begin)
 	s := l.d.status()
 	if l.clean && s.Restored.Events != 0 {
 		require.Fail(l.t, "events were replayed after a shutdown", "%+v", s.Restored)
@@ -169,17 +165,17 @@ func (l *killLoop) start() {
 	require.Empty(l.t, s.Degraded)
 	require.Empty(l.t, s.Restored.Skipped)
 	require.NoError(l.t, l.observe(context.Background()))
-	require.NoError(l.t, l.account.Check(l.view(s)), "after %d kills", l.kills)
+	require.NoError(l.t, l.oracle.Check(l.view(s)), "after %d kills", l.kills)
 }
 
-// observe shows the account the events that it has not seen.
+// observe passes new events to the oracle.
 func (l *killLoop) observe(ctx context.Context) error {
 	for {
 		var answer struct {
 			Events []eventInfo
 			Next   uint64
 		}
-		path := fmt.Sprintf("/v1/events?limit=10000&from=%d", l.account.Next())
+		path := fmt.Sprintf("/v1/events?limit=10000&from=%d", l.oracle.Next())
 		if err := l.d.call(ctx, http.MethodGet, path, nil, &answer); err != nil {
 			return err
 		}
@@ -190,8 +186,8 @@ func (l *killLoop) observe(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := l.account.Observe(events); err != nil {
-			return &objection{err}
+		if err := l.oracle.Observe(events); err != nil {
+			return &violation{err}
 		}
 		if answer.Next == 0 {
 			return nil
@@ -199,14 +195,14 @@ func (l *killLoop) observe(ctx context.Context) error {
 	}
 }
 
-// objection is an error of the account.
-type objection struct{ error }
+// violation is an error that the oracle has found.
+type violation struct{ error }
 
 func oracleEvent(e *eventInfo) (oracle.Event, error) {
 	out := oracle.Event{Seq: e.Seq, Node: e.Node, Clear: e.Kind == "clear"}
 	for i, t := range e.Types {
 		if i > 0 && t.Version != out.Version {
-			return out, &objection{fmt.Errorf("event %d has versions %q and %q", e.Seq, out.Version, t.Version)}
+			return out, &violation{fmt.Errorf("event %d has versions %q and %q", e.Seq, out.Version, t.Version)}
 		}
 		out.Version = t.Version
 		for _, r := range t.Set {
@@ -254,8 +250,7 @@ func keyOf(resource object) oracle.Key {
 	return oracle.Key{Type: resource["@type"].(string), Name: nameOf(resource)}
 }
 
-// contentOf tells a resource's content from any other, however its JSON is
-// spelled.
+// contentOf returns a digest of a resource's content, independent of the JSON's spelling.
 func contentOf(resource object) string {
 	data, err := json.Marshal(resource)
 	if err != nil {
@@ -265,18 +260,18 @@ func contentOf(resource object) string {
 	return string(sum[:16])
 }
 
-// work is what goes on in a round.
+// work is the background work of a round.
 type work struct {
-	l            *killLoop
-	ctx          context.Context
-	cancel       context.CancelFunc
-	done         sync.WaitGroup
-	acknowledged atomic.Int64
-	target       int64
-	enough       chan struct{} // closed when target is reached
+	l        *killLoop
+	ctx      context.Context
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
+	returned atomic.Int64
+	target   int64
+	enough   chan struct{} // closed when target is reached
 }
 
-// begin begins to update, to compact and to read events.
+// begin starts updates, compactions and reads of events.
 func (l *killLoop) begin(target int) *work {
 	w := &work{l: l, target: int64(target), enough: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -296,42 +291,42 @@ func (w *work) run(r *rand.Rand, fn func(*rand.Rand)) {
 	}()
 }
 
-// end is called when the daemon has ended: nothing is under way then.
+// end stops the work. The daemon has exited, so no request is pending afterwards.
 func (w *work) end() {
 	w.cancel()
 	w.done.Wait()
 }
 
-// write sends updates until the daemon is gone.
+// write sends updates until the daemon has exited.
 func (w *work) write(r *rand.Rand) {
 	for w.ctx.Err() == nil {
 		u, req := w.l.draw(r)
-		w.l.account.Sending(u)
+		w.l.oracle.Sending(u)
 		var answer struct{ Seq uint64 }
 		err := w.l.d.call(context.Background(), req.method, req.path, req.body, &answer)
-		var refused *refusal
+		var rejected *statusError
 		switch {
 		case err == nil:
-			w.l.account.Acknowledged(u.ID, answer.Seq)
-			if w.acknowledged.Add(1) == w.target {
+			w.l.oracle.Returned(u.ID, answer.Seq)
+			if w.returned.Add(1) == w.target {
 				close(w.enough)
 			}
-		case errors.As(err, &refused) && refused.status < 500:
-			w.l.account.Refused(u.ID)
+		case errors.As(err, &rejected) && rejected.status < 500:
+			w.l.oracle.Rejected(u.ID)
 			w.l.t.Errorf("%s %s: %v", req.method, req.path, err)
 			return
-		case errors.As(err, &refused) && strings.Contains(refused.body, `"closed"`):
-			w.l.account.Refused(u.ID)
-		case errors.As(err, &refused):
+		case errors.As(err, &rejected) && strings.Contains(rejected.body, `"closed"`):
+			w.l.oracle.Rejected(u.ID)
+		case errors.As(err, &rejected):
 			w.l.t.Errorf("%s %s: %v", req.method, req.path, err)
 			return
 		default:
-			return // the daemon was killed, and the answer is not known
+			return // the daemon was killed, and the outcome is unknown
 		}
 	}
 }
 
-// compact asks for snapshots at random moments.
+// compact requests snapshots at random times.
 func (w *work) compact(r *rand.Rand) {
 	for {
 		select {
@@ -339,15 +334,15 @@ func (w *work) compact(r *rand.Rand) {
 			return
 		case <-time.After(time.Duration(r.Int64N(int64(100 * time.Millisecond)))):
 		}
-		var refused *refusal
+		var rejected *statusError
 		err := w.l.d.call(w.ctx, http.MethodPost, "/v1/compact", nil, nil)
-		if errors.As(err, &refused) && !strings.Contains(refused.body, "closed") {
+		if errors.As(err, &rejected) && !strings.Contains(rejected.body, "closed") {
 			w.l.t.Errorf("compact: %v", err)
 		}
 	}
 }
 
-// follow shows the account events as they come.
+// follow passes events to the oracle while updates run.
 func (w *work) follow(*rand.Rand) {
 	for {
 		select {
@@ -355,9 +350,9 @@ func (w *work) follow(*rand.Rand) {
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
-		var objected *objection
-		var refused *refusal
-		if err := w.l.observe(w.ctx); errors.As(err, &objected) || errors.As(err, &refused) {
+		var found *violation
+		var rejected *statusError
+		if err := w.l.observe(w.ctx); errors.As(err, &found) || errors.As(err, &rejected) {
 			w.l.t.Errorf("follow events: %v", err)
 			return
 		}
@@ -369,7 +364,7 @@ type request struct {
 	body         any
 }
 
-// draw returns a new update of a random node.
+// draw returns a random update of a random node.
 func (l *killLoop) draw(r *rand.Rand) (oracle.Update, request) {
 	u := oracle.Update{
 		ID:   fmt.Sprint("u", l.ids.Add(1)),
@@ -411,7 +406,7 @@ func (l *killLoop) draw(r *rand.Rand) (oracle.Update, request) {
 	return u, request{http.MethodPatch, nodePath(u.Node, "resources"), body}
 }
 
-// drawResource returns a resource with a content that the id tells from others.
+// drawResource returns a random resource whose content contains the id.
 func drawResource(r *rand.Rand, id string) object {
 	if r.IntN(3) == 0 {
 		return newResource(resourcev3.EndpointType, fmt.Sprint("e", r.IntN(6)), id)

@@ -19,24 +19,23 @@ import (
 )
 
 const (
-	// lossRounds is how often TestMachineLoss loses the machine.
+	// lossRounds is the number of lost machines in TestMachineLoss.
 	lossRounds      = 20
 	shortLossRounds = 3
-	// lossRate is how many updates are sent in a second, by lossWriters, each of
-	// which waits for its answers.
+	// lossRate is the number of updates in a second of all lossWriters. A writer waits
+	// for each answer.
 	lossRate    = 500
 	lossWriters = 16
 	lossNodes   = 10
 	// shipInterval is the daemon's default.
 	shipInterval = time.Second
-	// slowUpload is more than an upload takes here, however busy the machine.
+	// slowUpload bounds the time of an upload on a busy machine.
 	slowUpload = 4 * time.Second
 )
 
-// TestMachineLoss kills the daemon under 500 updates a second and deletes its
-// data directory, again and again. A new machine restores from S3 what is
-// exactly a prefix of what was acknowledged; the test tells how much later the
-// rest had been acknowledged.
+// TestMachineLoss repeatedly kills the daemon during 500 updates a second and deletes its
+// data directory. A new machine restores from S3 exactly a prefix of the returned updates.
+// The test logs how long before the kill the lost updates had returned.
 func TestMachineLoss(t *testing.T) {
 	rounds := lossRounds
 	if testing.Short() {
@@ -45,7 +44,7 @@ func TestMachineLoss(t *testing.T) {
 	server := s3test.Start(t)
 	server.Setenv(t)
 	l := &machineLoss{
-		t: t, held: map[string]acknowledged{},
+		t: t, held: map[string]update{},
 		d: newDaemon(t, "--backend", server.URL("fleet"), "--compact-interval", "2s", "--keep-snapshots", "2", "--keep-for", "5s", "--log-level", "warn"),
 	}
 	var losses []time.Duration
@@ -60,7 +59,7 @@ func TestMachineLoss(t *testing.T) {
 	slices.Sort(losses)
 	slices.Sort(updates)
 	at := func(q float64) int { return int(q * float64(rounds-1)) }
-	t.Logf("%d machines lost under %d updates a second, shipping every %v: lost acknowledgements reach back %v at the least, %v at the median, %v at p90, %v at most; that is %d updates at the median, %d at most; %d updates acknowledged in all",
+	t.Logf("%d machines lost during %d updates a second, shipping every %v: the oldest lost update returned before the kill: min %v, median %v, p90 %v, max %v; lost updates: median %d, max %d; returned updates in total: %d",
 		rounds, lossRate, shipInterval, losses[0].Round(time.Millisecond), losses[at(.5)].Round(time.Millisecond), losses[at(.9)].Round(time.Millisecond), losses[rounds-1].Round(time.Millisecond),
 		updates[at(.5)], updates[rounds-1], l.total)
 }
@@ -70,21 +69,20 @@ type machineLoss struct {
 	d     *daemon
 	ids   atomic.Int64
 	total int
-	// held is what the store held after the last restart: the newest update of
-	// each node.
-	held map[string]acknowledged
+	// held is the newest update of each node after the last restart.
+	held map[string]update
 }
 
-// acknowledged is an update with its answer.
-type acknowledged struct {
+// update is an update with its answer.
+type update struct {
 	node, id string
-	seq      uint64 // 0 if no answer came
+	seq      uint64 // 0 without an answer
 	at       time.Time
 }
 
-// round updates for a time that falls anywhere between two shipments, kills the
-// daemon, and brings it back on a new machine. It returns for how long updates
-// had been acknowledged that are lost, and how many.
+// round sends updates, kills the daemon at a random time between two shipments, and starts
+// it on a new machine. It returns the time from the return of the oldest lost update to the
+// kill, and the number of lost updates.
 func (l *machineLoss) round() (time.Duration, int) {
 	l.t.Helper()
 	sent := l.update(shipInterval + time.Duration(l.ids.Load()*7919%1000)*time.Millisecond)
@@ -97,8 +95,8 @@ func (l *machineLoss) round() (time.Duration, int) {
 	s := l.d.status()
 	require.Empty(l.t, s.Restored.Skipped)
 
-	// What the store should hold: of each node the last update up to the
-	// sequence that was restored. One without an answer may be among them.
+	// The store must contain the last update of each node up to the restored sequence.
+	// Updates without an answer may be among them.
 	unanswered := map[string]bool{}
 	seqs := map[uint64]bool{}
 	lost, oldest := 0, killed
@@ -118,15 +116,15 @@ func (l *machineLoss) round() (time.Duration, int) {
 			}
 		}
 	}
-	// Sequences that nobody was told of, up to the last.
-	first := slices.MinFunc(updates, func(a, b acknowledged) int { return int(int64(orMax(a.seq) - orMax(b.seq))) }).seq
-	untold := 0
+	// Sequences without an answer, up to the last.
+	first := slices.MinFunc(updates, func(a, b update) int { return int(int64(orMax(a.seq) - orMax(b.seq))) }).seq
+	unknown := 0
 	for seq := first; seq <= s.Seq; seq++ {
 		if !seqs[seq] {
-			untold++
+			unknown++
 		}
 	}
-	require.LessOrEqual(l.t, untold, len(unanswered), "the store holds updates that were not sent")
+	require.LessOrEqual(l.t, unknown, len(unanswered), "the store contains updates that were not sent")
 	l.compare(s, unanswered)
 	l.total += len(seqs) + lost
 	return killed.Sub(oldest), lost
@@ -139,7 +137,7 @@ func orMax(seq uint64) uint64 {
 	return seq
 }
 
-// compare holds what the daemon shows against what it should.
+// compare compares the nodes of the daemon with held.
 func (l *machineLoss) compare(s status, unanswered map[string]bool) {
 	l.t.Helper()
 	for _, info := range l.d.nodes() {
@@ -153,22 +151,22 @@ func (l *machineLoss) compare(s status, unanswered map[string]bool) {
 			require.Equal(l.t, want.seq, info.Seq)
 		case unanswered[info.Node+" "+id]:
 			require.Greater(l.t, info.Seq, want.seq)
-			l.held[info.Node] = acknowledged{node: info.Node, id: id, seq: info.Seq}
+			l.held[info.Node] = update{node: info.Node, id: id, seq: info.Seq}
 		default:
-			require.Failf(l.t, "a node holds what it should not", "%s holds %s of %d, want %s of %d; restored %d", info.Node, id, info.Seq, want.id, want.seq, s.Seq)
+			require.Failf(l.t, "wrong update in a node", "%s: got %s of event %d, want %s of event %d; restored up to %d", info.Node, id, info.Seq, want.id, want.seq, s.Seq)
 		}
 	}
 	require.Len(l.t, l.d.nodes(), len(l.held))
 }
 
-// update updates at the rate for a time, and goes on until the daemon is gone:
-// the function that it returns waits for that and tells what was sent.
-func (l *machineLoss) update(d time.Duration) func() []acknowledged {
+// update sends updates at lossRate until the daemon has exited, and returns after d. The
+// returned function waits for the writers and returns the updates.
+func (l *machineLoss) update(d time.Duration) func() []update {
 	l.t.Helper()
 	var mu sync.Mutex
-	var out []acknowledged
+	var out []update
 	var wg sync.WaitGroup
-	begun := time.Now()
+	start := time.Now()
 	for w := range lossWriters {
 		wg.Add(1)
 		go func() {
@@ -176,7 +174,7 @@ func (l *machineLoss) update(d time.Duration) func() []acknowledged {
 			tick := time.NewTicker(time.Second * lossWriters / lossRate)
 			defer tick.Stop()
 			for range tick.C {
-				u := acknowledged{node: fmt.Sprint("n", w%lossNodes), id: strconv.FormatInt(l.ids.Add(1), 10)}
+				u := update{node: fmt.Sprint("n", w%lossNodes), id: strconv.FormatInt(l.ids.Add(1), 10)}
 				body := object{"version": u.id, "resources": []object{newResource(resourcev3.ClusterType, "c", u.id)}}
 				var answer struct{ Seq uint64 }
 				err := l.d.call(context.Background(), http.MethodPut, nodePath(u.node, "snapshot"), body, &answer)
@@ -190,8 +188,8 @@ func (l *machineLoss) update(d time.Duration) func() []acknowledged {
 			}
 		}()
 	}
-	<-time.After(time.Until(begun.Add(d)))
-	return func() []acknowledged {
+	<-time.After(time.Until(start.Add(d)))
+	return func() []update {
 		wg.Wait()
 		require.Greater(l.t, float64(len(out)), lossRate*d.Seconds()/4, "the machine is too slow for the rate")
 		return out

@@ -13,11 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// helperEnv makes the test binary run as a gRPC client of the test's; see
-// grpc_helper_test.go.
+// helperEnv makes the test binary run as a gRPC client; see grpc_helper_test.go.
 const helperEnv = "XDSWAL_E2E_GRPC_TARGET"
 
-// binDir is where the daemon is built.
+// binDir is the directory of the built daemon.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -38,7 +37,7 @@ func run(m *testing.M) int {
 }
 
 var build = sync.OnceValues(func() (string, error) {
-	noteSources()
+	statSources()
 	path := filepath.Join(binDir, "xdswal")
 	args := []string{"build", "-o", path}
 	if raceEnabled {
@@ -51,10 +50,9 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// noteSources looks at the module's sources. go test notes what a test looks
-// at, and so does not take a result from its cache for a daemon that has
-// changed since.
-func noteSources() {
+// statSources stats the sources of the module. The test cache records these calls, so a
+// cached result is not used after a change of the daemon.
+func statSources() {
 	_ = filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() && path != ".." && strings.HasPrefix(entry.Name(), ".") {
 			return fs.SkipDir
@@ -66,7 +64,7 @@ func noteSources() {
 	})
 }
 
-// binary returns the path of the xdswal command, built once a run.
+// binary returns the path of the xdswal command, which is built once.
 func binary(t testing.TB) string {
 	t.Helper()
 	path, err := build()

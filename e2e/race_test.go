@@ -2,5 +2,5 @@
 
 package e2e
 
-// raceEnabled makes the daemon be built with the race detector too.
+// raceEnabled builds the daemon with the race detector.
 const raceEnabled = true

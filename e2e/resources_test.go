@@ -13,8 +13,8 @@ var allTypes = []string{
 	resourcev3.ExtensionConfigType, resourcev3.RateLimitConfigType,
 }
 
-// newResource returns a valid resource of a type, in the spelling in which the
-// daemon writes it. Its bytes tell the content.
+// newResource returns a valid resource of a type, as the daemon writes it. Its body
+// contains content.
 func newResource(typeURL, name, content string) object {
 	out := object{"@type": typeURL, "name": name}
 	switch typeURL {
@@ -37,7 +37,7 @@ func newResource(typeURL, name, content string) object {
 	case resourcev3.SecretType:
 		out["generic_secret"] = object{"secret": object{"inline_string": content}}
 	case resourcev3.RuntimeType:
-		// Keys in any order have to give the same bytes each time.
+		// The body must not depend on the order of the keys.
 		layer := object{"content": content}
 		for i := range 20 {
 			layer[fmt.Sprint("key-", i)] = i
@@ -52,17 +52,17 @@ func newResource(typeURL, name, content string) object {
 	case resourcev3.RateLimitConfigType:
 		out["domain"] = content
 	default:
-		panic("no such type: " + typeURL)
+		panic("unknown type: " + typeURL)
 	}
 	return out
 }
 
-// withTTL wraps a resource so that it expires.
+// withTTL wraps a resource with a TTL.
 func withTTL(resource object, ttl string) object {
 	return object{"@type": "type.googleapis.com/envoy.service.discovery.v3.Resource", "ttl": ttl, "resource": resource}
 }
 
-// nameOf returns the name of what newResource returned.
+// nameOf returns the name of a resource of newResource.
 func nameOf(resource object) string {
 	if resource["@type"] == resourcev3.EndpointType {
 		return resource["cluster_name"].(string)

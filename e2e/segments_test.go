@@ -15,8 +15,8 @@ import (
 	"github.com/xdswal/xdswal"
 )
 
-// TestRestartKeepsSegments opens a store of many segments again and again: no
-// segment goes while no snapshot covers it.
+// TestRestartKeepsSegments reopens a store of many segments: without a snapshot, none is
+// dropped.
 func TestRestartKeepsSegments(t *testing.T) {
 	const updates = 400
 	ctx, dir := context.Background(), t.TempDir()

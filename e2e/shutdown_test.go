@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestShutdown ends the daemon as an operator does, with clients connected: it
-// writes a last snapshot, and the next start replays nothing.
+// TestShutdown ends the daemon with SIGTERM while clients are connected: it writes a last
+// snapshot, and the next start replays no event.
 func TestShutdown(t *testing.T) {
 	d := newDaemon(t)
 	d.start()
@@ -33,7 +33,7 @@ func TestShutdown(t *testing.T) {
 	requireSame(t, before, fetchAll(t, dial(t, d), "a"))
 
 	d.terminate()
-	require.Equal(t, snapshots, snapshotFiles(t, d), "nothing changed, so nothing is written")
+	require.Equal(t, snapshots, snapshotFiles(t, d), "without changes, no snapshot is written")
 
 	d.start()
 	require.EqualValues(t, 3, d.put("a", "2"))

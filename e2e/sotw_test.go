@@ -7,15 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestHeldStateOfTheWorldStreams restarts the daemon while clients hold streams
-// of all types: each is sent everything again, at the same version and in the
-// same bytes.
-func TestHeldStateOfTheWorldStreams(t *testing.T) {
+// TestSotWReconnect restarts the daemon while clients hold streams of all types: each
+// receives everything again, with the same versions and bytes.
+func TestSotWReconnect(t *testing.T) {
 	d := newDaemon(t)
 	d.start()
 	const clients = 16
 	streams := make([]*sotw, clients)
-	had := make([]map[string]served, clients)
+	before := make([]map[string]served, clients)
 	conn := dial(t, d)
 	for i := range streams {
 		node := fmt.Sprint("node-", i%4)
@@ -23,7 +22,7 @@ func TestHeldStateOfTheWorldStreams(t *testing.T) {
 			d.put(node, fmt.Sprint("version-", i), everyType(node)...)
 		}
 		streams[i] = openSotW(t, conn, node)
-		had[i] = subscribeAll(streams[i], nil)
+		before[i] = subscribeAll(streams[i], nil)
 	}
 	for range 3 {
 		d.kill()
@@ -33,12 +32,12 @@ func TestHeldStateOfTheWorldStreams(t *testing.T) {
 		d.start()
 		for i, s := range streams {
 			streams[i] = openSotW(t, conn, s.node)
-			again := subscribeAll(streams[i], had[i])
-			requireSame(t, had[i], again)
+			again := subscribeAll(streams[i], before[i])
+			requireSame(t, before[i], again)
 			require.Equal(t, len(allTypes)+1, countServed(again))
 		}
 	}
-	// The streams are alive: what changes now is sent.
+	// The streams receive later changes.
 	d.put("node-1", "another", everyType("other")...)
 	for range allTypes {
 		resp, err := streams[1].stream.Recv()
@@ -47,19 +46,20 @@ func TestHeldStateOfTheWorldStreams(t *testing.T) {
 	}
 }
 
-// subscribeAll asks for all types, as a client does that had them before.
-func subscribeAll(s *sotw, had map[string]served) map[string]served {
+// subscribeAll requests all types as a client that has the versions of before, which may
+// be nil.
+func subscribeAll(s *sotw, before map[string]served) map[string]served {
 	s.t.Helper()
 	all := map[string]served{}
 	for _, typeURL := range allTypes {
-		s.ask(typeURL, had[typeURL].version, "")
+		s.ask(typeURL, before[typeURL].version, "")
 		all[typeURL] = s.receive(typeURL)
 		require.NotEmpty(s.t, all[typeURL].version)
 	}
 	return all
 }
 
-// everyType returns a resource of each type, and one that expires.
+// everyType returns a resource of each type, and one with a TTL.
 func everyType(content string) []object {
 	var out []object
 	for _, typeURL := range allTypes {

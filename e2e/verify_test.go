@@ -13,11 +13,10 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// verifyDir proves a data directory that no process has open, by the library
-// and by the command.
+// verifyDir verifies a closed data directory with the library and with the command.
 func verifyDir(t *testing.T, dir string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	j, err := wal.Open(filepath.Join(dir, "journal"), wal.Options{ReadOnly: true})
 	require.NoError(t, err)
@@ -25,7 +24,7 @@ func verifyDir(t *testing.T, dir string) {
 	report, err := restore.Verify(ctx, restore.Options{Dir: filepath.Join(dir, "snapshots"), Journal: verifiedJournal{j}})
 	require.NoError(t, err)
 	require.Empty(t, report.Problems)
-	t.Logf("verified %d events (%d to %d) and %d snapshots, %d of them folded again; restores to %d; %v",
+	t.Logf("verified %d events (%d to %d) and %d snapshots, %d of them folded again; restored up to %d; %v",
 		report.Events, report.First, report.Last, len(report.Snapshots), report.Folded, report.Sequence, report.Duration)
 	require.NotEmpty(t, report.Snapshots)
 
@@ -33,7 +32,7 @@ func verifyDir(t *testing.T, dir string) {
 	require.NoError(t, err, "xdswal verify: %s", out)
 }
 
-// verifiedJournal is a journal as restore.Verify reads it.
+// verifiedJournal implements the journal of restore.Verify.
 type verifiedJournal struct{ *wal.Journal }
 
 func (j verifiedJournal) Bounds() (first, last journal.Sequence, err error) {

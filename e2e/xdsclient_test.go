@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	// The messages that nameOfAny decodes.
+	// Links the messages that nameOfAny decodes.
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -25,8 +25,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// dial returns a connection to the daemon's xDS server, which comes back by
-// itself when the daemon does.
+// dial returns a connection to the daemon's xDS server, which reconnects when the daemon
+// has restarted.
 func dial(t testing.TB, d *daemon) *grpc.ClientConn {
 	t.Helper()
 	retry := backoff.DefaultConfig
@@ -41,24 +41,24 @@ func dial(t testing.TB, d *daemon) *grpc.ClientConn {
 }
 
 func streamContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// served is what a client was sent of one type: resources by name, as the very
-// bytes that were on the wire.
+// served are the resources of one type that a client has received.
 type served struct {
-	// version is the type's, in the state of the world.
+	// version is the version of the type in the SotW protocol.
 	version string
-	bytes   map[string]string
-	// versions are the resources', in the delta protocol.
+	// bytes are the resources by name, as on the wire.
+	bytes map[string]string
+	// versions are the versions of the resources in the delta protocol.
 	versions map[string]string
 }
 
 func newServed() served { return served{bytes: map[string]string{}, versions: map[string]string{}} }
 
-// sotw is an ADS stream in which each response has everything.
+// sotw is a SotW ADS stream.
 type sotw struct {
 	t      testing.TB
 	node   string
@@ -74,8 +74,8 @@ func openSotW(t testing.TB, conn *grpc.ClientConn, node string) *sotw {
 	return &sotw{t: t, node: node, ctx: ctx, stream: stream}
 }
 
-// ask requests a type; version and nonce are those of the response that it
-// acknowledges, or the version that the client has from a former stream.
+// ask requests a type. Version and nonce are those of the response that it ACKs; without a
+// nonce, version is that of the client's last stream.
 func (s *sotw) ask(typeURL, version, nonce string, names ...string) {
 	s.t.Helper()
 	require.NoError(s.t, s.stream.Send(&discoveryv3.DiscoveryRequest{
@@ -83,7 +83,7 @@ func (s *sotw) ask(typeURL, version, nonce string, names ...string) {
 	}))
 }
 
-// receive receives a response and acknowledges it.
+// receive receives a response and ACKs it.
 func (s *sotw) receive(typeURL string, names ...string) served {
 	s.t.Helper()
 	resp, err := s.stream.Recv()
@@ -99,7 +99,7 @@ func (s *sotw) receive(typeURL string, names ...string) served {
 	return out
 }
 
-// nameOfAny decodes a resource, or one that is wrapped because of its TTL.
+// nameOfAny returns the name of a resource, which may be wrapped with a TTL.
 func nameOfAny(t testing.TB, r *anypb.Any) string {
 	t.Helper()
 	message, err := r.UnmarshalNew()
@@ -110,18 +110,18 @@ func nameOfAny(t testing.TB, r *anypb.Any) string {
 	return cachev3.GetResourceName(message)
 }
 
-// awaitEnd waits until the server is gone.
+// awaitEnd waits until the server has closed the stream.
 func (s *sotw) awaitEnd() {
 	s.t.Helper()
 	for {
 		if _, err := s.stream.Recv(); err != nil {
-			require.NoError(s.t, s.ctx.Err(), "the stream went on")
+			require.NoError(s.t, s.ctx.Err(), "the stream is still open")
 			return
 		}
 	}
 }
 
-// delta is an ADS stream in which each response has what changed.
+// delta is a delta ADS stream.
 type delta struct {
 	t      testing.TB
 	node   string
@@ -135,7 +135,7 @@ func openDelta(t testing.TB, conn *grpc.ClientConn, node string) *delta {
 	return &delta{t: t, node: node, stream: stream}
 }
 
-// subscribe asks for names of a type, telling which versions the client has.
+// subscribe subscribes to names of a type as a client that has the versions in have.
 func (s *delta) subscribe(typeURL string, have map[string]string, names ...string) {
 	s.t.Helper()
 	require.NoError(s.t, s.stream.Send(&discoveryv3.DeltaDiscoveryRequest{
@@ -143,8 +143,8 @@ func (s *delta) subscribe(typeURL string, have map[string]string, names ...strin
 	}))
 }
 
-// receive receives a response, acknowledges it, and adds it to what the client
-// has. It returns the names that were sent and removed.
+// receive receives a response, ACKs it and applies it to have. It returns the names that
+// were sent and removed.
 func (s *delta) receive(typeURL string, have served) (sent, removed []string) {
 	s.t.Helper()
 	resp, err := s.stream.Recv()
@@ -166,15 +166,15 @@ func (s *delta) receive(typeURL string, have served) (sent, removed []string) {
 	return sent, removed
 }
 
-// fetchAll returns what a new client is sent of all types of a node: in the
-// state of the world by type, and by delta.
+// fetchAll returns the resources of all types of a node that a new client receives by SotW
+// and by delta.
 func fetchAll(t testing.TB, conn *grpc.ClientConn, node string) map[string]served {
 	t.Helper()
 	all := map[string]served{}
 	s, d := openSotW(t, conn, node), openDelta(t, conn, node)
 	for _, typeURL := range allTypes {
 		s.ask(typeURL, "", "")
-		all["state of the world: "+typeURL] = s.receive(typeURL)
+		all["SotW: "+typeURL] = s.receive(typeURL)
 		have := newServed()
 		d.subscribe(typeURL, nil, "*")
 		_, removed := d.receive(typeURL, have)
@@ -186,7 +186,7 @@ func fetchAll(t testing.TB, conn *grpc.ClientConn, node string) map[string]serve
 	return all
 }
 
-// requireSame fails where what was served differs, and does not print it.
+// requireSame compares served resources without printing them.
 func requireSame(t testing.TB, before, after map[string]served) {
 	t.Helper()
 	require.ElementsMatch(t, slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(after)))
@@ -196,12 +196,12 @@ func requireSame(t testing.TB, before, after map[string]served) {
 		require.Equal(t, b.versions, a.versions, what)
 		require.ElementsMatch(t, slices.Collect(maps.Keys(b.bytes)), slices.Collect(maps.Keys(a.bytes)), what)
 		for name, bytes := range b.bytes {
-			require.True(t, bytes == a.bytes[name], "%s: the bytes of %q have changed", what, name)
+			require.True(t, bytes == a.bytes[name], "%s: the bytes of %q differ", what, name)
 		}
 	}
 }
 
-// countServed returns how many resources were served.
+// countServed returns the number of served resources.
 func countServed(all map[string]served) int {
 	n := 0
 	for _, s := range all {

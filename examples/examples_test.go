@@ -1,4 +1,4 @@
-// Package examples_test runs the examples as their readers would.
+// Package examples_test runs the examples.
 package examples_test
 
 import (
@@ -21,10 +21,11 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-const patience = 30 * time.Second
+// timeout bounds waits that are short unless the test fails.
+const timeout = 30 * time.Second
 
-// TestEmbed starts the control plane of examples/embed, kills it, and finds
-// that its second life serves what the first one set.
+// TestEmbed starts the control plane of examples/embed, kills it, and checks that it
+// serves the same configuration after a restart.
 func TestEmbed(t *testing.T) {
 	bin := build(t, "./embed")
 	dir, addr := filepath.Join(t.TempDir(), "data"), freeAddr(t)
@@ -41,8 +42,8 @@ func TestEmbed(t *testing.T) {
 	require.Contains(t, second.output(), "restored 1 nodes at sequence 1")
 }
 
-// TestQuickstart serves the quickstart's resources with the daemon, as make
-// run does.
+// TestQuickstart serves the resources of the quickstart with the daemon, as make run
+// does.
 func TestQuickstart(t *testing.T) {
 	bin := build(t, "../cmd/xdswal")
 	dir, addr := t.TempDir(), freeAddr(t)
@@ -55,7 +56,7 @@ func TestQuickstart(t *testing.T) {
 	daemon.stop(t)
 	shipped, err := filepath.Glob(filepath.Join(dir, "backend", "snapshots", "*.zst"))
 	require.NoError(t, err)
-	require.Len(t, shipped, 1, "a clean stop ships a last snapshot")
+	require.Len(t, shipped, 1, "SIGINT ships a last snapshot")
 }
 
 func build(t *testing.T, pkg string) string {
@@ -119,22 +120,22 @@ func (p *process) kill(t *testing.T) {
 	<-p.done
 }
 
-// stop ends the process as an operator would, and expects it to end well.
+// stop sends SIGINT, and checks that the process exits with status 0.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	require.NoError(t, p.cmd.Process.Signal(os.Interrupt))
 	select {
 	case <-p.done:
-	case <-time.After(patience):
-		require.Fail(t, "the process did not stop", p.output())
+	case <-time.After(timeout):
+		require.Fail(t, "the process did not exit", p.output())
 	}
 	require.Zero(t, p.cmd.ProcessState.ExitCode(), p.output())
 }
 
-// fetch asks for a node's clusters until it is answered.
+// fetch requests the clusters of a node, and waits for the answer.
 func fetch(t *testing.T, addr, node string) *discoveryv3.DiscoveryResponse {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))

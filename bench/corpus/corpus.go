@@ -1,6 +1,6 @@
-// Package corpus makes the resources that the workloads are measured with:
-// those of a mesh of services, in the proportions and sizes that control planes
-// send to Envoys. The same place and number always give the same resource.
+// Package corpus generates the resources of the workloads: those of a service mesh, in
+// the proportions and sizes that control planes send to Envoys. The same node and number
+// always give the same resource.
 package corpus
 
 import (
@@ -14,7 +14,7 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
-// Shape is how many nodes there are, and how many resources each has.
+// Shape is the number of nodes, and of resources of each node.
 type Shape struct {
 	Nodes, PerNode int
 }
@@ -42,19 +42,18 @@ func (s Shape) Resources(node int) map[resourcev3.Type][]types.Resource {
 func (s Shape) Snapshot(node int, version string) (*cachev3.Snapshot, error) {
 	snapshot, err := cachev3.NewSnapshot(version, s.Resources(node))
 	if err != nil {
-		return nil, fmt.Errorf("make snapshot: %w", err)
+		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
 	return snapshot, nil
 }
 
-// Types are the types that nodes have.
+// Types are the types of the resources of a node.
 var Types = []resourcev3.Type{
 	resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.RouteType, resourcev3.ListenerType, resourcev3.SecretType,
 }
 
-// kinds are the types of every ten resources of a node, in turn: a cluster and
-// its endpoints for each service, routes and listeners for some, and one
-// certificate in twenty.
+// kinds are the constructors of every twenty resources of a node: a cluster and its
+// endpoints for most services, routes for some, one listener and one certificate.
 var kinds = [20]func(service) (resourcev3.Type, types.Resource){
 	cluster, endpoints, routes, cluster, endpoints, cluster, endpoints, routes, cluster, endpoints,
 	cluster, endpoints, listener, cluster, endpoints, routes, cluster, endpoints, cluster, secret,
@@ -68,15 +67,14 @@ func Resource(node, i int) (resourcev3.Type, types.Resource) {
 	})
 }
 
-// Endpoints returns an assignment of the size that control planes update most
-// often: one locality of few endpoints. Its event is about 500 bytes long. The
-// revision changes an address.
+// Endpoints returns an assignment as control planes update it most often: one locality
+// of five endpoints. Its event is about 500 bytes long. The revision changes addresses.
 func Endpoints(number, revision int) types.Resource {
 	s := service{rand: rand.New(rand.NewPCG(uint64(number), uint64(revision))), number: number}
 	return s.assignment(1, 5)
 }
 
-// service is what a resource is about.
+// service is the service that a resource configures.
 type service struct {
 	rand         *rand.Rand
 	node, number int
@@ -88,13 +86,13 @@ func (s service) other(number int) string {
 	return fmt.Sprintf("service-%06d.team-%02d.svc.cluster.local", number, number%37)
 }
 
-// Opaque returns a secret of a size that does not compress.
+// Opaque returns a secret of size bytes that do not compress.
 func Opaque(node, number, size int) (resourcev3.Type, types.Resource) {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], uint64(node))
 	binary.LittleEndian.PutUint64(seed[8:], uint64(number))
 	content := make([]byte, size)
-	_, _ = rand.NewChaCha8(seed).Read(content) // It returns no error.
+	_, _ = rand.NewChaCha8(seed).Read(content) // Read returns no error.
 	return resourcev3.SecretType, &tlsv3.Secret{
 		Name: service{node: node, number: number}.name(),
 		Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(content)}},

@@ -51,7 +51,7 @@ func TestEndpointsDifferByRevision(t *testing.T) {
 	require.InDelta(t, 250, proto.Size(a), 100)
 }
 
-// validate applies Envoy's own rules for the message.
+// validate applies Envoy's validation rules of the message.
 func validate(r types.Resource) error {
 	if v, ok := r.(interface{ Validate() error }); ok {
 		return v.Validate()

@@ -180,7 +180,7 @@ func listener(s service) (resourcev3.Type, types.Resource) {
 	}
 }
 
-// secret is a certificate and its key: text that hardly compresses.
+// secret is a certificate and its key, which hardly compress.
 func secret(s service) (resourcev3.Type, types.Resource) {
 	return resourcev3.SecretType, &tlsv3.Secret{
 		Name: s.name(),
@@ -246,16 +246,16 @@ func number(n int) *wrapperspb.UInt32Value { return wrapperspb.UInt32(uint32(n))
 func metadata(fields map[string]any) *corev3.Metadata {
 	s, err := structpb.NewStruct(fields)
 	if err != nil {
-		panic(err) // the fields above are all of known kinds
+		panic(err) // the callers pass valid fields
 	}
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"com.example.mesh": s}}
 }
 
-// packed packs deterministically: the corpus is the same on every run.
+// packed marshals deterministically, so that the corpus is the same on every run.
 func packed(m proto.Message) *anypb.Any {
 	a := new(anypb.Any)
 	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
-		panic(err) // the messages above are valid
+		panic(err) // the callers pass valid messages
 	}
 	return a
 }

@@ -1,5 +1,5 @@
-// Package gateway runs a real S3 server beside a benchmark: versitygw, on a
-// loopback port, with its objects as files in a directory.
+// Package gateway runs an S3 server for a benchmark: versitygw, on a loopback port, with
+// its objects as files in a directory.
 package gateway
 
 import (
@@ -22,36 +22,35 @@ import (
 	"github.com/xdswal/xdswal/backends/s3"
 )
 
-// program is what Start runs; make deps installs it.
+// program is the server; make deps installs it.
 const program = "versitygw"
 
-// ErrMissing says that the program is not on this machine.
-var ErrMissing = errors.New("needs " + program + "; run make deps")
+// ErrMissing is the error of Start if the program is not installed.
+var ErrMissing = errors.New(program + " is not installed; run make deps")
 
 const (
 	bucket    = "bucket"
 	region    = "us-east-1"
 	accessKey = "bench"
 	secretKey = "bench-secret"
-	// startTimeout is how long the server may take until it answers.
+	// startTimeout bounds the time until the server answers.
 	startTimeout = 30 * time.Second
 )
 
 // Gateway is an S3 server with one bucket.
 type Gateway struct {
-	// Endpoint is its URL, and Bucket the name of the bucket.
+	// Endpoint is the URL of the server, and Bucket the name of the bucket.
 	Endpoint string
 	Bucket   string
 
 	root  string
 	cmd   *exec.Cmd
-	log   bytes.Buffer // read once ended is closed
+	log   bytes.Buffer // read after ended is closed
 	ended chan struct{}
 }
 
-// Start starts a server whose objects are under an empty directory. It ends
-// with Stop, or when ctx is done. Without the program the error is
-// [ErrMissing].
+// Start starts a server whose objects are in an empty directory. The server runs until
+// Stop, or until ctx is done. The error is [ErrMissing] if the program is not installed.
 func Start(ctx context.Context, dir string) (*Gateway, error) {
 	binary, err := find()
 	if err != nil {
@@ -59,11 +58,11 @@ func Start(ctx context.Context, dir string) (*Gateway, error) {
 	}
 	g := &Gateway{Bucket: bucket, root: dir, ended: make(chan struct{})}
 	if err := os.MkdirAll(g.Path(""), 0o700); err != nil {
-		return nil, fmt.Errorf("make bucket: %w", err)
+		return nil, fmt.Errorf("create bucket: %w", err)
 	}
 	address, err := freeAddress()
 	if err != nil {
-		return nil, fmt.Errorf("find a port: %w", err)
+		return nil, fmt.Errorf("find free port: %w", err)
 	}
 	g.Endpoint = "http://" + address
 	g.cmd = exec.CommandContext(ctx, binary, "--port", address, "--keep-alive", "--quiet", "posix", dir)
@@ -83,8 +82,8 @@ func Start(ctx context.Context, dir string) (*Gateway, error) {
 	return g, nil
 }
 
-// find returns the path of the program: that of make deps in .tools/bin of this
-// directory or one above it, or else one on the PATH.
+// find returns the path of the program: in .tools/bin of this directory or of one above
+// it, where make deps installs it, or else on the PATH.
 func find() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -108,9 +107,9 @@ func find() (string, error) {
 	return path, nil
 }
 
-// freeAddress returns one that was free a moment ago.
+// freeAddress returns a loopback address with a free port.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It takes no time.
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not block.
 	if err != nil {
 		return "", err
 	}
@@ -120,7 +119,7 @@ func freeAddress() (string, error) {
 
 // await waits until the server answers.
 func (g *Gateway) await(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it does not answer within %s", startTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer within %s", startTimeout))
 	defer cancel()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.Endpoint, nil)
@@ -134,7 +133,7 @@ func (g *Gateway) await(ctx context.Context) error {
 		}
 		select {
 		case <-g.ended:
-			return errors.New("it ended before it answered")
+			return errors.New("exited before it answered")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(10 * time.Millisecond):
@@ -142,23 +141,22 @@ func (g *Gateway) await(ctx context.Context) error {
 	}
 }
 
-// Stop kills the server and waits for its end. Its objects stay.
+// Stop kills the server and waits until it has exited. Its objects remain.
 func (g *Gateway) Stop() {
 	_ = g.cmd.Process.Kill()
 	<-g.ended
 }
 
-// CPUTime returns the processor time that the server has used so far, 0 where
-// it is not known.
+// CPUTime returns the processor time that the server has used, or 0 if it is unknown.
 func (g *Gateway) CPUTime() time.Duration {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
-	// The name, in parentheses, may hold spaces.
+	// The name, in parentheses, may contain spaces.
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	fields := strings.Fields(rest)
-	const user, system = 11, 12 // behind the name
+	const user, system = 11, 12 // after the name
 	if len(fields) <= system {
 		return 0
 	}
@@ -170,27 +168,27 @@ func (g *Gateway) CPUTime() time.Duration {
 	return time.Duration(ticks) * (time.Second / ticksPerSecond)
 }
 
-// ticksPerSecond is what the kernel's interface counts in, on all platforms.
+// ticksPerSecond is USER_HZ, the unit of times in /proc on all platforms.
 const ticksPerSecond = 100
 
-// Path returns where the objects of a prefix are, as files.
+// Path returns the path of the objects with a prefix.
 func (g *Gateway) Path(prefix string) string {
 	return filepath.Join(g.root, g.Bucket, filepath.FromSlash(prefix))
 }
 
-// Config returns that of a backend under a prefix, otherwise with defaults.
+// Config returns the configuration of a backend with a prefix and defaults otherwise.
 func (g *Gateway) Config(prefix string) s3.Config {
 	return s3.Config{
 		Bucket: g.Bucket, Prefix: prefix, Region: region, Endpoint: g.Endpoint, PathStyle: true, Credentials: credentials,
 	}
 }
 
-// Client returns a client as the SDK makes it, with nothing of ours.
+// Client returns a plain client of the SDK.
 func (g *Gateway) Client() *awss3.Client {
 	return awss3.New(awss3.Options{BaseEndpoint: &g.Endpoint, Region: region, UsePathStyle: true, Credentials: credentials})
 }
 
-// credentials are those of the server and none of the machine's own.
+// credentials are those of the server, never those of the machine.
 var credentials = aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 	return aws.Credentials{AccessKeyID: accessKey, SecretAccessKey: secretKey}, nil
 })

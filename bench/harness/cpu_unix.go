@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// CPUTime returns the processor time that this process has used so far, its
-// own and the system's. Unlike the time of the clock it hardly grows when other
-// processes keep the machine busy. It is 0 where it is not known.
+// CPUTime returns the user and system time that this process has used, or 0 if it is
+// unknown. Unlike wall-clock time, it hardly depends on other processes.
 func CPUTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

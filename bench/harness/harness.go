@@ -1,13 +1,12 @@
 // Package harness measures candidates side by side.
 //
-// A [Workload] is a piece of work and the [Candidate]s that do it: our code, a
-// raw floor that nothing can be faster than, and what people would write
-// without us. [Run] interleaves them: every round runs each candidate once, in
-// an order that changes from round to round, so that what else the machine
-// does meets all of them alike. A figure is the median over the rounds. A ratio
-// is the median of the ratios within each round, and so holds even where the
-// machine is twice as fast in one round as in the next. Only ratios are ever
-// asserted, by way of a [Claim].
+// A [Workload] is a piece of work and the [Candidate]s that do it: xdswal, a raw floor
+// that nothing can be faster than, and the code that one would write without xdswal.
+// [Run] interleaves them: every round runs each candidate once, in an order that
+// changes from round to round, so that other load on the machine affects all of them
+// alike. A figure is the median over the rounds. A ratio is the median of the ratios
+// within each round, so it is valid even if the machine is twice as fast in one round
+// as in the next. Only ratios are asserted, by a [Claim].
 package harness
 
 import (
@@ -21,7 +20,7 @@ type Metric struct {
 	Unit string `json:"unit"`
 }
 
-// String returns the metric as the head of a column.
+// String returns the metric as the header of a column.
 func (m Metric) String() string {
 	if m.Unit == "" {
 		return m.Name
@@ -29,15 +28,15 @@ func (m Metric) String() string {
 	return m.Name + " " + m.Unit
 }
 
-// Comparison asks for a column with a metric of every candidate, divided by
-// that of one.
+// Comparison is a column with a metric of every candidate, divided by that of one
+// candidate.
 type Comparison struct {
 	Metric string `json:"metric"`
 	To     string `json:"to"`
 }
 
-// Claim is a ratio that is to hold on every machine: Candidate's Metric,
-// divided by To's, is at most AtMost, or at least AtLeast, if those are not 0.
+// Claim is a bound of a ratio on every machine: Candidate's Metric, divided by To's, is
+// at most AtMost, or at least AtLeast, if those are not 0.
 type Claim struct {
 	Candidate string  `json:"candidate"`
 	Metric    string  `json:"metric"`
@@ -46,12 +45,12 @@ type Claim struct {
 	AtLeast   float64 `json:"at_least,omitempty"`
 }
 
-// holds reports whether the claim holds of a ratio. It does not of NaN.
+// holds reports whether the ratio is within the bound. NaN is not.
 func (c Claim) holds(ratio float64) bool {
 	return ratio >= c.AtLeast && (c.AtMost == 0 || ratio <= c.AtMost)
 }
 
-// bound returns what the claim says: "at most 1.50×".
+// bound returns the bound as text: "at most 1.50×".
 func (c Claim) bound() string {
 	var bounds []string
 	if c.AtMost != 0 {
@@ -63,48 +62,48 @@ func (c Claim) bound() string {
 	return strings.Join(bounds, ", ")
 }
 
-// Workload is one piece of work and those who do it.
+// Workload is one piece of work and the candidates that do it.
 type Workload struct {
-	// Name is what -run matches: "append/16-writers".
+	// Name is matched by -run: "append/16-writers".
 	Name string
-	// About says what one round does and what its figures mean.
+	// About describes what one round does and what its figures mean.
 	About string
-	// Metrics are the columns; of the first the spread is shown too.
+	// Metrics are the columns. The first one is shown with its quartiles.
 	Metrics     []Metric
 	Comparisons []Comparison
 	Claims      []Claim
-	// Open prepares the work, which is not measured. The candidates' own
-	// Close is called when all rounds are done, or when a round has failed.
+	// Open prepares the work and is not measured. Close of each candidate is called
+	// after the last round, or after a round has failed.
 	Open func(ctx context.Context, env Env) (Prepared, error)
 }
 
-// Env is what a workload may use.
+// Env is the environment of a workload.
 type Env struct {
-	// Dir is an empty directory on the file system that is measured. It is
-	// removed after the workload.
+	// Dir is an empty directory on the measured file system. It is removed after the
+	// workload.
 	Dir string
-	// Short asks for less work of the same kind.
+	// Short selects less work of the same kind.
 	Short bool
 }
 
 // Prepared is a workload that is ready to run.
 type Prepared struct {
-	// Skip says what this machine lacks: the workload is not run, and the report
-	// says why. It is empty where nothing is missing.
+	// Skip is the reason to skip the workload on this machine, or empty. The report
+	// contains it.
 	Skip       string
 	Candidates []Candidate
-	// Notes tell figures about the prepared data, which hold for all rounds.
+	// Notes describe the prepared data, which is the same in all rounds.
 	Notes []string
-	// Close checks and releases what the candidates share; nil for nothing.
+	// Close checks and releases what the candidates share; it may be nil.
 	Close func(ctx context.Context) error
 }
 
 // Candidate is one way to do the work.
 type Candidate struct {
 	Name string
-	// Round does the work once, reports its figures, and checks that the work
-	// was done: a figure without it must be an error.
+	// Round does the work once, reports its figures, and checks that the work was
+	// done: a figure without the work must be an error.
 	Round func(ctx context.Context, r *Round) error
-	// Close checks and releases what the rounds share; nil for nothing.
+	// Close checks and releases what the rounds share; it may be nil.
 	Close func(ctx context.Context) error
 }

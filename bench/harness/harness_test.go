@@ -39,8 +39,8 @@ func TestSummarize(t *testing.T) {
 	require.True(t, math.IsNaN(harness.Summarize(nil).Median))
 }
 
-// A machine that is slower in some rounds than in others does not change a
-// ratio that is the same in all of them.
+// A ratio that is the same in all rounds does not depend on rounds in which the machine
+// was slower.
 func TestRatioIsWithinRounds(t *testing.T) {
 	floor := []float64{1, 10, 2, 50, 3}
 	ours := []float64{2, 20, 4, 100, 6}
@@ -64,7 +64,7 @@ func TestLatencies(t *testing.T) {
 	require.True(t, math.IsNaN(harness.Latencies{}.Quantile(0.5)))
 }
 
-// fixed returns a workload whose candidates report what a function says.
+// fixed returns a workload whose candidates report the values of a function.
 func fixed(value func(candidate string, round int) float64, log *[]string, names ...string) harness.Workload {
 	w := harness.Workload{
 		Name:        "fixed/work",
@@ -99,7 +99,7 @@ func run(t *testing.T, w harness.Workload, rounds int) ([]harness.Result, error)
 	results, err := harness.Run(t.Context(), []harness.Workload{w}, harness.Options{Rounds: rounds, Dir: dir})
 	left, readErr := os.ReadDir(dir)
 	require.NoError(t, readErr)
-	require.Empty(t, left, "directories of workloads are removed")
+	require.Empty(t, left, "the directories of workloads are removed")
 	return results, err
 }
 
@@ -116,12 +116,12 @@ func TestRunInterleaves(t *testing.T) {
 	for round := range 7 {
 		of := log[round*3 : round*3+3]
 		for _, name := range names {
-			require.Contains(t, of, fmt.Sprintf("%d %s", round, name), "every round has every candidate once")
+			require.Contains(t, of, fmt.Sprintf("%d %s", round, name), "every round runs every candidate once")
 		}
 		first[of[0][2:]], last[of[2][2:]] = true, true
 	}
-	require.Len(t, first, 3, "each comes first in some round")
-	require.Len(t, last, 3, "each comes last in some round")
+	require.Len(t, first, 3, "each is first in some round")
+	require.Len(t, last, 3, "each is last in some round")
 }
 
 func TestRunDropsTheWarmUp(t *testing.T) {
@@ -159,7 +159,6 @@ func TestClaimThatDoesNotHold(t *testing.T) {
 	require.Contains(t, b.String(), "DOES NOT HOLD")
 }
 
-// A candidate that has not done its work gives no figure.
 func TestClaimOfAtLeast(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ours  float64
@@ -182,12 +181,12 @@ func TestClaimOfAtLeast(t *testing.T) {
 			require.Equal(t, tc.holds, report.Holds())
 			var b bytes.Buffer
 			require.NoError(t, report.WriteMarkdown(&b))
-			require.Contains(t, b.String(), "of that of floor, at least 0.7×")
+			require.Contains(t, b.String(), "that of floor, at least 0.7×")
 		})
 	}
 }
 
-// What a machine lacks is no failure, but the report says so.
+// A workload that cannot run on this machine is skipped, and the report contains why.
 func TestSkippedWorkload(t *testing.T) {
 	closed := false
 	w := harness.Workload{Name: "skipped/work", About: "Work.", Open: func(context.Context, harness.Env) (harness.Prepared, error) {
@@ -206,6 +205,7 @@ func TestSkippedWorkload(t *testing.T) {
 	require.Contains(t, b.String(), "Skipped: needs a server; run make deps.")
 }
 
+// A candidate whose work was not done has no figures.
 func TestFailedRoundFailsTheRun(t *testing.T) {
 	var log []string
 	lost := errors.New("an append is missing")
@@ -222,7 +222,7 @@ func TestFailedRoundFailsTheRun(t *testing.T) {
 	require.ErrorIs(t, err, lost)
 	require.ErrorContains(t, err, "fixed/work: ours, round 0")
 	require.Empty(t, results)
-	require.Equal(t, "close", log[len(log)-1], "what was prepared is released")
+	require.Equal(t, "close", log[len(log)-1], "the prepared workload is closed")
 }
 
 func TestFailedCheckAtCloseFailsTheRun(t *testing.T) {
@@ -250,7 +250,7 @@ func TestSelection(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, results, 1)
 	require.Len(t, results[0].Rows, 1)
-	require.Empty(t, results[0].Comparisons, "there is nothing to compare with")
+	require.Empty(t, results[0].Comparisons, "the other candidate is not selected")
 	require.Empty(t, results[0].Claims)
 }
 
@@ -281,7 +281,7 @@ func TestReport(t *testing.T) {
 		"| floor     | 1.00 [1.00–1.00] |        1.00× |",
 		"| ours      | 2.00 [2.00–2.00] |        2.00× |",
 		"",
-		"- holds: time of ours is 2.00× of that of floor, at most 2.50×",
+		"- holds: time of ours is 2.00× that of floor, at most 2.50×",
 	}, "\n"))
 
 	b.Reset()

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Machine is where a run took place. Figures of two machines say nothing of
-// each other; ratios may.
+// Machine describes the machine of a run. Ratios of two machines can be compared,
+// figures cannot.
 type Machine struct {
 	CPU        string `json:"cpu"`
 	Cores      int    `json:"cores"`
@@ -25,18 +25,18 @@ type Machine struct {
 	Go         string `json:"go"`
 	Commit     string `json:"commit"`
 	Date       string `json:"date"`
-	// Load is the load average before the run: on a machine that is busy,
-	// believe the ratios alone.
+	// Load is the load average before the run: on a busy machine, only the ratios are
+	// meaningful.
 	Load string `json:"load"`
-	// Sync is how long it takes to overwrite 4 KiB of a file and make that
-	// durable, in milliseconds.
+	// Sync is the time to overwrite 4 KiB of a file and make them durable, in
+	// milliseconds.
 	Sync Summary `json:"fdatasync_ms"`
 }
 
 // Fact is one line about a machine.
 type Fact struct{ Name, Value string }
 
-// Facts returns what is known, in the order of a table.
+// Facts returns the facts about the machine in the order of the report.
 func (m *Machine) Facts() []Fact {
 	return []Fact{
 		{"CPU", m.CPU},
@@ -54,7 +54,7 @@ func (m *Machine) Facts() []Fact {
 
 const unknown = "unknown"
 
-// Describe describes this machine; dir is where the data goes.
+// Describe returns the facts about this machine; dir is the directory of the data.
 func Describe(ctx context.Context, dir string) (Machine, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func Describe(ctx context.Context, dir string) (Machine, error) {
 	}, nil
 }
 
-// procField returns what stands behind the first "name:" of a file.
+// procField returns the value of the first "name: value" line of a file.
 func procField(path, name string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -101,7 +101,7 @@ func firstLine(path string) string {
 	return line
 }
 
-// fileSystem returns the type and the device of the mount that holds dir.
+// fileSystem returns the type and the device of the mount that contains dir.
 func fileSystem(dir string) string {
 	data, err := os.ReadFile("/proc/mounts")
 	if err != nil {
@@ -123,8 +123,7 @@ func within(dir, mount string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// commit returns the commit of the working directory, with "+" if what runs is
-// not exactly that.
+// commit returns the commit of the working directory, with "+" if it has changes.
 func commit(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--exclude=*", "--dirty=+").Output()
 	if err != nil {
@@ -135,8 +134,7 @@ func commit(ctx context.Context) string {
 
 const syncSamples = 100
 
-// measureSync overwrites a block of a file that has its blocks, as a log does
-// that was filled with zeros.
+// measureSync overwrites allocated blocks of a file, as a log filled with zeros does.
 func measureSync(dir string) (s Summary, err error) {
 	f, err := os.CreateTemp(dir, "sync-*")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Report is a whole run.
+// Report is the report of a run.
 type Report struct {
 	Machine Machine  `json:"machine"`
 	Rounds  int      `json:"rounds"`
@@ -39,8 +39,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// WriteMarkdown writes the report as tables that are aligned as plain text and
-// are Markdown too.
+// WriteMarkdown writes the report as Markdown tables that are aligned as plain text.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("## Machine\n\n")
@@ -49,7 +48,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 		rows = append(rows, []string{f.Name, f.Value})
 	}
 	writeTable(&b, rows)
-	fmt.Fprintf(&b, "\nMedians of %d interleaved rounds after one that is not counted; in brackets the quartiles. A ratio is the median of the ratios within the rounds.\n", r.Rounds)
+	fmt.Fprintf(&b, "\nMedians of %d interleaved rounds after an uncounted warm-up; the brackets contain the quartiles. A ratio is the median of the ratios within the rounds.\n", r.Rounds)
 	for i := range r.Results {
 		r.Results[i].write(&b)
 	}
@@ -78,7 +77,7 @@ func (r *Result) write(b *strings.Builder) {
 		if !c.Holds {
 			verdict = "DOES NOT HOLD"
 		}
-		fmt.Fprintf(b, "- %s: %s of %s is %s of that of %s, %s\n", verdict, c.Metric, c.Candidate, formatRatio(c.Ratio), c.To, c.bound())
+		fmt.Fprintf(b, "- %s: %s of %s is %s that of %s, %s\n", verdict, c.Metric, c.Candidate, formatRatio(c.Ratio), c.To, c.bound())
 	}
 }
 
@@ -120,8 +119,8 @@ func cell(figures map[string]Summary, metric string, spread bool) string {
 	return fmt.Sprintf("%s [%s–%s]", format(s.Median), format(s.Low), format(s.High))
 }
 
-// writeTable writes rows, of which the first is the head. The first column is
-// aligned to the left, the others to the right.
+// writeTable writes rows, of which the first is the header. The first column is
+// left-aligned, the others are right-aligned.
 func writeTable(b *strings.Builder, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
@@ -153,7 +152,7 @@ func writeTable(b *strings.Builder, rows [][]string) {
 	}
 }
 
-// format writes a figure with three digits that mean something.
+// format returns a figure with three significant digits.
 func format(v float64) string {
 	abs := math.Abs(v)
 	switch {

@@ -8,11 +8,11 @@ import (
 
 // Round is one run of one candidate.
 type Round struct {
-	// Number counts from 1; round 0 is the warm-up, whose figures are dropped.
+	// Number counts from 1. Round 0 is the warm-up, whose figures are dropped.
 	Number int
-	// Window is how long a candidate that works for a time is to work.
+	// Window is the duration of the work of a candidate that works for a fixed time.
 	Window time.Duration
-	// HeapProfile is called when the heap was measured; nil for nothing.
+	// HeapProfile is called after the heap was measured; it may be nil.
 	HeapProfile func()
 
 	values map[string]float64
@@ -27,14 +27,13 @@ func (r *Round) Report(metric string, value float64) {
 	r.values[metric] = value
 }
 
-// ReportTime sets the value of a metric that is given in milliseconds.
+// ReportTime sets the value of a metric in milliseconds.
 func (r *Round) ReportTime(metric string, d time.Duration) {
 	r.Report(metric, float64(d)/float64(time.Millisecond))
 }
 
-// ReportHeap sets the value of a metric, given in MiB, to what the heap has
-// grown by since the round began, and returns that in bytes. The caller keeps
-// alive what is to count.
+// ReportHeap sets the value of a metric to the growth of the heap since the start of
+// the round, in MiB, and returns it in bytes. The caller keeps alive what is counted.
 func (r *Round) ReportHeap(metric string) float64 {
 	grown := float64(heapInUse()) - float64(r.heap)
 	r.Report(metric, grown/(1<<20))
@@ -44,18 +43,16 @@ func (r *Round) ReportHeap(metric string) float64 {
 	return grown
 }
 
-// begin brings the heap to where it is at the start of every round: what the
-// candidate before has left is collected, its pools are emptied, and the
-// memory is given back, so that a restore pays for fresh pages as it would in
-// a process that has just started.
+// begin brings the heap to the same condition before every round: it collects the
+// garbage of the last candidate, empties its pools and returns the memory to the
+// system, so that a restore pays for fresh pages as in a new process.
 func (r *Round) begin() {
 	debug.FreeOSMemory()
 	r.heap = heapInUse()
 }
 
-// heapInUse returns the size of the live objects in bytes. The first
-// collection may leave what finalizers and pools still hold; the second takes
-// that too.
+// heapInUse returns the size of the live objects in bytes. Objects that finalizers and
+// pools keep through the first collection are freed by the second.
 func heapInUse() uint64 {
 	runtime.GC()
 	runtime.GC()

@@ -14,41 +14,41 @@ import (
 	"time"
 )
 
-// Options say what to run and how often.
+// Options select the workloads and the number of rounds.
 type Options struct {
-	// Match selects workloads by name, Only candidates; nil selects all.
-	// Without the candidate that a ratio refers to, the ratio is left out.
+	// Match selects workloads by name, and Only candidates; nil selects all. A ratio
+	// to a candidate that is not selected is omitted.
 	Match, Only *regexp.Regexp
-	// Rounds is how many rounds are measured, after one that is not.
+	// Rounds is the number of measured rounds, after the warm-up.
 	Rounds int
-	// Window is how long candidates work that work for a time.
+	// Window is Round.Window.
 	Window time.Duration
 	Short  bool
-	// Dir is where the workloads' directories are made.
+	// Dir is the parent of the workloads' directories.
 	Dir string
-	// Progress gets a line for each round; nil for none.
+	// Progress receives a line for each round; it may be nil.
 	Progress io.Writer
-	// HeapProfile is called each time that a candidate measures the heap, while
-	// it holds what counts; nil for nothing.
+	// HeapProfile is called each time a candidate has measured the heap, while it
+	// keeps the counted objects alive; it may be nil.
 	HeapProfile func()
 }
 
-// Result is what a workload has measured.
+// Result is the result of a workload.
 type Result struct {
 	Name  string `json:"name"`
 	About string `json:"about"`
-	// Skipped says why the workload was not run, "" if it was.
+	// Skipped is the reason why the workload was not run, or empty.
 	Skipped     string       `json:"skipped,omitempty"`
 	Metrics     []Metric     `json:"metrics"`
 	Comparisons []Comparison `json:"-"`
 	Notes       []string     `json:"notes,omitempty"`
 	Rows        []Row        `json:"rows"`
 	Claims      []Verdict    `json:"claims,omitempty"`
-	// Seconds is how long the workload took, with all its preparations.
+	// Seconds is the duration of the workload with its preparations.
 	Seconds float64 `json:"seconds"`
 }
 
-// Row is what one candidate has measured.
+// Row is the result of one candidate.
 type Row struct {
 	Candidate string             `json:"candidate"`
 	Figures   map[string]Summary `json:"figures"`
@@ -56,15 +56,15 @@ type Row struct {
 	Ratios map[string]Summary `json:"ratios,omitempty"`
 }
 
-// Verdict is a claim and what came of it.
+// Verdict is a claim with the measured ratio.
 type Verdict struct {
 	Claim
 	Ratio float64 `json:"ratio"`
 	Holds bool    `json:"holds"`
 }
 
-// Run runs the workloads that are selected. One that fails has no result, and
-// those after it run all the same.
+// Run runs the selected workloads. A workload that fails has no result; Run continues
+// with the next one and returns all errors.
 func Run(ctx context.Context, workloads []Workload, opt Options) ([]Result, error) {
 	var results []Result
 	var errs []error
@@ -95,11 +95,11 @@ func runWorkload(ctx context.Context, w Workload, opt Options) (result Result, e
 	start := time.Now()
 	dir, err := os.MkdirTemp(opt.Dir, strings.ReplaceAll(w.Name, "/", "-")+"-*")
 	if err != nil {
-		return Result{}, fmt.Errorf("make directory: %w", err)
+		return Result{}, fmt.Errorf("create directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if dir, err = filepath.Abs(dir); err != nil {
-		return Result{}, fmt.Errorf("make directory: %w", err)
+		return Result{}, fmt.Errorf("create directory: %w", err)
 	}
 	progress(opt, "%s: prepare", w.Name)
 	prepared, err := w.Open(ctx, Env{Dir: dir, Short: opt.Short})
@@ -140,7 +140,7 @@ func closeAll(ctx context.Context, p Prepared) error {
 	return errors.Join(errs...)
 }
 
-// samples are values by candidate and metric, one a round.
+// samples are the values of all rounds by candidate and metric.
 type samples map[string]map[string][]float64
 
 func runRounds(ctx context.Context, w Workload, candidates []Candidate, opt Options) (samples, error) {
@@ -173,7 +173,7 @@ func runRound(ctx context.Context, w Workload, c Candidate, number int, opt Opti
 	r := &Round{Number: number, Window: opt.Window, HeapProfile: opt.HeapProfile}
 	r.begin()
 	var err error
-	// Profiles tell candidates apart by these: pprof -tagfocus candidate=NAME.
+	// The labels select a candidate in a profile: pprof -tagfocus candidate=NAME.
 	pprof.Do(ctx, pprof.Labels("workload", w.Name, "candidate", c.Name), func(ctx context.Context) {
 		err = c.Round(ctx, r)
 	})
@@ -189,9 +189,9 @@ func runRound(ctx context.Context, w Workload, c Candidate, number int, opt Opti
 	return r.values, nil
 }
 
-// order returns the order of n candidates in a round. It shifts and turns
-// around, so that over the rounds each comes first and last, before and after
-// each of its neighbours.
+// order returns the order of n candidates in a round. It rotates, and every second
+// round is reversed, so that over the rounds each candidate is first and last, and
+// before and after each of its neighbors.
 func order(round, n int) []int {
 	out := make([]int, n)
 	for i := range out {

@@ -6,18 +6,16 @@ import (
 	"time"
 )
 
-// Summary is what a row of samples comes to.
+// Summary is the median and the quartiles of samples.
 type Summary struct {
 	Median float64 `json:"median"`
-	// Low and High are the first and the third quartile: half of the rounds
-	// lie between them.
+	// Low and High are the first and the third quartile.
 	Low     float64   `json:"q1"`
 	High    float64   `json:"q3"`
 	Samples []float64 `json:"samples"`
 }
 
-// Summarize returns the summary of samples, in the order in which they were
-// taken.
+// Summarize returns the summary of samples, whose order it keeps.
 func Summarize(samples []float64) Summary {
 	sorted := slices.Sorted(slices.Values(samples))
 	return Summary{
@@ -28,8 +26,8 @@ func Summarize(samples []float64) Summary {
 	}
 }
 
-// quantile interpolates between the two nearest of the sorted samples, NaN if
-// there are none.
+// quantile interpolates between the two nearest of the sorted samples. It returns NaN
+// for no samples.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
@@ -40,8 +38,8 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[low] + (at-float64(low))*(sorted[high]-sorted[low])
 }
 
-// Ratio returns the summary of the ratios of samples to others, round by
-// round: index i of both is the same round.
+// Ratio returns the summary of the ratios of samples to others within each round: index
+// i of both is the same round.
 func Ratio(samples, others []float64) Summary {
 	ratios := make([]float64, 0, len(samples))
 	for i := range min(len(samples), len(others)) {
@@ -50,14 +48,14 @@ func Ratio(samples, others []float64) Summary {
 	return Summarize(ratios)
 }
 
-// Latencies gathers how long operations took. It is used by one goroutine;
-// Merge joins those of several.
+// Latencies are the durations of operations. They are not safe for concurrent use;
+// Merge joins those of several goroutines.
 type Latencies []time.Duration
 
-// Merge returns all of them together.
+// Merge concatenates latencies.
 func Merge(parts []Latencies) Latencies { return slices.Concat(parts...) }
 
-// Quantile returns a quantile in milliseconds, NaN if there are none.
+// Quantile returns a quantile in milliseconds, or NaN for no latencies.
 func (l Latencies) Quantile(q float64) float64 {
 	if len(l) == 0 {
 		return math.NaN()

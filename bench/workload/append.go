@@ -36,9 +36,9 @@ func appendWorkload(writers int) harness.Workload {
 	}
 	return harness.Workload{
 		Name: fmt.Sprintf("append/%d-writers", writers),
-		About: fmt.Sprintf("%d writers each append one event of a small endpoint change after the other and wait until it is durable. "+
-			"Floor: a file filled with zeros, to which one goroutine writes what is queued and calls fdatasync. "+
-			"Every file is new in every round, and read back after it.", writers),
+		About: fmt.Sprintf("%d writers each append one event of a small endpoint change at a time and wait until it is durable. "+
+			"Floor: a file filled with zeros, to which one goroutine writes the queued records and calls fdatasync. "+
+			"Every round uses a new file and reads it back.", writers),
 		Metrics: []harness.Metric{
 			{Name: "appends", Unit: "/s"}, metricP50, metricP99, {Name: "events", Unit: "/ commit"},
 		},
@@ -66,10 +66,10 @@ type appender struct {
 	dir     string
 	writers int
 	nodes   []string
-	record  []byte // of the size of all of them
+	record  []byte // all records have its size
 }
 
-// changed is the resource that every event carries.
+// changed is the resource of every event.
 var changed = func() *journal.Resource {
 	m := corpus.Endpoints(42, 1)
 	value, err := cachev3.MarshalResource(m)
@@ -81,7 +81,7 @@ var changed = func() *journal.Resource {
 	}
 }()
 
-// event returns the i-th event of a writer; its version says so.
+// event returns the i-th event of a writer. Its version contains both numbers.
 func (a appender) event(writer, i int) *journal.Event {
 	return &journal.Event{
 		Kind: journal.Update, Cache: "snapshot/", Node: a.nodes[writer],
@@ -92,12 +92,12 @@ func (a appender) event(writer, i int) *journal.Event {
 	}
 }
 
-// inNewDir gives each round a directory of its own, which is removed after it.
+// inNewDir runs each round in a new directory, which is removed after it.
 func (a appender) inNewDir(round func(context.Context, *harness.Round, string) error) func(context.Context, *harness.Round) error {
 	return func(ctx context.Context, r *harness.Round) (err error) {
 		dir, err := os.MkdirTemp(a.dir, "round-*")
 		if err != nil {
-			return fmt.Errorf("make directory: %w", err)
+			return fmt.Errorf("create directory: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		return round(ctx, r, dir)
@@ -115,7 +115,7 @@ func (a appender) raw(ctx context.Context, r *harness.Round, dir string) error {
 		return err
 	}
 	if records != d.total {
-		return fmt.Errorf("%d of %d appends are there", records, d.total)
+		return fmt.Errorf("got %d appends, want %d", records, d.total)
 	}
 	d.report(r, "appends")
 	r.Report("events", float64(l.records)/float64(l.commits))
@@ -140,8 +140,8 @@ func (a appender) journal(ctx context.Context, r *harness.Round, dir string) err
 	return checkJournal(ctx, dir, d)
 }
 
-// checkJournal opens a journal again: it must hold every append of every
-// writer, in the writer's order, and nothing else.
+// checkJournal reads a journal: it must contain all appends of every writer, in the
+// writer's order, and nothing else.
 func checkJournal(ctx context.Context, dir string, d driven) error {
 	j, err := wal.Open(dir, wal.Options{ReadOnly: true})
 	if err != nil {
@@ -151,8 +151,11 @@ func checkJournal(ctx context.Context, dir string, d driven) error {
 	err = j.Range(ctx, 1, 0, func(ev *journal.Event) error {
 		w, i, _ := strings.Cut(ev.Types[0].Version, ".")
 		writer, err := strconv.Atoi(w)
-		if err != nil || i != strconv.Itoa(seen[writer]) {
-			return fmt.Errorf("event %d is append %s.%s, not the writer's next one", ev.Sequence, w, i)
+		if err != nil {
+			return fmt.Errorf("event %d: %w", ev.Sequence, err)
+		}
+		if i != strconv.Itoa(seen[writer]) {
+			return fmt.Errorf("event %d: got append %s of writer %s, want %d", ev.Sequence, i, w, seen[writer])
 		}
 		seen[writer]++
 		return nil
@@ -162,7 +165,7 @@ func checkJournal(ctx context.Context, dir string, d driven) error {
 	}
 	for w, n := range d.counts {
 		if seen[w] != n {
-			return fmt.Errorf("%d of %d appends of writer %d are there", seen[w], n, w)
+			return fmt.Errorf("got %d appends of writer %d, want %d", seen[w], w, n)
 		}
 	}
 	return nil
@@ -170,7 +173,7 @@ func checkJournal(ctx context.Context, dir string, d driven) error {
 
 var bucketName = []byte("events")
 
-// naive is what one writes first: one transaction an event.
+// naive commits one transaction for each event.
 func (a appender) naive(ctx context.Context, r *harness.Round, dir string) error {
 	db, err := bolt.Open(filepath.Join(dir, "naive.db"), 0o600, &bolt.Options{Timeout: time.Second})
 	if err != nil {
@@ -205,7 +208,7 @@ func (a appender) naive(ctx context.Context, r *harness.Round, dir string) error
 	r.Report("events", 1)
 	return db.View(func(tx *bolt.Tx) error {
 		if n := tx.Bucket(bucketName).Stats().KeyN; n != d.total {
-			return fmt.Errorf("%d of %d appends are there", n, d.total)
+			return fmt.Errorf("got %d appends, want %d", n, d.total)
 		}
 		return nil
 	})

@@ -8,19 +8,16 @@ import (
 	"path/filepath"
 	"time"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/compactor"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 const (
 	aloneName  = "alone"
 	besideName = "beside a compaction"
-	// besideWriters is how many callers set snapshots, each of its own node.
+	// besideWriters is the number of callers. Each sets snapshots of its own node.
 	besideWriters = 4
 )
 
@@ -28,7 +25,7 @@ func besideWorkload(fixtures *fixtures, shape corpus.Shape) harness.Workload {
 	return harness.Workload{
 		Name: "snapshot-beside-writers/" + shape.String(),
 		About: fmt.Sprintf("%d callers set durable snapshots of nodes of 1,000 resources with one changed, in a store of 100,000, alone and while a snapshot of the store is written. "+
-			"No caller waits for the snapshot: the slowest call is far shorter than it. They share the processors and the disk with it.", besideWriters),
+			"No call waits for the snapshot: the slowest call is far shorter. Both share the processors and the disk.", besideWriters),
 		Metrics: []harness.Metric{
 			metricP50, metricP99, {Name: "max", Unit: "ms"}, {Name: "sets", Unit: "/s"}, {Name: "snapshot", Unit: "ms"},
 		},
@@ -47,20 +44,18 @@ func besideWorkload(fixtures *fixtures, shape corpus.Shape) harness.Workload {
 					{Name: aloneName, Round: b.alone},
 					{Name: besideName, Round: b.compacting},
 				},
-				Close: b.close,
+				Close: b.closeChecked,
 			}, nil
 		},
 	}
 }
 
 type beside struct {
-	dir   string
+	*opened
 	shape corpus.Shape
-	store *xdswal.Store
-	cache *xdscache.SnapshotCache
 	// writers are the series of the callers' nodes.
 	writers []*series
-	// wrote is how long the snapshots of this round took to write.
+	// wrote are the durations of the snapshots of this round.
 	wrote []time.Duration
 }
 
@@ -68,33 +63,26 @@ func newBeside(ctx context.Context, f *fixture, shape corpus.Shape, dir string) 
 	if err := os.CopyFS(dir, os.DirFS(f.dir)); err != nil {
 		return nil, fmt.Errorf("copy fixture: %w", err)
 	}
-	b := &beside{dir: dir, shape: shape}
-	if err := b.open(ctx); err != nil {
+	b := &beside{shape: shape}
+	store, err := open(ctx, xdswal.Options{Dir: dir, Hooks: xdswal.Hooks{
+		Compactor: compactor.Hooks{SnapshotWriteEnd: func(s compactor.Snapshot) { b.wrote = append(b.wrote, s.Duration) }},
+	}})
+	if err != nil {
 		return nil, err
 	}
+	b.opened = store
 	for w := range besideWriters {
 		first, err := shape.Snapshot(w, "1")
 		if err != nil {
 			return nil, err
 		}
-		// From now on the messages are known by their addresses.
+		// From now on the cache recognizes the messages by their pointers.
 		if err := b.cache.SetSnapshot(ctx, shape.Node(w), first); err != nil {
 			return nil, err
 		}
 		b.writers = append(b.writers, newSeries(first))
 	}
 	return b, nil
-}
-
-func (b *beside) open(ctx context.Context) error {
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: b.dir, KeepFor: -1, Hooks: xdswal.Hooks{
-		Compactor: compactor.Hooks{SnapshotWriteEnd: func(info compactor.Snapshot) { b.wrote = append(b.wrote, info.Duration) }},
-	}})
-	if err != nil {
-		return err
-	}
-	b.store, b.cache = store, store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
-	return nil
 }
 
 func (b *beside) set(ctx context.Context, writer, _ int) error {
@@ -109,7 +97,7 @@ func (b *beside) alone(ctx context.Context, r *harness.Round) error {
 	return b.report(r, d)
 }
 
-// compacting has the callers work for as long as a snapshot is written.
+// compacting runs the callers while a snapshot is written.
 func (b *beside) compacting(ctx context.Context, r *harness.Round) error {
 	b.wrote = nil
 	compacted := make(chan error, 1)
@@ -117,7 +105,7 @@ func (b *beside) compacting(ctx context.Context, r *harness.Round) error {
 	defer stop()
 	go func() {
 		defer stop()
-		_, err := b.store.Compact(ctx)
+		_, err := b.Compact(ctx)
 		compacted <- err
 	}()
 	d, err := drive(ctx, besideWriters, time.Minute, func(ctx context.Context, writer, i int) error {
@@ -133,13 +121,13 @@ func (b *beside) compacting(ctx context.Context, r *harness.Round) error {
 		return err
 	}
 	if len(b.wrote) != 1 {
-		return fmt.Errorf("%d snapshots were written, want 1", len(b.wrote))
+		return fmt.Errorf("got %d snapshots, want 1", len(b.wrote))
 	}
 	r.ReportTime("snapshot", b.wrote[0])
 	return b.report(r, d)
 }
 
-// errOver ends a drive whose time depends on something else.
+// errOver ends a drive before its window is over.
 var errOver = errors.New("over")
 
 func (b *beside) report(r *harness.Round, d driven) error {
@@ -155,19 +143,4 @@ func (b *beside) report(r *harness.Round, d driven) error {
 		}
 	}
 	return nil
-}
-
-// close checks that what was set is there after a restart.
-func (b *beside) close(ctx context.Context) error {
-	digest := b.store.State().Digest()
-	if err := b.store.Close(ctx); err != nil {
-		return err
-	}
-	if err := b.open(ctx); err != nil {
-		return err
-	}
-	if b.store.State().Digest() != digest {
-		return errors.Join(errors.New("the restored state is another"), b.store.Close(ctx))
-	}
-	return b.store.Close(ctx)
 }

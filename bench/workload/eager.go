@@ -18,10 +18,9 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// eagerRestore is how a control plane restores that keeps go-control-plane's
-// cache: it reads a snapshot file, makes every resource a message again, and
-// sets each node's snapshot. The file is read by xdswal's own reader, which
-// decompresses in parallel, so the difference is the decoding alone.
+// eagerRestore restores a snapshot file into go-control-plane's own cache: it unmarshals
+// every resource and sets each node's snapshot. xdswal's reader, which decompresses in
+// parallel, reads the file, so the difference is only the decoding.
 func eagerRestore(ctx context.Context, path string, cache cachev3.SnapshotCache, workers int) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -55,11 +54,11 @@ func eagerRestore(ctx context.Context, path string, cache cachev3.SnapshotCache,
 	return nil
 }
 
-// eagerSink gathers decoded nodes.
+// eagerSink collects decoded nodes.
 type eagerSink struct {
 	nodes  []*eagerNode
 	decode func(in []*journal.Resource, out []types.Resource) error
-	wait   func() error // nil if decode has decoded when it returns
+	wait   func() error // nil if decode is synchronous
 }
 
 type eagerNode struct {
@@ -72,20 +71,20 @@ type eagerType struct {
 	parts        [][]types.Resource
 }
 
-// Node begins a node.
+// Node starts a node.
 func (s *eagerSink) Node(_, name string, _ journal.Sequence, _ time.Time) error {
 	s.nodes = append(s.nodes, &eagerNode{name: name})
 	return nil
 }
 
-// Type begins a type of the node begun last.
+// Type starts a type of the last node.
 func (s *eagerSink) Type(url, version string) error {
 	n := s.nodes[len(s.nodes)-1]
 	n.types = append(n.types, &eagerType{url: url, version: version})
 	return nil
 }
 
-// Resources adds resources to the type begun last.
+// Resources adds resources to the last type.
 func (s *eagerSink) Resources(in []*journal.Resource) error {
 	n := s.nodes[len(s.nodes)-1]
 	t := n.types[len(n.types)-1]
@@ -128,8 +127,8 @@ func decodeAll(in []*journal.Resource, out []types.Resource) error {
 	return nil
 }
 
-// checkEager checks that the cache has all resources and, if content is asked
-// for, that each is what the snapshot file holds.
+// checkEager checks that the cache contains all resources and, if content is set, that
+// each is equal to that of the snapshot file.
 func (f *fixture) checkEager(ctx context.Context, cache cachev3.SnapshotCache, content bool) error {
 	n := 0
 	for _, name := range f.nodes {
@@ -142,7 +141,7 @@ func (f *fixture) checkEager(ctx context.Context, cache cachev3.SnapshotCache, c
 		}
 	}
 	if n != f.total {
-		return fmt.Errorf("%d of %d resources are in the cache", n, f.total)
+		return fmt.Errorf("got %d resources in the cache, want %d", n, f.total)
 	}
 	if !content {
 		return nil
@@ -164,18 +163,18 @@ type contentCheck struct {
 	url   string
 }
 
-// Node begins a node.
+// Node starts a node.
 func (c *contentCheck) Node(_, name string, _ journal.Sequence, _ time.Time) error {
 	var err error
 	c.node, err = c.cache.GetSnapshot(name)
 	return err
 }
 
-// Type begins a type.
+// Type starts a type.
 func (c *contentCheck) Type(url, version string) error {
 	c.url = url
 	if got := c.node.GetVersion(url); got != version {
-		return fmt.Errorf("version of %s is %q, want %q", url, got, version)
+		return fmt.Errorf("%s: got version %q, want %q", url, got, version)
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"golang.org/x/sync/errgroup"
 
@@ -22,12 +21,12 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// fixture is a data directory as a control plane leaves it that was closed: a
-// snapshot, and a journal whose active segment is half full of events that the
-// snapshot covers, as it is on average.
+// fixture is the data directory of a store that was closed: a snapshot, and a journal
+// whose active segment is half full, as it is on average, of events that the snapshot
+// covers.
 type fixture struct {
 	dir      string
-	snapshot string // the newest one's path
+	snapshot string // path of the newest one
 	digest   [32]byte
 	nodes    []string
 	total    int
@@ -38,7 +37,7 @@ func (f *fixture) note() string {
 	return fmt.Sprintf("%d resources on %d nodes, on average %d bytes on the wire.", f.total, len(f.nodes), f.wire/int64(f.total))
 }
 
-// fixtures makes each fixture once. It is used by one goroutine.
+// fixtures creates each fixture once. It is not safe for concurrent use.
 type fixtures struct {
 	dir  string
 	made map[corpus.Shape]*fixture
@@ -54,7 +53,7 @@ func (fs *fixtures) get(ctx context.Context, shape corpus.Shape) (*fixture, erro
 	}
 	f := &fixture{dir: filepath.Join(fs.dir, shape.String())}
 	if err := f.make(ctx, shape); err != nil {
-		return nil, fmt.Errorf("make fixture of %s: %w", shape, err)
+		return nil, fmt.Errorf("create fixture %s: %w", shape, err)
 	}
 	fs.made[shape] = f
 	return f, nil
@@ -65,7 +64,7 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	if err != nil {
 		return err
 	}
-	// The journal of that store is left out, as when it was dropped long ago.
+	// Omit the journal of that store, whose segments would long be dropped.
 	if err := withoutJournal(f.dir, f.dir+"-loading", loaded); err != nil {
 		return err
 	}
@@ -76,8 +75,7 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	if err != nil {
 		return err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
-	if err := halfFill(ctx, cache, shape); err != nil {
+	if err := halfFill(ctx, store.cache, shape); err != nil {
 		return err
 	}
 	st := store.State()
@@ -92,20 +90,18 @@ func (f *fixture) make(ctx context.Context, shape corpus.Shape) error {
 	return err
 }
 
-// load sets the snapshot of every node and returns the path of the file that
-// holds them all.
+// load sets the snapshot of every node, and returns the path of the store's snapshot.
 func load(ctx context.Context, dir string, shape corpus.Shape) (string, error) {
 	store, err := openToPrepare(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	err = parallel(ctx, shape.Nodes, func(i int) error {
 		snapshot, err := shape.Snapshot(i, "1")
 		if err != nil {
 			return err
 		}
-		return cache.SetSnapshot(ctx, shape.Node(i), snapshot)
+		return store.cache.SetSnapshot(ctx, shape.Node(i), snapshot)
 	})
 	if err := errors.Join(err, store.Close(ctx)); err != nil {
 		return "", err
@@ -113,9 +109,9 @@ func load(ctx context.Context, dir string, shape corpus.Shape) (string, error) {
 	return newest(filepath.Join(dir, "snapshots"))
 }
 
-// openToPrepare opens a store that loads fast and keeps no more than it must.
-func openToPrepare(ctx context.Context, dir string) (*xdswal.Store, error) {
-	return xdswal.Open(ctx, xdswal.Options{Dir: dir, Sync: journal.SyncNever, KeepFor: -1})
+// openToPrepare opens a store that loads fast.
+func openToPrepare(ctx context.Context, dir string) (*opened, error) {
+	return open(ctx, xdswal.Options{Dir: dir, Sync: journal.SyncNever})
 }
 
 // halfFill appends small events until the active segment is about half full.

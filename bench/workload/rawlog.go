@@ -12,33 +12,33 @@ import (
 	"github.com/xdswal/xdswal/bench/harness"
 )
 
-// rawLog is the floor of every durable append: records go one after the other
-// into a file whose blocks are there already, and those that wait share one
-// fdatasync. It has neither checksum nor index, and could not be recovered.
+// rawLog is the floor of every durable append: it appends records to a file whose blocks
+// are allocated, and the records that wait share one fdatasync. It has no checksum and no
+// index, and cannot be recovered.
 type rawLog struct {
 	f    *os.File
 	wake chan struct{}
 	done chan struct{}
 
 	mu     sync.Mutex
-	open   *rawBatch
+	open   *rawGroup
 	closed bool
 
-	// The committer's own.
+	// Of the committing goroutine.
 	offset  int64
 	records int
 	commits int
 }
 
-type rawBatch struct {
+type rawGroup struct {
 	buf     []byte
 	records int
 	done    chan struct{}
 	err     error
 }
 
-// rawLogBytes is how much of the file is filled with zeros beforehand: what a
-// journal segment has.
+// rawLogBytes is the size of the file, which is that of a journal segment. It is filled
+// with zeros first.
 const rawLogBytes = 32 << 20
 
 func newRawLog(dir string) (*rawLog, error) {
@@ -55,24 +55,24 @@ func newRawLog(dir string) (*rawLog, error) {
 	if err := f.Sync(); err != nil {
 		return nil, fmt.Errorf("fill raw log: %w", err)
 	}
-	l := &rawLog{f: f, wake: make(chan struct{}, 1), done: make(chan struct{}), open: newRawBatch()}
+	l := &rawLog{f: f, wake: make(chan struct{}, 1), done: make(chan struct{}), open: newRawGroup()}
 	go l.commit()
 	return l, nil
 }
 
-func newRawBatch() *rawBatch { return &rawBatch{done: make(chan struct{})} }
+func newRawGroup() *rawGroup { return &rawGroup{done: make(chan struct{})} }
 
 // append returns when the record is durable.
 func (l *rawLog) append(record []byte) error {
 	l.mu.Lock()
-	b := l.open
-	b.buf = binary.LittleEndian.AppendUint32(b.buf, uint32(len(record)))
-	b.buf = append(b.buf, record...)
-	b.records++
+	g := l.open
+	g.buf = binary.LittleEndian.AppendUint32(g.buf, uint32(len(record)))
+	g.buf = append(g.buf, record...)
+	g.records++
 	l.mu.Unlock()
 	l.signal()
-	<-b.done
-	return b.err
+	<-g.done
+	return g.err
 }
 
 func (l *rawLog) signal() {
@@ -85,19 +85,19 @@ func (l *rawLog) signal() {
 func (l *rawLog) commit() {
 	defer close(l.done)
 	for range l.wake {
-		// Whoever was acknowledged a moment ago may join this batch.
+		// Let writers whose last append has just returned join this group.
 		runtime.Gosched()
 		l.mu.Lock()
-		b, closed := l.open, l.closed
-		l.open = newRawBatch()
+		g, closed := l.open, l.closed
+		l.open = newRawGroup()
 		l.mu.Unlock()
-		if b.records > 0 {
-			_, err := l.f.WriteAt(b.buf, l.offset)
-			b.err = errors.Join(err, harness.Fdatasync(l.f))
-			l.offset += int64(len(b.buf))
-			l.records += b.records
+		if g.records > 0 {
+			_, err := l.f.WriteAt(g.buf, l.offset)
+			g.err = errors.Join(err, harness.Fdatasync(l.f))
+			l.offset += int64(len(g.buf))
+			l.records += g.records
 			l.commits++
-			close(b.done)
+			close(g.done)
 		}
 		if closed {
 			return
@@ -105,7 +105,7 @@ func (l *rawLog) commit() {
 	}
 }
 
-// close ends the log and counts the records that its file holds.
+// close closes the log and returns the number of records in its file.
 func (l *rawLog) close() (records int, err error) {
 	l.mu.Lock()
 	l.closed = true
@@ -120,7 +120,7 @@ func (l *rawLog) close() (records int, err error) {
 	for len(data) > 4 {
 		size := int(binary.LittleEndian.Uint32(data))
 		if size == 0 || size > len(data)-4 {
-			return records, fmt.Errorf("read raw log: record %d is not there", records)
+			return records, fmt.Errorf("read raw log: record %d is missing", records)
 		}
 		data = data[4+size:]
 		records++

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/xdswal/xdswal"
@@ -26,17 +25,17 @@ const (
 	replayName   = "xdswal"
 )
 
-// tailEvents is how many events the replayed journal holds.
+// tailEvents is the number of events in the replayed journal.
 const tailEvents = 100_000
 
-// tailShape is what they leave: each resource is set ten times.
+// tailShape is the shape of the restored state: each resource is set ten times.
 var tailShape = corpus.Shape{Nodes: 100, PerNode: 100}
 
 func replayWorkload() harness.Workload {
 	return harness.Workload{
 		Name: "replay/100000-events",
 		About: "Open a store that has no snapshot and a journal of 100,000 small events, as after a crash long after the last snapshot. " +
-			"Floor: read the journal's files and compute their CRC-32C. Beside it: a bbolt cursor over the same files that decodes each record, and trusts the files and folds nothing.",
+			"Floor: read the journal's files and compute their CRC-32C. Peer: a bbolt cursor over the same files that decodes each record, and neither checks the files nor folds the events.",
 		Metrics:     []harness.Metric{metricTime, {Name: "events", Unit: "/s"}, metricHeap, {Name: "heap÷wire"}},
 		Comparisons: []harness.Comparison{{Metric: "time", To: checksumName}, {Metric: "time", To: cursorName}},
 		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
@@ -45,7 +44,7 @@ func replayWorkload() harness.Workload {
 				return harness.Prepared{}, err
 			}
 			return harness.Prepared{
-				Notes: []string{fmt.Sprintf("The journal is %d files of %d MiB together; what the events leave is %d resources of %d bytes each.",
+				Notes: []string{fmt.Sprintf("The journal is %d files of %d MiB together; the state is %d resources of %d bytes each.",
 					len(t.files), t.size>>20, t.resources, t.wire/int64(t.resources))},
 				Candidates: []harness.Candidate{
 					{Name: checksumName, Round: t.checksum},
@@ -67,14 +66,13 @@ type tail struct {
 }
 
 func (t *tail) make(ctx context.Context) error {
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: t.dir, Sync: journal.SyncNever, DisableSnapshots: true})
+	store, err := open(ctx, xdswal.Options{Dir: t.dir, Sync: journal.SyncNever, DisableSnapshots: true})
 	if err != nil {
 		return err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	err = parallel(ctx, tailEvents, func(i int) error {
 		m := corpus.Endpoints(i/tailShape.Nodes%tailShape.PerNode, i)
-		return setOne(ctx, cache, tailShape.Node(i%tailShape.Nodes), m, strconv.Itoa(i))
+		return setOne(ctx, store.cache, tailShape.Node(i%tailShape.Nodes), m, strconv.Itoa(i))
 	})
 	st := store.State()
 	t.digest, t.resources, t.wire = st.Digest(), st.NumResources(), st.Bytes()
@@ -101,17 +99,16 @@ func (t *tail) report(r *harness.Round, d time.Duration) {
 
 func (t *tail) replay(ctx context.Context, r *harness.Round) error {
 	start := time.Now()
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: t.dir, DisableSnapshots: true})
+	store, err := open(ctx, xdswal.Options{Dir: t.dir, DisableSnapshots: true})
 	if err != nil {
 		return err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	t.report(r, time.Since(start))
 	r.Report("heap÷wire", r.ReportHeap("heap")/float64(t.wire))
 	if n := store.Status().Restored.Events; n != tailEvents {
-		err = fmt.Errorf("%d of %d events were replayed", n, tailEvents)
-	} else if store.State().Digest() != t.digest || cache.GetNode(tailShape.Node(0)) == nil {
-		err = errors.New("the restored state is another")
+		err = fmt.Errorf("got %d replayed events, want %d", n, tailEvents)
+	} else if store.State().Digest() != t.digest || store.cache.GetNode(tailShape.Node(0)) == nil {
+		err = errOtherState
 	}
 	return errors.Join(err, store.Close(ctx))
 }
@@ -132,7 +129,7 @@ func (t *tail) checksum(_ context.Context, r *harness.Round) error {
 	}
 	t.report(r, time.Since(start))
 	if read != t.size {
-		return fmt.Errorf("%d of %d bytes were read", read, t.size)
+		return fmt.Errorf("got %d bytes, want %d", read, t.size)
 	}
 	return nil
 }
@@ -149,12 +146,12 @@ func (t *tail) cursor(_ context.Context, r *harness.Round) error {
 	}
 	t.report(r, time.Since(start))
 	if n != tailEvents {
-		return fmt.Errorf("%d of %d events were read", n, tailEvents)
+		return fmt.Errorf("got %d events, want %d", n, tailEvents)
 	}
 	return nil
 }
 
-// walk decodes the records of one file, which come after last.
+// walk decodes the records of one file, whose first sequence is last+1.
 func (t *tail) walk(path string, last journal.Sequence) (n int, err error) {
 	db, err := bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {
@@ -168,7 +165,7 @@ func (t *tail) walk(path string, last journal.Sequence) (n int, err error) {
 				return err
 			}
 			if n++; ev.Sequence != last+journal.Sequence(n) {
-				return fmt.Errorf("event %d comes after %d", ev.Sequence, last+journal.Sequence(n)-1)
+				return fmt.Errorf("got event %d, want %d", ev.Sequence, last+journal.Sequence(n))
 			}
 			return nil
 		})

@@ -18,7 +18,6 @@ import (
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 const (
@@ -32,9 +31,9 @@ const (
 func restoreWorkload(fixtures *fixtures, shape corpus.Shape) harness.Workload {
 	return harness.Workload{
 		Name: "restore/" + shape.String(),
-		About: "From a data directory to a cache that serves. xdswal: Open and SnapshotCache. Eager: read the same snapshot file, decode each resource into its message, and set go-control-plane's own cache. " +
-			"Fetched: the same and one Fetch of every type of every node, after which xdswal has nothing left to do lazily. " +
-			"Floor: read the file and decompress it, and keep the bytes. Each: time by resource. The heap is what is retained after two collections.",
+		About: "From a data directory to a cache that serves. xdswal: Open and SnapshotCache. Eager: read the same snapshot file, unmarshal each resource, and set go-control-plane's own cache. " +
+			"Fetched: the same and one Fetch of every type of every node, which completes xdswal's lazy work. " +
+			"Floor: read and decompress the file, and keep the bytes. Each: time per resource. The heap is the live size after two collections.",
 		Metrics: []harness.Metric{
 			metricTime, {Name: "cpu", Unit: "ms"}, {Name: "fetched", Unit: "ms"}, {Name: "each", Unit: "µs"}, metricHeap, {Name: "heap÷wire"},
 		},
@@ -68,7 +67,7 @@ func restoreWorkload(fixtures *fixtures, shape corpus.Shape) harness.Workload {
 	}
 }
 
-// restoreClaims are what xdswal promises for 100,000 resources.
+// restoreClaims are the claims for 100,000 resources.
 func restoreClaims(shape corpus.Shape) []harness.Claim {
 	if shape.Total() < 100_000 {
 		return nil
@@ -80,10 +79,10 @@ func restoreClaims(shape corpus.Shape) []harness.Claim {
 	}
 }
 
-// stopwatch measures a restore, until the cache serves.
+// stopwatch measures a restore until the cache serves.
 type stopwatch struct {
 	start     time.Time
-	cpu       time.Duration // used before
+	cpu       time.Duration // at the start
 	took      time.Duration
 	processor time.Duration
 }
@@ -92,8 +91,8 @@ func startWatch() *stopwatch { return &stopwatch{start: time.Now(), cpu: harness
 
 func (s *stopwatch) stop() { s.took, s.processor = time.Since(s.start), harness.CPUTime()-s.cpu }
 
-// report sets the columns of a restore and of what it retains, which the caller
-// keeps alive.
+// report sets the columns of a restore and of its heap. The caller keeps the restored
+// data alive.
 func (f *fixture) report(r *harness.Round, s *stopwatch) {
 	r.ReportTime("time", s.took)
 	r.ReportTime("cpu", s.processor)
@@ -105,27 +104,23 @@ func (f *fixture) report(r *harness.Round, s *stopwatch) {
 func (f *fixture) restoreRound(fetch bool) func(context.Context, *harness.Round) error {
 	return func(ctx context.Context, r *harness.Round) (err error) {
 		watch := startWatch()
-		store, err := xdswal.Open(ctx, xdswal.Options{Dir: f.dir, KeepFor: -1})
+		store, err := open(ctx, xdswal.Options{Dir: f.dir})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, store.Close(ctx)) }()
-		cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 		watch.stop()
 		if fetch {
-			if err := f.fetch(ctx, r, cache, watch.start); err != nil {
+			if err := f.fetch(ctx, r, store.cache, watch.start); err != nil {
 				return err
 			}
 		}
 		f.report(r, watch)
-		if digest := store.State().Digest(); digest != f.digest {
-			return fmt.Errorf("the restored state has digest %x, want %x", digest, f.digest)
-		}
-		return checkServed(cache, f.total)
+		return f.check(store)
 	}
 }
 
-// fetch asks for every type of every node, and reports the time since start.
+// fetch fetches every type of every node, and reports the time since start.
 func (f *fixture) fetch(ctx context.Context, r *harness.Round, cache cachev3.SnapshotCache, start time.Time) error {
 	n := 0
 	for _, name := range f.nodes {
@@ -133,7 +128,7 @@ func (f *fixture) fetch(ctx context.Context, r *harness.Round, cache cachev3.Sna
 			resp, err := cache.Fetch(ctx, &discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: name}, TypeUrl: url})
 			var none *types.SkipFetchError
 			if errors.As(err, &none) {
-				continue // a small node has not all types
+				continue // a small node does not have all types
 			}
 			if err != nil {
 				return fmt.Errorf("fetch %s of %s: %w", url, name, err)
@@ -143,24 +138,28 @@ func (f *fixture) fetch(ctx context.Context, r *harness.Round, cache cachev3.Sna
 	}
 	r.ReportTime("fetched", time.Since(start))
 	if n != f.total {
-		return fmt.Errorf("%d of %d resources were fetched", n, f.total)
+		return fmt.Errorf("got %d fetched resources, want %d", n, f.total)
 	}
 	return nil
 }
 
-func checkServed(cache *xdscache.SnapshotCache, total int) error {
+// check checks the restored state and that the cache serves it.
+func (f *fixture) check(store *opened) error {
+	if store.State().Digest() != f.digest {
+		return errOtherState
+	}
 	n := 0
-	for node := range cache.Nodes() {
+	for node := range store.cache.Nodes() {
 		n += node.NumResources()
 	}
-	if n != total {
-		return fmt.Errorf("%d of %d resources are served", n, total)
+	if n != f.total {
+		return fmt.Errorf("got %d served resources, want %d", n, f.total)
 	}
 	return nil
 }
 
-// inflateRound reads and decompresses the snapshot as one stream. Its heap is
-// the least that holds the resources at all.
+// inflateRound reads and decompresses the snapshot as one stream. Its heap is the
+// smallest that contains the resources.
 func (f *fixture) inflateRound(_ context.Context, r *harness.Round) error {
 	watch := startWatch()
 	chunks, err := inflate(f.snapshot)
@@ -174,7 +173,7 @@ func (f *fixture) inflateRound(_ context.Context, r *harness.Round) error {
 		size += int64(len(c))
 	}
 	if size < f.wire {
-		return fmt.Errorf("%d bytes cannot hold resources of %d", size, f.wire)
+		return fmt.Errorf("got %d bytes, want at least the %d of the resources", size, f.wire)
 	}
 	return nil
 }
@@ -189,7 +188,7 @@ func inflate(path string) ([][]byte, error) {
 	defer file.Close()
 	dec, err := zstd.NewReader(file)
 	if err != nil {
-		return nil, fmt.Errorf("make zstd decoder: %w", err)
+		return nil, fmt.Errorf("create zstd decoder: %w", err)
 	}
 	defer dec.Close()
 	var chunks [][]byte

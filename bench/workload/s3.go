@@ -14,8 +14,8 @@ import (
 	"github.com/xdswal/xdswal/compactor"
 )
 
-// withGateway returns an Open that has a server for as long as the workload
-// runs, and skips the workload where there is none.
+// withGateway returns an Open that runs a server during the workload, and skips the
+// workload if the server is not installed.
 func withGateway(prepare func(context.Context, harness.Env, *gateway.Gateway) (harness.Prepared, error)) func(context.Context, harness.Env) (harness.Prepared, error) {
 	return func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
 		g, err := gateway.Start(ctx, filepath.Join(env.Dir, "gateway"))
@@ -38,12 +38,12 @@ func withGateway(prepare func(context.Context, harness.Env, *gateway.Gateway) (h
 	}
 }
 
-// metricServer is the processor time of the server, which shares the machine
-// with those who are measured.
+// metricServer is the processor time of the server, which shares the machine with the
+// candidates.
 var metricServer = harness.Metric{Name: "server cpu", Unit: "ms"}
 
-// withoutJournal makes a data directory like another one, as if its journal had
-// been dropped: it has one snapshot, and the identity of the store.
+// withoutJournal creates a copy of a data directory without its journal: it contains one
+// snapshot, and the identity of the store.
 func withoutJournal(dir, like, snapshot string) error {
 	path := filepath.Join(dir, "snapshots", filepath.Base(snapshot))
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -55,7 +55,7 @@ func withoutJournal(dir, like, snapshot string) error {
 	return copyFile(filepath.Join(dir, identity), filepath.Join(like, identity))
 }
 
-// identity is the file in which a data directory says whose it is.
+// identity is the file with the identity of the store of a data directory.
 const identity = "xdswal.json"
 
 func copyFile(to, from string) error {
@@ -66,24 +66,24 @@ func copyFile(to, from string) error {
 	return os.WriteFile(to, data, 0o600)
 }
 
-// shipFrom has a store that is opened on a directory ship the snapshot there,
-// and tells when that starts and stops.
+// shipFrom opens a store in a directory and waits until it has shipped its snapshot. It
+// calls start and stop when the shipping starts and stops.
 func shipFrom(ctx context.Context, dir string, b *s3.Backend, start, stop func()) error {
 	shipped := make(chan error, 1)
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
-		SnapshotWriteBegin: func(info compactor.Snapshot) {
-			if info.Backend {
+	store, err := open(ctx, xdswal.Options{Dir: dir, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
+		SnapshotWriteBegin: func(s compactor.Snapshot) {
+			if s.Backend {
 				start()
 			}
 		},
-		SnapshotWriteEnd: func(info compactor.Snapshot) {
-			if !info.Backend {
+		SnapshotWriteEnd: func(s compactor.Snapshot) {
+			if !s.Backend {
 				return
 			}
-			if info.Err == nil {
+			if s.Err == nil {
 				stop()
 			}
-			shipped <- info.Err
+			shipped <- s.Err
 		},
 	}}})
 	if err != nil {
@@ -97,14 +97,14 @@ func shipFrom(ctx context.Context, dir string, b *s3.Backend, start, stop func()
 	return errors.Join(err, store.Close(ctx))
 }
 
-// objectOf returns the one snapshot under a prefix: its key in the backend.
+// objectOf returns the key and the size of the only snapshot in a backend.
 func objectOf(ctx context.Context, b *s3.Backend) (key string, size int64, err error) {
 	objects, err := b.List(ctx, "snapshots/")
 	if err != nil {
 		return "", 0, err
 	}
 	if len(objects) != 1 {
-		return "", 0, fmt.Errorf("%s has %d snapshots, want 1", b, len(objects))
+		return "", 0, fmt.Errorf("%s: got %d snapshots, want 1", b, len(objects))
 	}
 	return objects[0].Key, objects[0].Size, nil
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends/s3"
@@ -31,18 +30,17 @@ const (
 	refusedName   = "bucket refuses connections"
 	hangsName     = "bucket does not answer"
 	outageWriters = 64
-	// outageWindows is how many windows a round takes: long enough for the
-	// tail to be shipped, or tried to be, several times. A short run only shows
-	// that it works.
+	// outageWindows is the number of windows of a round: long enough for several
+	// attempts to ship the tail. A short run only shows that the workload works.
 	outageWindows, outageWindowsShort = 6, 2
 )
 
 func outageWorkload(short bool) harness.Workload {
 	return harness.Workload{
 		Name: "s3-outage/64-writers",
-		About: fmt.Sprintf("%d writers make one durable update of a node of their own after the other, while the store ships its tail every second. "+
-			"Up: to a versitygw on the same machine, which shares its processors and its disk. Refuses: the bucket was reached and claimed, and from then on every connection is refused; does not answer: connections are taken and nothing comes back. "+
-			"Afterwards the bucket is reached again, the store is closed, and an empty directory has to restore from the bucket all that was acknowledged; close is how long the store took to ship what was left, and a last snapshot. Floor: no backend.", outageWriters),
+		About: fmt.Sprintf("%d writers make one durable update of their own node at a time, while the store ships its tail every second. "+
+			"Up: to a versitygw on the same machine, which shares its processors and its disk. Refuses: after the bucket was claimed, every connection is refused; does not answer: connections are accepted and never answered. "+
+			"Then the bucket answers again, the store is closed, and an empty directory must restore from the bucket every update that has returned; close is the time to ship the rest and a last snapshot. Floor: no backend.", outageWriters),
 		Metrics: []harness.Metric{
 			{Name: "updates", Unit: "/s"},
 			metricP50, metricP99,
@@ -73,8 +71,8 @@ func outageWorkload(short bool) harness.Workload {
 	}
 }
 
-// outageClaims are what is promised of a bucket that fails. A short run ends
-// before anything is shipped.
+// outageClaims are the claims for a failing bucket. A short run ends before anything is
+// shipped.
 func outageClaims(short bool) []harness.Claim {
 	if short {
 		return nil
@@ -88,14 +86,13 @@ func outageClaims(short bool) []harness.Claim {
 type outage struct {
 	gateway *gateway.Gateway
 	work    string
-	// changes are messages of which those with the same name follow one another
-	// with different contents.
+	// changes are messages; consecutive ones with the same name differ in content.
 	changes []types.Resource
-	windows time.Duration // of a round: how many, to multiply one by
+	windows time.Duration // the number of windows of a round
 	rounds  int
 }
 
-// update makes the i-th update of a writer.
+// update executes the i-th update of a writer.
 func (o *outage) update(ctx context.Context, cache *xdscache.SnapshotCache, writer, i int) error {
 	return setOne(ctx, cache, typical.Node(writer), o.changes[i%len(o.changes)], strconv.Itoa(i))
 }
@@ -103,7 +100,7 @@ func (o *outage) update(ctx context.Context, cache *xdscache.SnapshotCache, writ
 func (o *outage) drive(ctx context.Context, r *harness.Round, cache *xdscache.SnapshotCache) (driven, error) {
 	harness.Settle()
 	cpu := harness.CPUTime()
-	// The first update of each writer was made already.
+	// first has executed update 0 of each writer.
 	d, err := drive(ctx, outageWriters, o.windows*r.Window, func(ctx context.Context, writer, i int) error {
 		return o.update(ctx, cache, writer, i+1)
 	})
@@ -115,37 +112,37 @@ func (o *outage) drive(ctx context.Context, r *harness.Round, cache *xdscache.Sn
 	return d, nil
 }
 
-// first makes the first update of each writer.
+// first executes the first update of each writer.
 func (o *outage) first(ctx context.Context, cache *xdscache.SnapshotCache) error {
 	return parallel(ctx, outageWriters, func(writer int) error { return o.update(ctx, cache, writer, 0) })
 }
 
 func (o *outage) withoutBackend(ctx context.Context, r *harness.Round) (err error) {
 	dir := filepath.Join(o.work, "none")
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1})
+	store, err := open(ctx, xdswal.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(ctx), os.RemoveAll(dir)) }()
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
-	if err := o.first(ctx, cache); err != nil {
+	if err := o.first(ctx, store.cache); err != nil {
 		return err
 	}
-	d, err := o.drive(ctx, r, cache)
+	d, err := o.drive(ctx, r, store.cache)
 	if err != nil {
 		return err
 	}
 	return checkEvents(store, d)
 }
 
-func checkEvents(store *xdswal.Store, d driven) error {
+func checkEvents(store *opened, d driven) error {
 	if seq := int(store.State().Sequence()); seq != d.total+outageWriters {
-		return fmt.Errorf("%d events were journaled, want %d", seq, d.total+outageWriters)
+		return fmt.Errorf("got %d events, want %d", seq, d.total+outageWriters)
 	}
 	return nil
 }
 
-// round measures a store whose bucket fails in a way, nil for none.
+// round measures a store whose bucket is replaced by a listener; it stays up if fail is
+// nil.
 func (o *outage) round(name string, fail func() (net.Listener, error)) func(context.Context, *harness.Round) error {
 	return func(ctx context.Context, r *harness.Round) (err error) {
 		o.rounds++
@@ -155,7 +152,7 @@ func (o *outage) round(name string, fail func() (net.Listener, error)) func(cont
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		err = s.measure(ctx, r, fail)
-		if closeErr := s.store.Close(ctx); err != nil || closeErr != nil {
+		if closeErr := s.Close(ctx); err != nil || closeErr != nil {
 			return errors.Join(err, closeErr)
 		}
 		return errors.Join(os.RemoveAll(s.dir), os.RemoveAll(o.gateway.Path(prefix)))
@@ -165,12 +162,11 @@ func (o *outage) round(name string, fail func() (net.Listener, error)) func(cont
 // shipping is a store that ships to the bucket.
 type shipping struct {
 	*outage
+	*opened
 	prefix, dir string
 	route       route
-	store       *xdswal.Store
-	cache       *xdscache.SnapshotCache
-	shipped     chan struct{} // a batch was shipped
-	batches     atomic.Int64  // that were shipped
+	shipped     chan struct{} // receives a value when a batch was shipped
+	batches     atomic.Int64  // shipped batches
 }
 
 func (s *shipping) backend(ctx context.Context) (*s3.Backend, error) {
@@ -179,15 +175,15 @@ func (s *shipping) backend(ctx context.Context) (*s3.Backend, error) {
 	return s3.New(ctx, cfg)
 }
 
-// open returns when the bucket is claimed and holds what was written first.
+// open opens the store and returns when the first updates are in the bucket.
 func (s *shipping) open(ctx context.Context) error {
 	b, err := s.backend(ctx)
 	if err != nil {
 		return err
 	}
-	s.store, err = xdswal.Open(ctx, xdswal.Options{Dir: s.dir, KeepFor: -1, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
-		BatchWriteEnd: func(info compactor.Batch) {
-			if info.Err != nil {
+	s.opened, err = open(ctx, xdswal.Options{Dir: s.dir, Backend: b, Hooks: xdswal.Hooks{Compactor: compactor.Hooks{
+		BatchWriteEnd: func(b compactor.Batch) {
+			if b.Err != nil {
 				return
 			}
 			s.batches.Add(1)
@@ -200,20 +196,19 @@ func (s *shipping) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.cache = s.store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	if err := s.first(ctx, s.cache); err != nil {
-		return errors.Join(err, s.store.Close(ctx))
+		return errors.Join(err, s.Close(ctx))
 	}
 	select {
 	case <-s.shipped:
 		return nil
 	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), s.store.Close(ctx))
+		return errors.Join(context.Cause(ctx), s.Close(ctx))
 	}
 }
 
-// measure drives the store while its bucket fails, and checks that the bucket
-// has all of it after it has recovered and the store was closed.
+// measure drives the store while its bucket fails, lets the bucket recover, closes the
+// store, and checks that the bucket contains all events.
 func (s *shipping) measure(ctx context.Context, r *harness.Round, fail func() (net.Listener, error)) error {
 	var failing net.Listener
 	if fail != nil {
@@ -235,41 +230,41 @@ func (s *shipping) measure(ctx context.Context, r *harness.Round, fail func() (n
 		s.route.divert("")
 		failing.Close()
 	}
-	if err := checkEvents(s.store, d); err != nil {
+	if err := checkEvents(s.opened, d); err != nil {
 		return err
 	}
 	start := time.Now()
-	if err := s.store.Close(ctx); err != nil {
+	if err := s.Close(ctx); err != nil {
 		return err
 	}
 	r.ReportTime("close", time.Since(start))
 	return s.checkBucket(ctx)
 }
 
-// checkBucket restores what the bucket holds.
+// checkBucket checks that the state restored from the bucket is that of the store.
 func (s *shipping) checkBucket(ctx context.Context) error {
 	b, err := s.backend(ctx)
 	if err != nil {
 		return err
 	}
 	dir := s.dir + "-restored"
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b})
+	store, err := open(ctx, xdswal.Options{Dir: dir, Backend: b})
 	if err != nil {
 		return err
 	}
-	if store.State().Digest() != s.store.State().Digest() {
-		err = errors.New("the bucket does not hold what was acknowledged")
+	if store.State().Digest() != s.State().Digest() {
+		err = errOtherState
 	}
 	return errors.Join(err, store.Close(ctx), os.RemoveAll(dir))
 }
 
-// route sends requests to their server, or to another address, and counts them.
+// route counts requests and sends them to their server or to another address.
 type route struct {
 	address  atomic.Pointer[string]
 	requests atomic.Int64
 }
 
-// divert sends requests to an address from now on, "" for that of their server.
+// divert sends later requests to an address, or to their server if it is empty.
 func (r *route) divert(address string) { r.address.Store(&address) }
 
 func (r *route) wrap(next http.RoundTripper) http.RoundTripper {
@@ -289,17 +284,16 @@ func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { ret
 
 // refuse returns a listener that is closed: its port refuses connections.
 func refuse() (net.Listener, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It takes no time.
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not block.
 	if err != nil {
 		return nil, err
 	}
 	return l, l.Close()
 }
 
-// hang returns a listener whose connections are taken and never answered, until
-// it is closed.
+// hang returns a listener that accepts connections and never answers.
 func hang() (net.Listener, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It takes no time.
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not block.
 	if err != nil {
 		return nil, err
 	}

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/s3"
@@ -27,8 +25,8 @@ func s3RestoreWorkload(fixtures *fixtures, shape corpus.Shape, claims []harness.
 	return harness.Workload{
 		Name: "s3-restore/" + shape.String(),
 		About: "To a cache that serves: Open and SnapshotCache. Local, no backend: from the data directory, as in restore/" + shape.String() + ". " +
-			"With its bucket: the same directory in a store that ships to a versitygw on the same machine; it asks there who wrote last, and takes the next epoch. " +
-			"Bare machine: an empty directory, from the bucket alone; it takes over as the writer, and writes its local snapshot beside the serving.",
+			"With its bucket: the same directory in a store that ships to a versitygw on the same machine; it looks up the last writer there, and claims the next epoch. " +
+			"Bare machine: an empty directory, from the bucket alone; it takes over as the writer, and writes its local snapshot while it serves.",
 		Metrics: []harness.Metric{
 			metricTime, {Name: "cpu", Unit: "ms"}, {Name: "each", Unit: "µs"}, metricHeap, {Name: "heap÷wire"},
 		},
@@ -40,7 +38,7 @@ func s3RestoreWorkload(fixtures *fixtures, shape corpus.Shape, claims []harness.
 				return harness.Prepared{}, err
 			}
 			s := &s3Restore{fixture: f, gateway: g, work: env.Dir}
-			// Who takes a bucket over supersedes who has it, so each has its own.
+			// A store that takes over a prefix fences the other, so each has its own.
 			for _, prefix := range []string{restartPrefix, machinePrefix} {
 				if err := s.ship(ctx, prefix); err != nil {
 					return harness.Prepared{}, err
@@ -58,7 +56,7 @@ func s3RestoreWorkload(fixtures *fixtures, shape corpus.Shape, claims []harness.
 	}
 }
 
-// s3RestoreClaims are what is promised of a machine that has lost its disk.
+// s3RestoreClaims are the claims for a machine that has lost its disk.
 func s3RestoreClaims() []harness.Claim {
 	return []harness.Claim{{Candidate: machineName, Metric: "time", To: localName, AtMost: 1.5}}
 }
@@ -77,8 +75,7 @@ type s3Restore struct {
 
 func (s *s3Restore) dir(prefix string) string { return filepath.Join(s.work, prefix) }
 
-// ship makes a copy of the fixture whose store ships to a prefix, and has it
-// shipped.
+// ship copies the fixture and ships the copy to a prefix.
 func (s *s3Restore) ship(ctx context.Context, prefix string) error {
 	dir := s.dir(prefix)
 	if err := os.CopyFS(dir, os.DirFS(s.fixture.dir)); err != nil {
@@ -121,16 +118,12 @@ func (s *s3Restore) open(ctx context.Context, r *harness.Round, prefix string) (
 func (f *fixture) restoreFrom(ctx context.Context, r *harness.Round, dir string, b backends.Backend) (err error) {
 	harness.Settle()
 	watch := startWatch()
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b})
+	store, err := open(ctx, xdswal.Options{Dir: dir, Backend: b})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(ctx)) }()
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	watch.stop()
 	f.report(r, watch)
-	if digest := store.State().Digest(); digest != f.digest {
-		return fmt.Errorf("the restored state has digest %x, want %x", digest, f.digest)
-	}
-	return checkServed(cache, f.total)
+	return f.check(store)
 }

@@ -38,16 +38,15 @@ const (
 	driverConcurrency = 4
 )
 
-// transferWorkload moves a snapshot to S3 and back. The payload is made when
-// the workload is prepared.
-func transferWorkload(name string, payload func(context.Context, harness.Env) (*transferred, error), claims []harness.Claim) harness.Workload {
+// transferWorkload moves the snapshot of a payload to S3 and back.
+func transferWorkload(name string, payload func(context.Context, harness.Env) (*fixture, error), claims []harness.Claim) harness.Workload {
 	return harness.Workload{
 		Name: "s3-transfer/" + name,
 		About: "A snapshot to S3 and back, between this process and a versitygw on the same machine, which shares its processors and its disk. " +
-			"Bare upload: the SDK's manager.Uploader sends the very file, beside an open store. Ships: a store that was opened on it ships it; the time is that of its hooks, with the look for a newer writer. " +
+			"Bare upload: the SDK's manager.Uploader sends the same file, while a store is open. Ships: a store that is opened on the file ships it; the time is that between its hooks, and includes the check for a newer writer. " +
 			"Bare download: manager.Downloader writes the object to a file. " +
 			"Restores: Open on an empty directory, from the bucket alone, until the cache serves: list, download, check and decode, take over as the writer. " +
-			"All have the same part size and concurrency, and CRC32C on every upload. Sent and received count the bytes of the object; peak is by how much more memory the process had in use, for a restore with the state that it keeps.",
+			"All have the same part size and concurrency, and CRC32C on every upload. Sent and received count the bytes of the object; peak is the peak growth of the process's memory, for a restore with the restored state.",
 		Metrics: []harness.Metric{
 			metricTime,
 			{Name: "sent", Unit: "MB/s"},
@@ -59,11 +58,11 @@ func transferWorkload(name string, payload func(context.Context, harness.Env) (*
 		Comparisons: []harness.Comparison{{Metric: "sent", To: uploadName}, {Metric: "received", To: downloadName}},
 		Claims:      claims,
 		Open: withGateway(func(ctx context.Context, env harness.Env, g *gateway.Gateway) (harness.Prepared, error) {
-			what, err := payload(ctx, env)
+			f, err := payload(ctx, env)
 			if err != nil {
 				return harness.Prepared{}, err
 			}
-			t := &transfer{transferred: *what, gateway: g, client: g.Client(), work: env.Dir}
+			t := &transfer{fixture: f, gateway: g, client: g.Client(), work: env.Dir}
 			if err := t.prepare(ctx); err != nil {
 				return harness.Prepared{}, err
 			}
@@ -80,8 +79,8 @@ func transferWorkload(name string, payload func(context.Context, harness.Env) (*
 	}
 }
 
-// transferClaims are what is promised of a state of 1 GiB that does not
-// compress: what is measured then is how bytes are moved.
+// transferClaims are the claims for a state of 1 GiB that does not compress, so that the
+// transfer of the bytes dominates.
 func transferClaims() []harness.Claim {
 	return []harness.Claim{
 		{Candidate: shipName, Metric: "sent", To: uploadName, AtLeast: 0.7},
@@ -89,33 +88,23 @@ func transferClaims() []harness.Claim {
 	}
 }
 
-// transferred is a snapshot, and what it holds.
-type transferred struct {
-	dir      string // of the store whose it is
-	snapshot string // path
-	digest   [32]byte
-	total    int
-	wire     int64
-}
-
-// The resources of an opaque payload, large as those of large clusters are.
+// The size and number of the resources of an opaque payload.
 const (
 	opaqueSize    = 16 << 10
 	opaquePerNode = 256
 )
 
-// opaquePayload makes a snapshot of about size bytes that do not compress.
-func opaquePayload(size int) func(context.Context, harness.Env) (*transferred, error) {
-	return func(ctx context.Context, env harness.Env) (*transferred, error) {
+// opaquePayload creates a snapshot of about size bytes that do not compress.
+func opaquePayload(size int) func(context.Context, harness.Env) (*fixture, error) {
+	return func(ctx context.Context, env harness.Env) (*fixture, error) {
 		dir := filepath.Join(env.Dir, "loading")
-		// One snapshot, written when the store is closed.
-		store, err := xdswal.Open(ctx, xdswal.Options{
-			Dir: dir, Sync: journal.SyncNever, KeepFor: -1, CompactTailBytes: 2 * int64(size), MaxJournalBytes: 16 * int64(size),
+		// The only snapshot is written when the store is closed.
+		store, err := open(ctx, xdswal.Options{
+			Dir: dir, Sync: journal.SyncNever, CompactTailBytes: 2 * int64(size), MaxJournalBytes: 16 * int64(size),
 		})
 		if err != nil {
 			return nil, err
 		}
-		cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 		shape := corpus.Shape{Nodes: size / opaqueSize / opaquePerNode, PerNode: opaquePerNode}
 		err = parallel(ctx, shape.Nodes, func(node int) error {
 			var secrets []cachetypes.Resource
@@ -127,10 +116,10 @@ func opaquePayload(size int) func(context.Context, harness.Env) (*transferred, e
 			if err != nil {
 				return err
 			}
-			return cache.SetSnapshot(ctx, shape.Node(node), s)
+			return store.cache.SetSnapshot(ctx, shape.Node(node), s)
 		})
 		st := store.State()
-		out := &transferred{dir: dir, digest: st.Digest(), total: st.NumResources(), wire: st.Bytes()}
+		out := &fixture{dir: dir, digest: st.Digest(), total: st.NumResources(), wire: st.Bytes()}
 		if err := errors.Join(err, store.Close(ctx)); err != nil {
 			return nil, err
 		}
@@ -139,32 +128,26 @@ func opaquePayload(size int) func(context.Context, harness.Env) (*transferred, e
 	}
 }
 
-// fixturePayload returns the snapshot of a fixture.
-func fixturePayload(fixtures *fixtures, shape corpus.Shape) func(context.Context, harness.Env) (*transferred, error) {
-	return func(ctx context.Context, _ harness.Env) (*transferred, error) {
-		f, err := fixtures.get(ctx, shape)
-		if err != nil {
-			return nil, err
-		}
-		return &transferred{dir: f.dir, snapshot: f.snapshot, digest: f.digest, total: f.total, wire: f.wire}, nil
-	}
+// fixturePayload returns a fixture.
+func fixturePayload(fixtures *fixtures, shape corpus.Shape) func(context.Context, harness.Env) (*fixture, error) {
+	return func(ctx context.Context, _ harness.Env) (*fixture, error) { return fixtures.get(ctx, shape) }
 }
 
-// transfer moves a snapshot.
+// transfer moves the snapshot of a fixture.
 type transfer struct {
-	transferred
+	*fixture
 	gateway *gateway.Gateway
 	client  *awss3.Client
 	work    string // directory for the rounds
 	size    int64  // of the snapshot
-	crc     uint32 // CRC32C of it
-	key     string // in the bucket, of the object that is downloaded
+	crc     uint32 // CRC32C of the snapshot
+	key     string // of the downloaded object in the bucket
 }
 
-// restored is the prefix of what is downloaded and restored.
+// restored is the prefix of the object that is downloaded and restored.
 const restored = "restored"
 
-// prepare ships what is downloaded later.
+// prepare ships the object that is downloaded later.
 func (t *transfer) prepare(ctx context.Context) error {
 	var err error
 	if t.crc, t.size, err = sumFile(t.snapshot); err != nil {
@@ -179,13 +162,13 @@ func (t *transfer) prepare(ctx context.Context) error {
 		return err
 	}
 	if size != t.size {
-		return fmt.Errorf("the object has %d bytes, the file %d", size, t.size)
+		return fmt.Errorf("shipped object: got %d bytes, want %d", size, t.size)
 	}
 	t.key = restored + "/" + key
 	return nil
 }
 
-// usage is what a transfer took.
+// usage is the time and the resources of a transfer.
 type usage struct {
 	start  time.Time
 	cpu    time.Duration
@@ -218,14 +201,14 @@ func (t *transfer) report(r *harness.Round, rate string, u *usage) {
 	}
 }
 
-// upload sends the file from a process that holds what is in it, as the one that
-// ships does: how fast the system hands out memory depends on what it has left.
+// upload sends the file while a store with the same state is open, as in ship: the speed
+// of allocations depends on the free memory of the system.
 func (t *transfer) upload(ctx context.Context, r *harness.Round) (err error) {
 	dir, key := filepath.Join(t.work, "upload"), fmt.Sprintf("upload-%d/object", r.Number)
 	if err := withoutJournal(dir, t.dir, t.snapshot); err != nil {
 		return err
 	}
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1})
+	store, err := open(ctx, xdswal.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
@@ -255,15 +238,14 @@ func (t *transfer) uploadFile(ctx context.Context, key string) error {
 	return err
 }
 
-// checkUploaded checks the bytes that the server has of an object, and removes
-// the object.
+// checkUploaded checks the bytes of an object on the server, and removes the object.
 func (t *transfer) checkUploaded(key string) error {
 	sum, size, err := sumFile(t.gateway.Path(key))
 	if err != nil {
 		return err
 	}
 	if sum != t.crc || size != t.size {
-		return fmt.Errorf("the object %s has %d bytes with the checksum %x, want %d and %x", key, size, sum, t.size, t.crc)
+		return fmt.Errorf("object %s: got %d bytes with checksum %x, want %d and %x", key, size, sum, t.size, t.crc)
 	}
 	return os.RemoveAll(t.gateway.Path(filepath.Dir(key)))
 }
@@ -286,7 +268,7 @@ func (t *transfer) ship(ctx context.Context, r *harness.Round) error {
 	return os.RemoveAll(t.gateway.Path(prefix))
 }
 
-// shipOnce has a store that is opened on the snapshot ship it.
+// shipOnce opens a store on the snapshot and waits until it has shipped it.
 func (t *transfer) shipOnce(ctx context.Context, prefix string) (*s3.Backend, *usage, error) {
 	b, err := s3.New(ctx, t.gateway.Config(prefix))
 	if err != nil {
@@ -318,7 +300,7 @@ func (t *transfer) download(ctx context.Context, r *harness.Round) error {
 		return err
 	}
 	if sum != t.crc || size != t.size {
-		return fmt.Errorf("%d bytes were downloaded, with the checksum %x, want %d and %x", size, sum, t.size, t.crc)
+		return fmt.Errorf("downloaded object: got %d bytes with checksum %x, want %d and %x", size, sum, t.size, t.crc)
 	}
 	return os.Remove(path)
 }
@@ -329,7 +311,7 @@ func (t *transfer) downloadTo(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	downloader := manager.NewDownloader(t.client, func(d *manager.Downloader) { //nolint:staticcheck // The twin of the uploader.
+	downloader := manager.NewDownloader(t.client, func(d *manager.Downloader) { //nolint:staticcheck // As the uploader.
 		d.PartSize, d.Concurrency = driverPartSize, driverConcurrency
 	})
 	_, err = downloader.Download(ctx, f, &awss3.GetObjectInput{Bucket: &t.gateway.Bucket, Key: &t.key}) //nolint:staticcheck // As above.
@@ -344,18 +326,14 @@ func (t *transfer) restore(ctx context.Context, r *harness.Round) (err error) {
 	harness.Settle()
 	dir := filepath.Join(t.work, "machine")
 	u := t.begin()
-	store, err := xdswal.Open(ctx, xdswal.Options{Dir: dir, KeepFor: -1, Backend: b})
+	store, err := open(ctx, xdswal.Options{Dir: dir, Backend: b})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close(ctx), os.RemoveAll(dir)) }()
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
 	t.end(u)
 	t.report(r, "received", u)
-	if digest := store.State().Digest(); digest != t.digest {
-		return fmt.Errorf("the restored state has digest %x, want %x", digest, t.digest)
-	}
-	return checkServed(cache, t.total)
+	return t.check(store)
 }
 
 // sumFile returns the CRC32C and the size of a file.

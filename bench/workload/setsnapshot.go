@@ -3,7 +3,6 @@ package workload
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,7 +14,6 @@ import (
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/internal/durable"
-	"github.com/xdswal/xdswal/xdscache"
 )
 
 const (
@@ -25,10 +23,10 @@ const (
 	persistName  = "marshal and fsync all"
 )
 
-// setters is the node that SetSnapshot is measured with.
+// setters is the shape of the node of SetSnapshot.
 var setters = corpus.Shape{Nodes: 1, PerNode: 10_000}
 
-// How many calls one round measures.
+// The number of calls in a round.
 const (
 	fastCalls = 50
 	slowCalls = 4
@@ -37,9 +35,9 @@ const (
 func setSnapshotWorkload() harness.Workload {
 	return harness.Workload{
 		Name: "setsnapshot/1-of-10000",
-		About: "One caller sets snapshots of a node of 10,000 resources; in each, one is new and all others are the same pointers as before. Making the snapshots is not counted. " +
+		About: "One caller sets snapshots of a node of 10,000 resources; in each, one is new and all others are the same pointers as before. Creating the snapshots is not measured. " +
 			"Floors: go-control-plane's own cache, which stores a pointer and persists nothing; and one raw durable append of an event of the same size. " +
-			"Beside them what one writes first: marshal all, write a file, fsync, rename.",
+			"Peer, the simplest durable code: marshal all, write a file, fsync, rename.",
 		Metrics: []harness.Metric{metricP50, metricP99},
 		Comparisons: []harness.Comparison{
 			{Metric: "p50", To: rawName}, {Metric: "p50", To: persistName},
@@ -62,7 +60,7 @@ func setSnapshotWorkload() harness.Workload {
 				if err != nil {
 					return harness.Prepared{Candidates: candidates}, err
 				}
-				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.changed, Close: s.close})
+				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.changed, Close: s.store.closeChecked})
 			}
 			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
 			return harness.Prepared{Candidates: candidates}, nil
@@ -73,8 +71,8 @@ func setSnapshotWorkload() harness.Workload {
 func equalSnapshotWorkload() harness.Workload {
 	return harness.Workload{
 		Name: "setsnapshot/equal-content",
-		About: "One caller sets snapshots of a node of 10,000 resources with the content that it has, in new messages, as a control plane does that builds everything anew from its source. " +
-			"Every message has to be marshaled to find that nothing changed; nothing is journaled.",
+		About: "One caller sets snapshots of a node of 10,000 resources with unchanged content in new messages, as a control plane does that rebuilds everything from its data source. " +
+			"Every message must be marshaled to find that nothing changed; nothing is journaled.",
 		Metrics:     []harness.Metric{metricP50},
 		Comparisons: []harness.Comparison{{Metric: "p50", To: persistName}},
 		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
@@ -95,7 +93,7 @@ func equalSnapshotWorkload() harness.Workload {
 					return harness.Prepared{Candidates: candidates}, err
 				}
 				s.again = again
-				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.equal, Close: s.close})
+				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.equal, Close: s.store.closeChecked})
 			}
 			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
 			return harness.Prepared{Candidates: candidates}, nil
@@ -112,7 +110,7 @@ func report(r *harness.Round, l harness.Latencies) {
 type setter struct {
 	cache  cachev3.SnapshotCache
 	series *series
-	again  *cachev3.Snapshot // equal to what the series begins with
+	again  *cachev3.Snapshot // new messages with the content of first
 	first  *cachev3.Snapshot
 }
 
@@ -137,7 +135,7 @@ func (s *setter) changed(ctx context.Context, r *harness.Round) error {
 	return s.series.checkNode(have)
 }
 
-// equal sets equal snapshots, by turns those of two sets of messages.
+// equal sets equal snapshots of two sets of messages in turn.
 func (s *setter) equal(ctx context.Context, r *harness.Round) error {
 	l, err := timed(slowCalls, func(i int) error {
 		if i%2 == 0 {
@@ -152,43 +150,28 @@ func (s *setter) equal(ctx context.Context, r *harness.Round) error {
 	return nil
 }
 
-// storeSetter is a setter of our cache.
+// storeSetter is a setter of xdswal's cache.
 type storeSetter struct {
 	setter
-	memory bool
-	dir    string
-	store  *xdswal.Store
-	ours   *xdscache.SnapshotCache
-	// calls are those that journal an event each.
+	store *opened
+	// calls is the number of calls that journal an event.
 	calls uint64
 }
 
 func newStoreSetter(ctx context.Context, dir string, memory bool, first *cachev3.Snapshot) (*storeSetter, error) {
-	s := &storeSetter{
-		setter: setter{series: newSeries(first), first: first},
-		memory: memory, dir: filepath.Join(dir, "store"), calls: 1,
-	}
-	if err := s.open(ctx); err != nil {
+	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, "store"), MemoryOnly: memory})
+	if err != nil {
 		return nil, err
 	}
+	s := &storeSetter{setter: setter{cache: store.cache, series: newSeries(first), first: first}, store: store, calls: 1}
 	return s, s.cache.SetSnapshot(ctx, setters.Node(0), first)
 }
 
 func (s *storeSetter) name() string {
-	if s.memory {
+	if s.store.opt.MemoryOnly {
 		return memoryName
 	}
 	return durableName
-}
-
-func (s *storeSetter) open(ctx context.Context) error {
-	var err error
-	if s.store, err = xdswal.Open(ctx, xdswal.Options{Dir: s.dir, MemoryOnly: s.memory, KeepFor: -1}); err != nil {
-		return err
-	}
-	s.ours = s.store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
-	s.cache = s.ours
-	return nil
 }
 
 func (s *storeSetter) changed(ctx context.Context, r *harness.Round) error {
@@ -206,28 +189,12 @@ func (s *storeSetter) equal(ctx context.Context, r *harness.Round) error {
 	return s.checkSequence()
 }
 
-// checkSequence checks that there is an event for every change and for nothing
-// else.
+// checkSequence checks that each change, and nothing else, has an event.
 func (s *storeSetter) checkSequence() error {
 	if seq := uint64(s.store.State().Sequence()); seq != s.calls {
-		return fmt.Errorf("%d events were journaled, want %d", seq, s.calls)
+		return fmt.Errorf("got %d events, want %d", seq, s.calls)
 	}
 	return nil
-}
-
-// close checks that what was set is there after a restart.
-func (s *storeSetter) close(ctx context.Context) error {
-	digest := s.store.State().Digest()
-	if err := s.store.Close(ctx); err != nil || s.memory {
-		return err
-	}
-	if err := s.open(ctx); err != nil {
-		return err
-	}
-	if s.store.State().Digest() != digest {
-		return errors.Join(errors.New("the restored state is another"), s.store.Close(ctx))
-	}
-	return s.store.Close(ctx)
 }
 
 // rawSetter appends a record to a raw log.
@@ -256,7 +223,7 @@ func (s *rawSetter) round(_ context.Context, r *harness.Round) error {
 func (s *rawSetter) close(context.Context) error {
 	records, err := s.log.close()
 	if err == nil && records != s.calls {
-		err = fmt.Errorf("%d of %d appends are there", records, s.calls)
+		err = fmt.Errorf("got %d appends, want %d", records, s.calls)
 	}
 	return err
 }
@@ -287,13 +254,12 @@ func (s *persistSetter) round(_ context.Context, r *harness.Round) error {
 	report(r, l)
 	info, err := os.Stat(filepath.Join(s.dir, "snapshot.bin"))
 	if err == nil && info.Size() != int64(size) {
-		err = fmt.Errorf("the file has %d bytes, want %d", info.Size(), size)
+		err = fmt.Errorf("got a file of %d bytes, want %d", info.Size(), size)
 	}
 	return err
 }
 
-// marshalAll is the least that one can persist of a snapshot: the bytes of its
-// resources, each after its length.
+// marshalAll returns the bytes of all resources of a snapshot, each after its length.
 func marshalAll(snapshot *cachev3.Snapshot) ([]byte, error) {
 	var out []byte
 	for _, group := range snapshot.Resources {

@@ -25,8 +25,8 @@ const (
 func snapshotWorkload(fixtures *fixtures, shape corpus.Shape) harness.Workload {
 	return harness.Workload{
 		Name: "snapshot/" + shape.String(),
-		About: "Write a snapshot: encode, digest, compress, write the file, fsync. Floor: compress the same bytes as one stream at the same level, and throw the result away. " +
-			"xdswal compresses with half of the processors, to leave room for those who serve.",
+		About: "Write a snapshot: encode, digest, compress, write the file, fsync. Floor: compress the same bytes as one stream at the same level, and discard the result. " +
+			"xdswal compresses with half of the processors, and leaves the others to serve.",
 		Metrics: []harness.Metric{
 			metricTime, {Name: "raw", Unit: "MB/s"}, {Name: "compressed", Unit: "MB/s"}, {Name: "raw÷file"},
 		},
@@ -111,7 +111,7 @@ func (w *snapshotWriter) encode(ctx context.Context, r *harness.Round) error {
 		return err
 	}
 	if back.Digest() != w.digest {
-		return fmt.Errorf("the snapshot holds a state of digest %x, want %x", back.Digest(), w.digest)
+		return errOtherState
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (w *snapshotWriter) deflate(_ context.Context, r *harness.Round) error {
 	var size counter
 	enc, err := zstd.NewWriter(&size, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
-		return fmt.Errorf("make zstd encoder: %w", err)
+		return fmt.Errorf("create zstd encoder: %w", err)
 	}
 	for _, b := range w.raw {
 		if _, err := enc.Write(b); err != nil {
@@ -135,7 +135,7 @@ func (w *snapshotWriter) deflate(_ context.Context, r *harness.Round) error {
 	return nil
 }
 
-// counter counts what is written to it.
+// counter counts the bytes written to it.
 type counter int64
 
 // Write counts p.

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -12,17 +13,15 @@ import (
 	"github.com/xdswal/xdswal/bench/corpus"
 )
 
-// series makes snapshots of one node that follow one another. It stands for a
-// control plane that builds a whole snapshot for every change, as
-// go-control-plane asks for. Each candidate has its own: what is cheap for us
-// depends on what the candidate saw last.
+// series creates consecutive snapshots of one node, as a control plane does that builds
+// a whole snapshot for every change. Each candidate has its own series, because the cost
+// for xdswal depends on the last snapshot that the candidate has set.
 type series struct {
 	last     *cachev3.Snapshot
 	revision int
 }
 
-// newSeries returns a series that begins with a snapshot that it shares with
-// others.
+// newSeries returns a series that starts with a snapshot, which series may share.
 func newSeries(first *cachev3.Snapshot) *series { return &series{last: first} }
 
 // next returns a snapshot in which one assignment of endpoints is new; all
@@ -40,7 +39,7 @@ func (s *series) next() *cachev3.Snapshot {
 	return &next
 }
 
-// take returns the next n snapshots: they are made before the clock runs.
+// take returns the next n snapshots, so that their creation is not measured.
 func (s *series) take(n int) []*cachev3.Snapshot {
 	out := make([]*cachev3.Snapshot, n)
 	for i := range out {
@@ -49,7 +48,7 @@ func (s *series) take(n int) []*cachev3.Snapshot {
 	return out
 }
 
-// checkNode checks that a node holds what the last snapshot set.
+// checkNode checks that a node is equal to the last snapshot.
 func (s *series) checkNode(have cachev3.ResourceSnapshot) error {
 	for at := range s.last.Resources {
 		url, err := cachev3.GetResponseTypeURL(types.ResponseType(at))
@@ -58,7 +57,7 @@ func (s *series) checkNode(have cachev3.ResourceSnapshot) error {
 		}
 		want, got := s.last.Resources[at], have.GetResourcesAndTTL(url)
 		if have.GetVersion(url) != want.Version || len(got) != len(want.Items) {
-			return fmt.Errorf("%s has version %q and %d resources, want %q and %d", url, have.GetVersion(url), len(got), want.Version, len(want.Items))
+			return fmt.Errorf("%s: got version %q and %d resources, want %q and %d", url, have.GetVersion(url), len(got), want.Version, len(want.Items))
 		}
 		if url != resourcev3.EndpointType {
 			continue
@@ -74,7 +73,7 @@ func (s *series) checkNode(have cachev3.ResourceSnapshot) error {
 
 func sameBytes(got, want types.Resource) error {
 	if got == nil {
-		return fmt.Errorf("it is not there")
+		return errors.New("missing")
 	}
 	a, err := cachev3.MarshalResource(got)
 	if err != nil {
@@ -85,7 +84,7 @@ func sameBytes(got, want types.Resource) error {
 		return fmt.Errorf("marshal: %w", err)
 	}
 	if string(a) != string(b) {
-		return fmt.Errorf("it is not the one that was set last")
+		return errors.New("differs from the last one set")
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package workload
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -17,13 +16,12 @@ import (
 	"github.com/xdswal/xdswal/xdscache"
 )
 
-// updateWorkload shows what an incremental update costs by the size of its
-// node.
+// updateWorkload compares incremental updates of nodes of different sizes.
 func updateWorkload(sizes []int, persist bool) harness.Workload {
 	w := harness.Workload{
 		Name: "update/memory",
 		About: "UpdateResources with one changed resource, on nodes of different sizes. The cost grows with the change and with the depth of the node's tree, not with the node. " +
-			"In memory alone, so that no disk covers it up.",
+			"In memory only, so that the disk does not dominate.",
 		Metrics:     []harness.Metric{metricP50, metricP99},
 		Comparisons: []harness.Comparison{{Metric: "p50", To: updateName(100)}},
 		Claims:      []harness.Claim{{Candidate: updateName(sizes[len(sizes)-1]), Metric: "p50", To: updateName(100), AtMost: 4}},
@@ -44,11 +42,15 @@ func updateWorkload(sizes []int, persist bool) harness.Workload {
 			p.Candidates = append(p.Candidates, harness.Candidate{Name: rawName, Round: raw.round, Close: raw.close})
 		}
 		for _, size := range sizes {
-			u := &nodeUpdater{shape: corpus.Shape{Nodes: 1, PerNode: size}, dir: filepath.Join(env.Dir, updateName(size)), persist: persist}
-			if err := u.open(ctx); err != nil {
+			store, err := open(ctx, xdswal.Options{Dir: filepath.Join(env.Dir, updateName(size)), MemoryOnly: !persist})
+			if err != nil {
 				return p, err
 			}
-			p.Candidates = append(p.Candidates, harness.Candidate{Name: updateName(size), Round: u.round, Close: u.close})
+			u := &nodeUpdater{opened: store, shape: corpus.Shape{Nodes: 1, PerNode: size}}
+			p.Candidates = append(p.Candidates, harness.Candidate{Name: updateName(size), Round: u.round, Close: u.closeChecked})
+			if err := u.load(ctx); err != nil {
+				return p, err
+			}
 		}
 		return p, nil
 	}
@@ -57,20 +59,14 @@ func updateWorkload(sizes []int, persist bool) harness.Workload {
 
 func updateName(size int) string { return "node of " + strconv.Itoa(size) }
 
-// nodeUpdater changes one resource after the other of one node.
+// nodeUpdater changes the resources of one node, one at a time.
 type nodeUpdater struct {
+	*opened
 	shape    corpus.Shape
-	dir      string
-	persist  bool
-	store    *xdswal.Store
-	cache    *xdscache.SnapshotCache
 	revision int
 }
 
-func (u *nodeUpdater) open(ctx context.Context) error {
-	if err := u.reopen(ctx); err != nil {
-		return err
-	}
+func (u *nodeUpdater) load(ctx context.Context) error {
 	first, err := u.shape.Snapshot(0, "1")
 	if err != nil {
 		return err
@@ -78,18 +74,9 @@ func (u *nodeUpdater) open(ctx context.Context) error {
 	return u.cache.SetSnapshot(ctx, u.shape.Node(0), first)
 }
 
-func (u *nodeUpdater) reopen(ctx context.Context) error {
-	var err error
-	if u.store, err = xdswal.Open(ctx, xdswal.Options{Dir: u.dir, MemoryOnly: !u.persist, KeepFor: -1}); err != nil {
-		return err
-	}
-	u.cache = u.store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It takes none.
-	return nil
-}
-
 func (u *nodeUpdater) round(ctx context.Context, r *harness.Round) error {
 	calls := fastCalls
-	if !u.persist {
+	if u.opt.MemoryOnly {
 		calls *= 20
 	}
 	changes := make([]types.Resource, calls)
@@ -107,7 +94,7 @@ func (u *nodeUpdater) round(ctx context.Context, r *harness.Round) error {
 	return u.check(changes[calls-1])
 }
 
-// number spreads the changes over the node.
+// number returns the number of the resource that a revision changes.
 func (u *nodeUpdater) number(revision int) int {
 	return endpointNumber(revision * 7919 % max(1, u.shape.PerNode/20))
 }
@@ -116,25 +103,10 @@ func (u *nodeUpdater) check(last types.Resource) error {
 	node := u.cache.GetNode(u.shape.Node(0))
 	have := node.Type(resourcev3.EndpointType).Get(cachev3.GetResourceName(last))
 	if node.NumResources() != u.shape.PerNode || have == nil {
-		return fmt.Errorf("the node has %d resources, want %d", node.NumResources(), u.shape.PerNode)
+		return fmt.Errorf("got %d resources in the node, want %d", node.NumResources(), u.shape.PerNode)
 	}
-	if seq := uint64(u.store.State().Sequence()); seq != uint64(u.revision+1) {
-		return fmt.Errorf("%d events were journaled, want %d", seq, u.revision+1)
+	if seq := uint64(u.State().Sequence()); seq != uint64(u.revision+1) {
+		return fmt.Errorf("got %d events, want %d", seq, u.revision+1)
 	}
 	return sameBytes((*xdscache.Resource)(have), last)
-}
-
-// close checks that what was set is there after a restart.
-func (u *nodeUpdater) close(ctx context.Context) error {
-	digest := u.store.State().Digest()
-	if err := u.store.Close(ctx); err != nil || !u.persist {
-		return err
-	}
-	if err := u.reopen(ctx); err != nil {
-		return err
-	}
-	if u.store.State().Digest() != digest {
-		return errors.Join(errors.New("the restored state is another"), u.store.Close(ctx))
-	}
-	return u.store.Close(ctx)
 }

@@ -1,6 +1,6 @@
-// Package workload holds what xdswal is measured with. Each workload checks
-// that its work was done: an append that is not there afterwards, or a restore
-// with another digest, is an error and gives no figure.
+// Package workload contains the workloads of the benchmark. Each workload checks that its
+// work was done: a missing append, or a restore with another digest, is an error and has
+// no figure.
 package workload
 
 import (
@@ -13,8 +13,7 @@ import (
 	"github.com/xdswal/xdswal/bench/harness"
 )
 
-// The shapes that are restored. What a control plane holds is in between the
-// last two: they are the extremes.
+// The restored shapes. The last two are the extremes of what control planes serve.
 var (
 	small    = corpus.Shape{Nodes: 100, PerNode: 100}
 	typical  = corpus.Shape{Nodes: 100, PerNode: 1000}
@@ -22,9 +21,9 @@ var (
 	tinyNode = corpus.Shape{Nodes: 10_000, PerNode: 10}
 )
 
-// All returns the workloads, in the order in which they are run; the short run
-// has the same ones on less data, but for the restore that claims are made of.
-// Data that several of them use is prepared in dir when the first one needs it.
+// All returns the workloads in the order of a run. A short run has the same ones on less
+// data, except for the restore with claims. Data of several workloads is prepared in dir
+// by the first one that requires it.
 func All(dir string, short bool) []harness.Workload {
 	fixtures := newFixtures(dir)
 	restored := []corpus.Shape{small, typical, oneNode, tinyNode}
@@ -53,7 +52,7 @@ func All(dir string, short bool) []harness.Workload {
 	return append(out, s3Workloads(fixtures, short)...)
 }
 
-// s3Workloads returns the workloads that need an S3 server.
+// s3Workloads returns the workloads that require an S3 server.
 func s3Workloads(fixtures *fixtures, short bool) []harness.Workload {
 	if short {
 		return []harness.Workload{
@@ -70,7 +69,7 @@ func s3Workloads(fixtures *fixtures, short bool) []harness.Workload {
 	}
 }
 
-// Columns that several workloads have.
+// Metrics of several workloads.
 var (
 	metricTime = harness.Metric{Name: "time", Unit: "ms"}
 	metricP50  = harness.Metric{Name: "p50", Unit: "ms"}
@@ -78,7 +77,7 @@ var (
 	metricHeap = harness.Metric{Name: "heap", Unit: "MiB"}
 )
 
-// driven is what writers have done.
+// driven is the result of drive.
 type driven struct {
 	counts  []int // operations of each writer
 	total   int
@@ -93,9 +92,8 @@ func (d driven) report(r *harness.Round, throughput string) {
 	r.Report("p99", d.latency.Quantile(0.99))
 }
 
-// drive runs writers that each do one operation after the other until window
-// is over, and each at least one. Operation i of a writer comes after its
-// operation i-1.
+// drive runs writers, each of which does one operation at a time, and at least one, until
+// window is over.
 func drive(ctx context.Context, writers int, window time.Duration, do func(ctx context.Context, writer, i int) error) (driven, error) {
 	d := driven{counts: make([]int, writers)}
 	latencies := make([]harness.Latencies, writers)
@@ -123,7 +121,7 @@ func drive(ctx context.Context, writers int, window time.Duration, do func(ctx c
 	return d, err
 }
 
-// timed returns how long operations take, one after the other.
+// timed returns the durations of sequential operations.
 func timed(operations int, do func(i int) error) (harness.Latencies, error) {
 	var l harness.Latencies
 	for i := range operations {

@@ -22,7 +22,7 @@ func TestNamesAreDistinct(t *testing.T) {
 	}
 }
 
-// The cheaper workloads run, pass their own checks, and fill their tables.
+// The cheaper workloads run, pass their checks, and have figures for all candidates.
 func TestWorkloadsRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -44,7 +44,7 @@ func TestWorkloadsRun(t *testing.T) {
 	}
 }
 
-// Those that need a server too, which in CI is there.
+// The workloads with a server run too. In CI the server is installed.
 func TestS3WorkloadsRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")

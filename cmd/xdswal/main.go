@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
 	// Links the messages that an @type in a resource file may name.
 	_ "github.com/xdswal/xdswal/cmd/xdswal/internal/envoytypes"
+	"github.com/xdswal/xdswal/cmd/xdswal/internal/inspect"
 )
 
 // version is set by the linker.

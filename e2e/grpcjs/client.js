@@ -1,6 +1,6 @@
-// A gRPC client that calls the health service of the target in its first
-// argument, one call after the other. For each line on its standard input it
-// writes one with what came of the calls; it ends with its input.
+// A gRPC client that calls the health service of the target in its first argument in a
+// loop. For each line on its standard input it writes a line with its statistics. It exits
+// at the end of its input.
 'use strict';
 
 const readline = require('node:readline');
@@ -15,7 +15,7 @@ const client = new grpc.Client(process.argv[2], grpc.credentials.createInsecure(
 const stats = { calls: 0, failed: 0, first_error: '', by_peer: {} };
 
 function check() {
-  // An empty HealthCheckRequest asks about the whole server.
+  // An empty HealthCheckRequest checks the whole server.
   const call = client.makeUnaryRequest(
     '/grpc.health.v1.Health/Check',
     (request) => request,

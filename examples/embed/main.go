@@ -1,5 +1,5 @@
-// Command embed is a complete control plane whose configuration survives it:
-// start it, kill -9 it, start it again.
+// Command embed is a complete control plane whose configuration survives a crash: start
+// it, kill -9 it, and start it again.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	cache := store.SnapshotCache(false, cachev3.IDHash{}, nil) // was: cachev3.NewSnapshotCache(…)
+	cache := store.SnapshotCache(false, cachev3.IDHash{}, nil) // instead of cachev3.NewSnapshotCache
 	log.Printf("restored %d nodes at sequence %d", store.Status().Nodes, store.Status().Sequence)
 
 	server := grpc.NewServer()
@@ -48,7 +48,7 @@ func main() {
 	snapshot, _ := cachev3.NewSnapshot(version, map[resourcev3.Type][]types.Resource{
 		resourcev3.ClusterType: {&clusterv3.Cluster{Name: "greeter"}},
 	})
-	if err := cache.SetSnapshot(ctx, "edge-1", snapshot); err != nil { // durable when it returns
+	if err := cache.SetSnapshot(ctx, "edge-1", snapshot); err != nil { // durable when SetSnapshot returns
 		log.Fatal(err)
 	}
 	<-ctx.Done()

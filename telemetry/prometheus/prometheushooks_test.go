@@ -32,8 +32,8 @@ import (
 
 var errTest = errors.New("test")
 
-// register returns metrics and what they are registered with, and checks at
-// the end of the test that nothing in it offends the conventions.
+// register returns metrics and their registry, and checks at the end of the test that
+// all metrics follow the naming conventions.
 func register(t *testing.T) (*prometheushooks.Metrics, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
@@ -73,7 +73,7 @@ func values(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
 	return out
 }
 
-// nonzero leaves out the series that are 0.
+// nonzero returns the series that are not 0.
 func nonzero(all map[string]float64) map[string]float64 {
 	out := map[string]float64{}
 	for name, v := range all {
@@ -91,7 +91,7 @@ func fullStatus() xdswal.Status {
 		Compactor: compactor.Status{Sequence: 40, Time: time.Now().Add(-time.Hour)},
 		Backend:   "s3://bucket/prefix",
 		Shipper:   &compactor.ShipperStatus{Epoch: 3, Claimed: true, Shipped: 30, BehindSince: time.Now().Add(-time.Minute), Fenced: errTest},
-		// No store has this beside the shipper.
+		// A store has a shipper or a follower, never both.
 		Follower: &replay.FollowerStatus{Epoch: 3, CurrentAt: time.Now().Add(-2 * time.Minute)},
 	}
 }
@@ -137,7 +137,7 @@ func TestHooks(t *testing.T) {
 			"xdswal_compactions_total unchanged close":  1,
 			"xdswal_compactions_total failed tail":      1,
 		}},
-		{"snapshot written here", func(h xdswal.Hooks) {
+		{"snapshot written locally", func(h xdswal.Hooks) {
 			h.Compactor.SnapshotWriteBegin(here)
 			h.Compactor.SnapshotWriteEnd(here)
 			h.Compactor.SnapshotDeleted(here)
@@ -180,7 +180,7 @@ func TestHooks(t *testing.T) {
 			"xdswal_batch_ship_duration_seconds sum":   2,
 			"xdswal_batches_deleted_total":             1,
 		}},
-		{"restore that passes over a snapshot", func(h xdswal.Hooks) {
+		{"restore that skips a snapshot", func(h xdswal.Hooks) {
 			h.Replay.SnapshotReadBegin(here)
 			h.Replay.SnapshotReadEnd(failure(here))
 			h.Replay.SnapshotReadBegin(there)
@@ -218,7 +218,7 @@ func TestHooks(t *testing.T) {
 			tt.work(m.Hooks())
 			got := nonzero(values(t, reg))
 			for name, want := range tt.want {
-				if want < 0 { // the time of the test
+				if want < 0 { // the current time
 					assert.InDelta(t, time.Now().Unix(), got[name], 60)
 					got[name] = want
 				}
@@ -228,8 +228,7 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// The label location depends on what the snapshot says of its location, not on how
-// the location reads.
+// The label location depends on Snapshot.Backend, not on the text of the location.
 func TestLocation(t *testing.T) {
 	tests := []struct {
 		location string
@@ -281,16 +280,16 @@ func TestState(t *testing.T) {
 	}, got)
 }
 
-// What a store does not have, it has no gauges of: an alert would take a 0
-// there for a value.
-func TestStateOfWhatIsThere(t *testing.T) {
+// A gauge of a part that the store lacks is absent: an alert would take a 0 for a
+// value.
+func TestStateOfParts(t *testing.T) {
 	tests := []struct {
 		name   string
 		change func(*xdswal.Status)
 		work   func(xdswal.Hooks)
 		absent []string
 	}{
-		{name: "all of it", change: func(*xdswal.Status) {}},
+		{name: "every part", change: func(*xdswal.Status) {}},
 		{
 			name:   "no journal",
 			change: func(s *xdswal.Status) { s.Journal = journal.Status{} },
@@ -344,7 +343,7 @@ func TestStateOfWhatIsThere(t *testing.T) {
 func TestNewTwice(t *testing.T) {
 	_, reg := register(t)
 	_, err := prometheushooks.New(reg)
-	require.ErrorContains(t, err, "register xdswal metrics: the registry has those of a store")
+	require.ErrorContains(t, err, "register xdswal metrics: the registry has those of another store")
 	require.ErrorAs(t, err, new(prometheus.AlreadyRegisteredError))
 }
 
@@ -448,7 +447,7 @@ func TestStore(t *testing.T) {
 	assert.InDelta(t, 4, got["xdswal_shipped_sequence"], 0)
 	assert.InDelta(t, 4, got["xdswal_snapshot_write_last_success_sequence backend"], 0)
 
-	// What is opened again goes on in the same series.
+	// A store that is opened again continues the same series.
 	s = store(t, m, opt)
 	got = values(t, reg)
 	assert.InDelta(t, 2, got["xdswal_epoch"], 0)
@@ -484,7 +483,7 @@ func TestFollower(t *testing.T) {
 	assert.NotContains(t, got, "xdswal_follower_lag_seconds")
 	assert.Contains(t, got, "xdswal_shipped_sequence")
 
-	// The one before learns it when it ships.
+	// The last writer is fenced when it ships next.
 	update(t, cache, "2")
 	require.Eventually(t, func() bool { return w.Status().Shipper.Fenced != nil }, 10*time.Second, time.Millisecond)
 	got = values(t, writers)
@@ -505,7 +504,7 @@ func TestStoreInMemory(t *testing.T) {
 	require.NoError(t, s.Close(context.Background()))
 }
 
-// promtool returns a command, or skips the test where there is none.
+// promtool returns a command, or skips the test if promtool is not installed.
 func promtool(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := exec.LookPath("promtool")
@@ -536,7 +535,7 @@ func TestPromtoolRules(t *testing.T) {
 	}
 }
 
-// The alerts are on metrics that there are.
+// The alerts name metrics that exist.
 func TestRulesNameMetrics(t *testing.T) {
 	m, reg := register(t)
 	m.Attach(fullStatus)

@@ -1,461 +1,432 @@
-// Package oracle judges a store from outside: it keeps its own account of the
-// updates that were sent and of those that were acknowledged, and holds what
-// the store shows after a crash against it.
+// Package oracle checks a store from outside: it records the updates that were sent and
+// their answers, and compares the contents of the store after a crash with them.
 //
-// It knows nothing of how the store works. What it relies on is that an update
-// names itself: each PUT and PATCH carries a version that no other has, and
-// what it sets differs from what every other sets.
+// It contains no code of the store. It requires that each PUT and PATCH has a unique
+// version, and that each sets resources to a unique content.
 //
 // # What is checked
 //
-//   - Every acknowledged update is in the journal, at the sequence that the
-//     acknowledgement gave, once.
-//   - Everything in the journal was sent, for that node and with those names,
-//     and was not refused.
-//   - An update that was acknowledged before another was sent comes before it.
-//   - What was once in the journal stays there, at its sequence; what was not
-//     there after a crash does not come later.
-//   - Each node holds the fold of its updates in the order of the journal,
-//     version by version and resource by resource, and no other node is there.
-//   - The sequence is never below an acknowledged one.
+//   - Each update that has returned is in the journal once, with the returned sequence.
+//   - Each event is an update that was sent, for its node and with its names, and that
+//     was not rejected.
+//   - An update that has returned before another one was sent is before it in the journal.
+//   - No event changes or disappears. An event that is missing after a crash never
+//     appears later.
+//   - Each node is the fold of its events, version by version and resource by resource,
+//     and there is no other node.
+//   - The sequence of the store is never below a returned one.
 package oracle
 
 import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 )
 
-// Kind is what an update does.
+// Kind is the kind of an update.
 type Kind int
 
 // The kinds of updates.
 const (
-	// Put makes a node hold what is set and nothing else.
+	// Put replaces all resources of a node.
 	Put Kind = iota + 1
-	// Patch sets and removes resources of a node, and makes the node.
+	// Patch sets and removes resources of a node, and creates the node.
 	Patch
 	// Delete removes a node.
 	Delete
 )
 
-// Key names a resource of a node.
+// Key identifies a resource of a node.
 type Key struct{ Type, Name string }
 
 // Update is one update, as it is sent.
 type Update struct {
-	// ID names the update. It is the version that a Put or a Patch carries.
+	// ID identifies the update. It is the version of a Put or a Patch.
 	ID   string
 	Node string
 	Kind Kind
-	// Set maps resources to what tells their content from any other. A Patch
-	// sets at least one.
+	// Set maps resources to unique contents. A Patch sets at least one.
 	Set map[Key]string
-	// Remove is what a Patch removes. It may not be there.
+	// Remove are the resources that a Patch removes. They need not exist.
 	Remove []Key
 }
 
-// Event is an event of the journal, as the store shows it.
+// Event is an event of the journal, as the store returns it.
 type Event struct {
 	Seq  uint64
 	Node string
-	// Clear tells the removal of a node from an update.
+	// Clear is set if the event removes the node.
 	Clear bool
-	// Version is what an update set its types to.
+	// Version is the version of the changed types.
 	Version string
 	Set     []Key
 	Removed []Key
 }
 
-// Node is what the store shows of a node.
+// Node is a node, as the store returns it.
 type Node struct {
 	// Seq is the sequence of the node's last event.
 	Seq uint64
-	// Versions are those of the types that the node has.
+	// Versions are the versions of the node's types.
 	Versions  map[string]string
 	Resources map[Key]string
 }
 
-// View is what the store shows at a moment without updates.
+// View is the contents of the store at a time without updates.
 type View struct {
 	Seq   uint64
 	Nodes map[string]Node
 }
 
-// Account is what the oracle knows. Its methods are safe for concurrent use.
-type Account struct {
-	// types are the types that a Put gives its version, with resources or not.
+// Oracle records updates and events. Its methods are safe for concurrent use.
+type Oracle struct {
+	// types are the types whose version a Put sets, with or without resources.
 	types []string
 
 	mu       sync.Mutex
-	clock    int // counts what was sent and acknowledged
+	clock    int // counts sent and returned updates
 	highest  uint64
 	stats    Stats
-	updates  map[string]*update // the open ones and those that are in the journal
+	updates  map[string]*update // the open ones and those in the journal
 	open     []*update          // sent since the last check
-	settled  map[string]bool    // known not to be in the journal
+	missing  map[string]bool    // known not to be in the journal
 	events   []Event            // events[i] has sequence i+1
-	judged   int                // events before it were checked
-	nodes    map[string]*node   // the fold of the events that were checked
+	checked  int                // number of events that were checked
+	nodes    map[string]*Node   // the fold of the checked events; nil if absent
 	absences map[string][]span  // of the nodes, since the last check
+	problems []error            // of the current check
 }
 
-// Stats counts what an account has seen.
+// Stats are counts of updates, events and checks.
 type Stats struct {
-	// Sent is how many updates were sent, Acknowledged and Refused how many of
-	// them were answered so. Survived counts those that were not answered and
-	// are in the journal all the same.
-	Sent, Acknowledged, Refused, Survived int
-	// Events and Checks count what was held against the account.
-	Events, Checks int
+	// Returned, Rejected and Survived count updates by outcome; Survived are those in the
+	// journal without an answer.
+	Sent, Returned, Rejected, Survived int
+	Events, Checks                     int
 }
 
 type update struct {
 	Update
-	sent         int
-	floor        uint64 // highest sequence acknowledged when it was sent
-	acknowledged int    // 0 if it was not
-	refused      bool
-	seq          uint64 // as acknowledged
-	at           uint64 // in the journal, 0 if it is not
+	sent     int
+	floor    uint64 // highest returned sequence when it was sent
+	returned int    // 0 without an answer
+	answer   uint64 // returned sequence
+	rejected bool
+	seq      uint64 // in the journal; 0 if it is missing
 }
 
-type node struct {
-	seq       uint64
-	versions  map[string]string
-	resources map[Key]string
-}
-
-// span is a range of sequences, both included, at which a node is not there.
+// span is a range of sequences, both included, at which a node is absent.
 type span struct{ from, to uint64 }
 
 const forever = ^uint64(0)
 
-// New returns an account of a store that is empty. A Put gives its version to
-// all of the types.
-func New(types []string) *Account {
-	return &Account{
-		types: types, updates: map[string]*update{}, settled: map[string]bool{},
-		nodes: map[string]*node{}, absences: map[string][]span{},
+// New returns an oracle of an empty store. A Put sets the version of all types.
+func New(types []string) *Oracle {
+	return &Oracle{
+		types: types, updates: map[string]*update{}, missing: map[string]bool{},
+		nodes: map[string]*Node{}, absences: map[string][]span{},
 	}
 }
 
-// Sending notes an update. It is called before the first byte is sent.
-func (a *Account) Sending(u Update) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.clock++
-	a.stats.Sent++
-	record := &update{Update: u, sent: a.clock, floor: a.highest}
-	a.updates[u.ID] = record
-	a.open = append(a.open, record)
+// Sending records an update. It is called before the first byte is sent.
+func (o *Oracle) Sending(u Update) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock++
+	o.stats.Sent++
+	record := &update{Update: u, sent: o.clock, floor: o.highest}
+	o.updates[u.ID] = record
+	o.open = append(o.open, record)
 }
 
-// Acknowledged notes that the store has answered that the update is durable at
-// a sequence. It is called after the whole answer has come.
-func (a *Account) Acknowledged(id string, seq uint64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.clock++
-	a.stats.Acknowledged++
-	u := a.updates[id]
-	u.acknowledged, u.seq = a.clock, seq
-	a.highest = max(a.highest, seq)
+// Returned records that an update has returned with a sequence. It is called after the
+// complete answer was received.
+func (o *Oracle) Returned(id string, seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clock++
+	o.stats.Returned++
+	u := o.updates[id]
+	u.returned, u.answer = o.clock, seq
+	o.highest = max(o.highest, seq)
 }
 
-// Refused notes that the store has answered that it did not take the update.
-func (a *Account) Refused(id string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stats.Refused++
-	a.updates[id].refused = true
+// Rejected records that the store has rejected an update.
+func (o *Oracle) Rejected(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stats.Rejected++
+	o.updates[id].rejected = true
 }
 
-// Stats returns what was counted.
-func (a *Account) Stats() Stats {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stats.Events = len(a.events)
-	return a.stats
+// Stats returns the counts.
+func (o *Oracle) Stats() Stats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stats.Events = len(o.events)
+	return o.stats
 }
 
-// Next returns the sequence of the first event that was not observed yet.
-func (a *Account) Next() uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return uint64(len(a.events)) + 1
+// Next returns the sequence of the first event that was not observed.
+func (o *Oracle) Next() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return uint64(len(o.events)) + 1
 }
 
-// Observe takes consecutive events of the journal, which may have been observed
-// before. Updates may be under way. Every event has to be observed: the error
-// is about one that was passed over, or that is not what it was.
-func (a *Account) Observe(events []Event) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// Observe records consecutive events of the journal, also while updates run. Events may be
+// observed again. The error is about an event that was skipped, or that has changed.
+func (o *Oracle) Observe(events []Event) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for _, ev := range events {
-		next := uint64(len(a.events)) + 1
+		next := uint64(len(o.events)) + 1
 		switch {
 		case ev.Seq == next:
-			a.events = append(a.events, ev)
+			o.events = append(o.events, ev)
 		case ev.Seq == 0 || ev.Seq > next:
-			return fmt.Errorf("observed event %d where %d should stand", ev.Seq, next)
-		default:
-			if was := a.events[ev.Seq-1]; !same(was, ev) {
-				return fmt.Errorf("event %d has changed from %+v to %+v", ev.Seq, was, ev)
-			}
+			return fmt.Errorf("got event %d, want %d", ev.Seq, next)
+		case !reflect.DeepEqual(o.events[ev.Seq-1], ev):
+			return fmt.Errorf("event %d has changed from %+v to %+v", ev.Seq, o.events[ev.Seq-1], ev)
 		}
 	}
 	return nil
 }
 
-func same(a, b Event) bool {
-	return a.Seq == b.Seq && a.Node == b.Node && a.Clear == b.Clear && a.Version == b.Version &&
-		slices.Equal(a.Set, b.Set) && slices.Equal(a.Removed, b.Removed)
-}
-
 // maxProblems bounds an error's length.
 const maxProblems = 20
 
-// Check holds all that was observed, and the view, against the account. It is
-// called while no update is under way, after a restart that followed the last
-// one; all events up to the view's sequence were observed by then. What was
-// sent and not answered until now is settled: it is in the journal now, or
-// never.
-func (a *Account) Check(v View) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.stats.Checks++
-	var problems []error
-	problem := func(format string, args ...any) {
-		if len(problems) < maxProblems {
-			problems = append(problems, fmt.Errorf(format, args...))
-		}
+func (o *Oracle) problem(format string, args ...any) {
+	if len(o.problems) < maxProblems {
+		o.problems = append(o.problems, fmt.Errorf(format, args...))
 	}
-	if v.Seq < a.highest {
-		problem("the store is at sequence %d, and %d was acknowledged", v.Seq, a.highest)
-	}
-	if v.Seq != uint64(len(a.events)) {
-		problem("the store is at sequence %d, and events up to %d were observed", v.Seq, len(a.events))
-	}
-	a.fold(problem)
-	a.answers(problem)
-	a.order(problem)
-	a.compare(v, problem)
-	a.settle()
-	return errors.Join(problems...)
 }
 
-// fold finds the update of each new event, and applies it.
-func (a *Account) fold(problem func(string, ...any)) {
-	for name, n := range a.nodes {
+// Check compares the observed events and the view with the updates. It is called after a
+// restart, while no update is pending and after all events of the view were observed. A
+// sent update without an answer is in the journal now, or never.
+func (o *Oracle) Check(v View) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stats.Checks++
+	o.problems = nil
+	if v.Seq < o.highest {
+		o.problem("got sequence %d, want at least the returned %d", v.Seq, o.highest)
+	}
+	if v.Seq != uint64(len(o.events)) {
+		o.problem("got sequence %d, want %d as observed", v.Seq, len(o.events))
+	}
+	o.fold()
+	o.checkReturned()
+	o.checkOrder()
+	o.checkNodes(v)
+	o.settle()
+	return errors.Join(o.problems...)
+}
+
+// fold finds the update of each new event and applies it.
+func (o *Oracle) fold() {
+	for _, u := range o.open {
+		if _, known := o.nodes[u.Node]; !known {
+			o.nodes[u.Node] = nil
+		}
+	}
+	for name, n := range o.nodes {
 		if n == nil {
-			a.absences[name] = []span{{uint64(a.judged), forever}}
+			o.absences[name] = []span{{uint64(o.checked), forever}}
 		}
 	}
-	for _, u := range a.open {
-		if _, known := a.nodes[u.Node]; !known {
-			a.absences[u.Node] = []span{{0, forever}}
-			a.nodes[u.Node] = nil
-		}
-	}
-	for _, ev := range a.events[a.judged:] {
+	for _, ev := range o.events[o.checked:] {
+		find := o.findUpdate
 		if ev.Clear {
-			a.clear(ev, problem)
-		} else {
-			a.update(ev, problem)
+			find = o.findDelete
+		}
+		u := find(ev)
+		if u == nil {
+			continue
+		}
+		u.seq = ev.Seq
+		if u.returned == 0 {
+			o.stats.Survived++
+		}
+		if ev.Clear {
+			o.nodes[u.Node] = nil
+			o.absences[u.Node] = append(o.absences[u.Node], span{ev.Seq, forever})
+			continue
+		}
+		o.nodes[u.Node] = o.nodes[u.Node].after(u, o.types)
+		if spans := o.absences[u.Node]; len(spans) > 0 && spans[len(spans)-1].to == forever {
+			spans[len(spans)-1].to = ev.Seq - 1
 		}
 	}
-	a.judged = len(a.events)
+	o.checked = len(o.events)
 }
 
-func (a *Account) update(ev Event, problem func(string, ...any)) {
-	u := a.updates[ev.Version]
+// findUpdate returns the Put or Patch of an event, or nil.
+func (o *Oracle) findUpdate(ev Event) *update {
+	u := o.updates[ev.Version]
 	switch {
-	case u == nil && a.settled[ev.Version]:
-		problem("event %d is update %q, which was not there after an earlier restart", ev.Seq, ev.Version)
-		return
+	case u == nil && o.missing[ev.Version]:
+		o.problem("event %d: update %q was missing after an earlier restart", ev.Seq, ev.Version)
+		return nil
 	case u == nil || u.Kind == Delete:
-		problem("event %d of node %q has version %q, which was never sent", ev.Seq, ev.Node, ev.Version)
-		return
+		o.problem("event %d of node %q: version %q was never sent", ev.Seq, ev.Node, ev.Version)
+		return nil
 	case u.Node != ev.Node:
-		problem("event %d is update %q of node %q, which was sent for node %q", ev.Seq, u.ID, ev.Node, u.Node)
-		return
-	case u.at != 0:
-		problem("event %d is update %q again, which is event %d", ev.Seq, u.ID, u.at)
-		return
-	case u.refused:
-		problem("event %d is update %q, which was refused", ev.Seq, u.ID)
-	case u.acknowledged != 0 && u.seq != ev.Seq:
-		problem("event %d is update %q, which was acknowledged as %d", ev.Seq, u.ID, u.seq)
-	}
-	u.at = ev.Seq
-	if u.acknowledged == 0 {
-		a.stats.Survived++
+		o.problem("event %d: update %q of node %q was sent for node %q", ev.Seq, u.ID, ev.Node, u.Node)
+		return nil
+	case u.seq != 0:
+		o.problem("event %d: update %q is event %d already", ev.Seq, u.ID, u.seq)
+		return nil
+	case u.rejected:
+		o.problem("event %d: update %q was rejected", ev.Seq, u.ID)
+	case u.returned != 0 && u.answer != ev.Seq:
+		o.problem("event %d: update %q has returned sequence %d", ev.Seq, u.ID, u.answer)
 	}
 	for _, k := range ev.Set {
 		if _, sent := u.Set[k]; !sent {
-			problem("event %d sets %v, which update %q did not", ev.Seq, k, u.ID)
+			o.problem("event %d sets %v, but update %q does not", ev.Seq, k, u.ID)
 		}
 	}
-	n := a.nodes[u.Node]
+	n := o.nodes[u.Node]
 	for _, k := range ev.Removed {
-		if n == nil || n.resources[k] == "" {
-			problem("event %d removes %v, which node %q did not have", ev.Seq, k, u.Node)
+		if n == nil || n.Resources[k] == "" {
+			o.problem("event %d removes %v, which node %q does not have", ev.Seq, k, u.Node)
 		}
 	}
-	a.present(u.Node, ev.Seq)
-	a.nodes[u.Node] = n.after(u, ev.Seq, a.types)
+	return u
 }
 
-// after returns the node with an update applied; n is not changed.
-func (n *node) after(u *update, seq uint64, types []string) *node {
-	out := &node{seq: seq, versions: map[string]string{}, resources: map[Key]string{}}
+// findDelete returns the Delete of an event: one that has returned its sequence, or else
+// one without an answer, or nil.
+func (o *Oracle) findDelete(ev Event) *update {
+	var found *update
+	for _, u := range o.open {
+		if u.Kind != Delete || u.Node != ev.Node || u.seq != 0 || u.rejected {
+			continue
+		}
+		if u.returned != 0 && u.answer == ev.Seq {
+			found = u
+			break
+		}
+		if u.returned == 0 && found == nil {
+			found = u
+		}
+	}
+	if found == nil {
+		o.problem("event %d removes node %q, but no delete was sent for it", ev.Seq, ev.Node)
+	} else if o.nodes[ev.Node] == nil {
+		o.problem("event %d removes node %q, which is absent", ev.Seq, ev.Node)
+	}
+	return found
+}
+
+// after returns the node with an update applied; n is not changed and may be nil.
+func (n *Node) after(u *update, types []string) *Node {
+	out := &Node{Seq: u.seq, Versions: map[string]string{}, Resources: map[Key]string{}}
 	if u.Kind == Put {
 		for _, t := range types {
-			out.versions[t] = u.ID
+			out.Versions[t] = u.ID
 		}
 	} else if n != nil {
-		maps.Copy(out.versions, n.versions)
-		maps.Copy(out.resources, n.resources)
+		maps.Copy(out.Versions, n.Versions)
+		maps.Copy(out.Resources, n.Resources)
 	}
 	for _, k := range u.Remove {
-		delete(out.resources, k)
-		if _, ok := out.versions[k.Type]; ok {
-			out.versions[k.Type] = u.ID
+		delete(out.Resources, k)
+		if _, ok := out.Versions[k.Type]; ok {
+			out.Versions[k.Type] = u.ID
 		}
 	}
 	for k, content := range u.Set {
-		out.resources[k] = content
-		out.versions[k.Type] = u.ID
+		out.Resources[k] = content
+		out.Versions[k.Type] = u.ID
 	}
 	return out
 }
 
-// clear finds a Delete for an event: one that was acknowledged with that
-// sequence, or else one without an answer.
-func (a *Account) clear(ev Event, problem func(string, ...any)) {
-	var candidate *update
-	for _, u := range a.open {
-		if u.Kind != Delete || u.Node != ev.Node || u.at != 0 || u.refused {
-			continue
-		}
-		if u.acknowledged != 0 && u.seq == ev.Seq {
-			candidate = u
-			break
-		}
-		if u.acknowledged == 0 && candidate == nil {
-			candidate = u
-		}
-	}
-	if candidate == nil {
-		problem("event %d removes node %q, and no delete that was sent can be the cause", ev.Seq, ev.Node)
-		return
-	}
-	if a.nodes[ev.Node] == nil {
-		problem("event %d removes node %q, which was not there", ev.Seq, ev.Node)
-	}
-	candidate.at = ev.Seq
-	if candidate.acknowledged == 0 {
-		a.stats.Survived++
-	}
-	a.nodes[ev.Node] = nil
-	a.absences[ev.Node] = append(a.absences[ev.Node], span{ev.Seq, forever})
-}
-
-func (a *Account) present(name string, seq uint64) {
-	if spans := a.absences[name]; len(spans) > 0 && spans[len(spans)-1].to == forever {
-		spans[len(spans)-1].to = seq - 1
-	}
-}
-
-// answers checks each acknowledgement since the last check.
-func (a *Account) answers(problem func(string, ...any)) {
-	for _, u := range a.open {
+// checkReturned checks that each update that has returned is in the journal.
+func (o *Oracle) checkReturned() {
+	for _, u := range o.open {
 		switch {
-		case u.acknowledged == 0 || u.at != 0:
+		case u.returned == 0 || u.seq != 0:
 		case u.Kind != Delete:
-			problem("update %q of node %q was acknowledged as %d and is not in the journal", u.ID, u.Node, u.seq)
-		case !slices.ContainsFunc(a.absences[u.Node], func(s span) bool { return s.from <= u.seq && s.to >= u.floor }):
-			// A node that is not there already is deleted without an event.
-			problem("delete %q of node %q was acknowledged as %d, and the node was there all the time from %d on", u.ID, u.Node, u.seq, u.floor)
+			o.problem("update %q of node %q has returned sequence %d and is missing from the journal", u.ID, u.Node, u.answer)
+		case !slices.ContainsFunc(o.absences[u.Node], func(s span) bool { return s.from <= u.answer && s.to >= u.floor }):
+			// A Delete of an absent node has no event.
+			o.problem("delete %q of node %q has returned sequence %d without an event, but the node was present from %d on", u.ID, u.Node, u.answer, u.floor)
 		}
 	}
 }
 
-// order checks that no update stands before one that was acknowledged before
-// it was sent.
-func (a *Account) order(problem func(string, ...any)) {
-	var journaled []*update
-	for _, u := range a.open {
-		if u.at != 0 {
-			journaled = append(journaled, u)
-		}
-	}
-	slices.SortFunc(journaled, func(x, y *update) int { return int(int64(y.at) - int64(x.at)) })
-	var earliest *update // acknowledged, of those later in the journal
+// checkOrder checks that no update is before one that had returned when it was sent.
+func (o *Oracle) checkOrder() {
+	journaled := slices.DeleteFunc(slices.Clone(o.open), func(u *update) bool { return u.seq == 0 })
+	slices.SortFunc(journaled, func(x, y *update) int { return int(int64(y.seq) - int64(x.seq)) })
+	var earliest *update // to return, of those later in the journal
 	for _, u := range journaled {
-		if earliest != nil && u.sent > earliest.acknowledged {
-			problem("update %q is event %d, before %q, which is event %d and was acknowledged before it was sent", u.ID, u.at, earliest.ID, earliest.at)
+		if earliest != nil && u.sent > earliest.returned {
+			o.problem("event %d: update %q was sent after update %q, event %d, had returned", u.seq, u.ID, earliest.ID, earliest.seq)
 		}
-		if u.acknowledged != 0 && (earliest == nil || u.acknowledged < earliest.acknowledged) {
+		if u.returned != 0 && (earliest == nil || u.returned < earliest.returned) {
 			earliest = u
 		}
 	}
 }
 
-// compare holds the view against the fold.
-func (a *Account) compare(v View, problem func(string, ...any)) {
-	for name, n := range a.nodes {
-		shown, there := v.Nodes[name]
+// checkNodes compares the view with the fold.
+func (o *Oracle) checkNodes(v View) {
+	for name, n := range o.nodes {
+		got, ok := v.Nodes[name]
 		switch {
-		case n == nil && there:
-			problem("node %q is there, and its last event removed it or none made it", name)
-		case n != nil && !there:
-			problem("node %q is not there, and event %d set it", name, n.seq)
+		case n == nil && ok:
+			o.problem("node %q is present, want it absent after its events", name)
+		case n != nil && !ok:
+			o.problem("node %q is absent, want it as of event %d", name, n.Seq)
 		case n != nil:
-			n.compare(name, shown, problem)
+			o.checkNode(name, got, n)
 		}
 	}
 	for name := range v.Nodes {
-		if _, known := a.nodes[name]; !known {
-			problem("node %q is there, and nothing was ever sent for it", name)
+		if _, known := o.nodes[name]; !known {
+			o.problem("node %q is present, but no update was sent for it", name)
 		}
 	}
 }
 
-func (n *node) compare(name string, shown Node, problem func(string, ...any)) {
-	if shown.Seq != n.seq {
-		problem("node %q is at event %d, and its last is %d", name, shown.Seq, n.seq)
+func (o *Oracle) checkNode(name string, got Node, want *Node) {
+	if got.Seq != want.Seq {
+		o.problem("node %q: got event %d, want %d", name, got.Seq, want.Seq)
 	}
-	if !maps.Equal(shown.Versions, n.versions) {
-		problem("node %q has versions %v, and should have %v", name, shown.Versions, n.versions)
+	if !maps.Equal(got.Versions, want.Versions) {
+		o.problem("node %q: got versions %v, want %v", name, got.Versions, want.Versions)
 	}
-	for k, content := range n.resources {
-		if got, ok := shown.Resources[k]; !ok {
-			problem("node %q does not have %v", name, k)
-		} else if got != content {
-			problem("node %q has %v with the content of another update", name, k)
+	for k, content := range want.Resources {
+		if c, ok := got.Resources[k]; !ok {
+			o.problem("node %q: %v is missing", name, k)
+		} else if c != content {
+			o.problem("node %q: %v has the content of another update", name, k)
 		}
 	}
-	for k := range shown.Resources {
-		if _, ok := n.resources[k]; !ok {
-			problem("node %q has %v, which it should not", name, k)
+	for k := range got.Resources {
+		if _, ok := want.Resources[k]; !ok {
+			o.problem("node %q: %v is present, want it absent", name, k)
 		}
 	}
 }
 
-// settle closes what was sent until now.
-func (a *Account) settle() {
-	for _, u := range a.open {
-		// The contents are in the fold, and needed no more.
-		u.Set, u.Remove = nil, nil
-		if u.at == 0 {
-			delete(a.updates, u.ID)
-			a.settled[u.ID] = true
+// settle closes the open updates.
+func (o *Oracle) settle() {
+	for _, u := range o.open {
+		u.Set, u.Remove = nil, nil // the fold contains them
+		if u.seq == 0 {
+			delete(o.updates, u.ID)
+			o.missing[u.ID] = true
 		}
 	}
-	a.open = nil
-	clear(a.absences)
+	o.open = nil
+	clear(o.absences)
 }

@@ -1,7 +1,7 @@
 // Command gen writes the blank imports of package envoytypes.
 //
-// It asks `go list` for the packages of the modules in go.mod, so that a new
-// release of go-control-plane needs no more than `go generate`.
+// It lists the packages of the modules in go.mod with `go list`: after an update of
+// go-control-plane, run `go generate`.
 package main
 
 import (
@@ -16,16 +16,16 @@ import (
 	"strings"
 )
 
-// patterns are the packages to look through. Envoy's v2 API, alphas of it included,
-// is gone from Envoy itself, so that only directories named v3 are taken from them.
+// patterns match the packages to list, of which only directories named v3 are
+// imported: Envoy no longer supports its v2 API.
 var patterns = []string{
 	"github.com/envoyproxy/go-control-plane/envoy/...",
 	"github.com/envoyproxy/go-control-plane/ratelimit/config/...",
 	"github.com/cncf/xds/go/xds/type/...",
 }
 
-// extras are packages that the v3 API still takes, in directories not named v3:
-// udpa.type.v1.TypedStruct is the older spelling of xds.type.v3.TypedStruct.
+// extras are packages that the v3 API accepts in directories not named v3:
+// udpa.type.v1.TypedStruct is the older name of xds.type.v3.TypedStruct.
 var extras = []string{
 	"github.com/cncf/xds/go/udpa/type/v1",
 }
@@ -69,7 +69,7 @@ func list(patterns []string) ([]string, error) {
 		}
 	}
 	if len(packages) == len(extras) {
-		return nil, fmt.Errorf("list packages with %q: no directory is named v3; see whether the modules have moved", command.String())
+		return nil, fmt.Errorf("list packages with %q: no directory is named v3; check whether the modules have moved", command.String())
 	}
 	slices.Sort(packages)
 	return slices.Compact(packages), nil
