@@ -59,8 +59,8 @@ func TestMachineLoss(t *testing.T) {
 	slices.Sort(losses)
 	slices.Sort(updates)
 	at := func(q float64) int { return int(q * float64(rounds-1)) }
-	t.Logf("%d machines lost during %d updates a second, shipping every %v: the oldest lost update returned before the kill: min %v, median %v, p90 %v, max %v; lost updates: median %d, max %d; returned updates in total: %d",
-		rounds, lossRate, shipInterval, losses[0].Round(time.Millisecond), losses[at(.5)].Round(time.Millisecond), losses[at(.9)].Round(time.Millisecond), losses[rounds-1].Round(time.Millisecond),
+	t.Logf("%d machines lost during %.0f updates a second, shipping every %v: the oldest lost update returned before the kill: min %v, median %v, p90 %v, max %v; lost updates: median %d, max %d; returned updates in total: %d",
+		rounds, float64(l.sent)/l.sending.Seconds(), shipInterval, losses[0].Round(time.Millisecond), losses[at(.5)].Round(time.Millisecond), losses[at(.9)].Round(time.Millisecond), losses[rounds-1].Round(time.Millisecond),
 		updates[at(.5)], updates[rounds-1], l.total)
 }
 
@@ -69,6 +69,10 @@ type machineLoss struct {
 	d     *daemon
 	ids   atomic.Int64
 	total int
+	// sent is the number of updates sent while the daemon ran, sending that time. Their
+	// ratio is logged and not tested: it depends on the machine.
+	sent    int
+	sending time.Duration
 	// held is the newest update of each node after the last restart.
 	held map[string]update
 }
@@ -191,7 +195,8 @@ func (l *machineLoss) update(d time.Duration) func() []update {
 	<-time.After(time.Until(start.Add(d)))
 	return func() []update {
 		wg.Wait()
-		require.Greater(l.t, float64(len(out)), lossRate*d.Seconds()/4, "the machine is too slow for the rate")
+		require.NotEmpty(l.t, out)
+		l.sent, l.sending = l.sent+len(out), l.sending+time.Since(start)
 		return out
 	}
 }
