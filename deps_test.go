@@ -68,8 +68,9 @@ func TestImports(t *testing.T) {
 		// Formats and data.
 		"internal/event":           {"journal"},
 		"internal/state":           {"journal"},
-		"internal/format/snapshot": {"internal/event", "internal/state", "journal"},
-		"internal/format/batch":    {"internal/event", "journal"},
+		"internal/format":          {"internal/event", "journal"},
+		"internal/format/snapshot": {"internal/event", "internal/event/eventpb", "internal/format", "internal/state", "journal"},
+		"internal/format/batch":    {"internal/event", "internal/format", "journal"},
 		"internal/catalog":         {"backends", "internal/event", "internal/format/", "journal"},
 		// Plumbing.
 		"internal/bounded":  {},

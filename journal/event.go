@@ -38,8 +38,8 @@ func (k Kind) String() string {
 	}
 }
 
-// Event is one update of one node of one cache. Sequence and Time are set when
-// the event is committed. An event that was queued or decoded is immutable.
+// Event is one update of one node of one cache. Sequence and Time are set when the
+// event is committed. A queued or decoded event is immutable.
 type Event struct {
 	Sequence Sequence
 	// Time is the time of the commit. It never decreases along the journal.
@@ -64,8 +64,8 @@ type TypeChange struct {
 	Deletes []string
 }
 
-// Resource is one xDS resource. It holds the bytes that are journaled, written
-// to snapshots, hashed and served. It is immutable.
+// Resource is one xDS resource, with the bytes that are journaled, written to
+// snapshots, hashed and served. It is immutable.
 type Resource struct {
 	// Name is the resource's key among the resources of its type.
 	Name string
@@ -78,17 +78,17 @@ type Resource struct {
 	Value []byte
 	// TTL is nil for a resource that does not expire.
 	TTL *time.Duration
-	// Source is the address of the message that Value was marshaled from, while
-	// the caller keeps that message. A message that is set again under the same
-	// address is not marshaled again. Source is not encoded.
+	// Source points to the message that Value was marshaled from, as long as the caller
+	// keeps it. The same pointer means the same content: such a message is not marshaled
+	// again. Source is not encoded.
 	Source weak.Pointer[byte]
 }
 
 // Size returns the size of the resource's value in bytes.
 func (r *Resource) Size() int64 { return int64(len(r.Value)) }
 
-// Same reports whether r and o are equal for an Envoy: in bytes, type, version
-// and TTL.
+// Same reports whether a client cannot distinguish r and o: whether value, type,
+// version and TTL are equal. It does not compare names.
 func (r *Resource) Same(o *Resource) bool {
 	return r.Version == o.Version && r.TypeURL == o.TypeURL && sameTTL(r.TTL, o.TTL) &&
 		string(r.Value) == string(o.Value)

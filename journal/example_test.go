@@ -62,5 +62,5 @@ func ExampleParseSyncPolicy() {
 	// always 0s <nil>
 	// 100ms 100ms <nil>
 	// never -1ns <nil>
-	// parse sync policy "sometimes": use always, never, or a duration such as 100ms
+	// parse sync policy "sometimes": use always, never or a positive duration such as 100ms
 }

@@ -12,20 +12,20 @@ package journal
 
 import "time"
 
-// Status is what a journal contains.
+// Status describes the contents of a journal.
 type Status struct {
 	// First is the oldest event that can be read, Last the newest; the journal is
 	// empty if Last is First-1.
 	First, Last Sequence
 	Segments    int
-	// Bytes is the size that counts against the bound of the journal.
+	// Bytes is the size that the maximum size of the journal limits.
 	Bytes int64
 	// Poisoned is the error that appends return after an I/O error, or nil.
 	Poisoned error
 }
 
-// Hooks are callbacks about a journal's work; each may be nil. The goroutine that
-// commits calls them, so they must return quickly.
+// Hooks are callbacks of a journal; each may be nil. The goroutine that commits calls
+// them, so they must return quickly.
 type Hooks struct {
 	// Commit is called with each group of events that became durable or failed.
 	Commit func(Commit)
@@ -42,7 +42,7 @@ type Commit struct {
 	// Events and Bytes are the number and the size of the group's records.
 	Events int
 	Bytes  int64
-	// Duration is the time from the group's first write to its being durable.
+	// Duration is the time from the first write of the group until it was durable.
 	Duration time.Duration
 	// Err is the error of the commit, or nil if the group is durable.
 	Err error

@@ -5,28 +5,28 @@ import (
 	"time"
 )
 
-// SyncPolicy is when an update that has returned is on stable storage. The zero
-// value is [SyncAlways]. Under every policy such an update survives a crash of
-// the process.
+// SyncPolicy defines when an update is on stable storage. The zero value is
+// [SyncAlways]. With every policy, an update that has returned survives a crash of the
+// process.
 type SyncPolicy struct {
 	interval time.Duration
 }
 
 var (
-	// SyncAlways returns from an update when it is on stable storage.
+	// SyncAlways means that an update is on stable storage before it returns.
 	SyncAlways = SyncPolicy{}
-	// SyncNever leaves it to the operating system when updates reach stable
+	// SyncNever means that the operating system decides when an update is on stable
 	// storage.
 	SyncNever = SyncPolicy{interval: -1}
 )
 
-// SyncEvery brings updates to stable storage at most d after they have returned.
+// SyncEvery means that an update is on stable storage at most d after it has returned.
 // A d of zero or less is [SyncAlways].
 func SyncEvery(d time.Duration) SyncPolicy { return SyncPolicy{interval: max(0, d)} }
 
-// Interval returns the longest time between the return of an update and its being
-// on stable storage: 0 for [SyncAlways], and a negative duration for [SyncNever],
-// which has no bound.
+// Interval returns the maximum time after which an update that has returned is on
+// stable storage: 0 for [SyncAlways], and a negative duration for [SyncNever], which
+// has no maximum.
 func (p SyncPolicy) Interval() time.Duration { return p.interval }
 
 // String returns "always", "never" or the interval.
@@ -41,7 +41,7 @@ func (p SyncPolicy) String() string {
 	}
 }
 
-// ParseSyncPolicy parses what String returns.
+// ParseSyncPolicy parses the result of String.
 func ParseSyncPolicy(s string) (SyncPolicy, error) {
 	switch s {
 	case "always":
@@ -51,7 +51,7 @@ func ParseSyncPolicy(s string) (SyncPolicy, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		return SyncPolicy{}, fmt.Errorf("parse sync policy %q: use always, never, or a duration such as 100ms", s)
+		return SyncPolicy{}, fmt.Errorf("parse sync policy %q: use always, never or a positive duration such as 100ms", s)
 	}
 	return SyncEvery(d), nil
 }

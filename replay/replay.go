@@ -19,8 +19,8 @@ import (
 
 // Result is the outcome of a restore.
 type Result struct {
-	// Source is the directory or the backend that the snapshot was read from; it is
-	// empty if there was no snapshot.
+	// Source is the directory or the backend that the snapshot was read from, or empty
+	// if there was no snapshot.
 	Source string
 	// Snapshot is the snapshot's name, SnapshotSequence its sequence; they are zero
 	// if there was none.
@@ -46,7 +46,7 @@ type Result struct {
 	Bytes     int64
 	// Duration is the time that the restore took.
 	Duration time.Duration
-	// Skipped are the damaged snapshots, newest first, and batches.
+	// Skipped are the snapshots, newest first, and the batches that were damaged.
 	Skipped []Skipped
 	// Err is the error of the restore, or nil.
 	Err error
@@ -59,14 +59,14 @@ type Skipped struct {
 	Reason   error
 }
 
-// Hooks are callbacks about a restore; each may be nil.
+// Hooks are callbacks of a restore; each may be nil.
 type Hooks struct {
 	// SnapshotReadBegin and SnapshotReadEnd are called before and after a snapshot is
-	// read. Err of the second is nil if it could be read.
+	// read. At the end, Err is the error, or nil.
 	SnapshotReadBegin func(compactor.Snapshot)
 	SnapshotReadEnd   func(compactor.Snapshot)
-	// RestoreBegin and RestoreEnd are called before and after the whole restore. Err
-	// of the result is nil if it succeeded.
+	// RestoreBegin and RestoreEnd are called before and after the whole restore. At the
+	// end, Err is the error, or nil.
 	RestoreBegin func()
 	RestoreEnd   func(Result)
 	// Progress is called about 20 times a second while a snapshot, and then the
@@ -87,12 +87,12 @@ type Progress struct {
 type FollowerStatus struct {
 	// Epoch is that of the followed writer.
 	Epoch uint64
-	// CurrentAt is a time at which the follower served everything that had been
-	// shipped by then. Where the writer ships only snapshots, it is when the backend
-	// was last listed; a follower that expects batches lists it once a minute.
+	// CurrentAt is a time at which the follower served everything that was shipped. If
+	// the writer ships only snapshots, it is the time of the last listing of the
+	// backend; if it ships batches, the follower lists the backend once a minute.
 	CurrentAt time.Time
-	// Err is the error of the last attempt to read the backend, or nil. It is
-	// ErrForeign where another store ships there now, of which nothing is served.
+	// Err is the error of the last attempt to read the backend, or nil. It is ErrForeign
+	// if another store ships to the backend now. The follower serves nothing of it.
 	Err error
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// State is the fold of all events up to a sequence: every node of every cache. It
-// is immutable, safe for concurrent use, and costs nothing to keep, since it shares
-// with later states what they have not changed.
+// State is the fold of all events up to a sequence: every node of every cache. It is
+// immutable and safe for concurrent use. Keeping it is cheap, because it shares with
+// later states everything that they did not change.
 type State state.State
 
 func (s *State) fold() *state.State { return (*state.State)(s) }
@@ -33,8 +33,8 @@ func (s *State) Bytes() int64 { return s.fold().Bytes() }
 // Caches returns the names of the caches that have a node, sorted.
 func (s *State) Caches() []string { return s.fold().Caches() }
 
-// Node returns a node of a cache, or nil. The cache has the name that events give
-// it: "snapshot/NAME" or "linear/NAME".
+// Node returns a node of a cache, or nil. The name of the cache is that of events:
+// "snapshot/NAME" or "linear/NAME".
 func (s *State) Node(cache, node string) *Node { return (*Node)(s.fold().Node(cache, node)) }
 
 // Nodes yields all nodes, sorted by cache and then by name.
@@ -87,8 +87,8 @@ func (n *Node) NumResources() int { return n.fold().NumResources() }
 // Bytes returns the sum of the sizes of the resources' values.
 func (n *Node) Bytes() int64 { return n.fold().Bytes() }
 
-// Type returns a type of the node, or nil if it has neither a version nor a
-// resource.
+// Type returns a type of the node, or nil if it has neither a version nor resources
+// of it.
 func (n *Node) Type(url string) *Type { return (*Type)(n.fold().Type(url)) }
 
 // Types yields the node's types, sorted by URL.
@@ -112,7 +112,7 @@ func (t *Type) fold() *state.Type { return (*state.Type)(t) }
 // URL returns the type URL.
 func (t *Type) URL() string { return t.fold().URL() }
 
-// Version returns the version that the control plane gave the type.
+// Version returns the version that the control plane set for the type.
 func (t *Type) Version() string { return t.fold().Version() }
 
 // Len returns the number of resources.

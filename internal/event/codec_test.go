@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/event/eventpb"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -38,8 +41,7 @@ func record(t testing.TB, ev *journal.Event) []byte {
 	return b
 }
 
-// toProto is ev as the generated message. It has a checksum, but not the
-// right one.
+// toProto returns ev as the generated message. Its checksum is not correct.
 func toProto(ev *journal.Event) *eventpb.Event {
 	m := &eventpb.Event{
 		Magic:        binary.LittleEndian.Uint32([]byte("XWAL")),
@@ -68,7 +70,7 @@ func toProto(ev *journal.Event) *eventpb.Event {
 	return m
 }
 
-// fromProto is m as an event, for comparison with a decoded one.
+// fromProto returns m as an event, for comparison with a decoded one.
 func fromProto(m *eventpb.Event) *journal.Event {
 	ev := &journal.Event{
 		Sequence: journal.Sequence(m.GetSequence()),
@@ -95,8 +97,8 @@ func fromProto(m *eventpb.Event) *journal.Event {
 	return ev
 }
 
-// marshalProto is the generated code's encoding of m, with the checksum that
-// xdswal.proto asks for: of all bytes after it.
+// marshalProto returns the generated code's encoding of m, with the checksum that
+// xdswal.proto defines: of all bytes after it.
 func marshalProto(t testing.TB, m *eventpb.Event) []byte {
 	t.Helper()
 	opt := proto.MarshalOptions{Deterministic: true}
@@ -108,7 +110,7 @@ func marshalProto(t testing.TB, m *eventpb.Event) []byte {
 	return b
 }
 
-// requireEqual compares events; no value and an empty one are the same.
+// requireEqual compares events. A nil value equals an empty one.
 func requireEqual(t testing.TB, want, got *journal.Event) {
 	t.Helper()
 	require.Equal(t, normal(want), normal(got))
@@ -180,7 +182,7 @@ func randomEvent(r *rand.Rand) *journal.Event {
 	return ev
 }
 
-// The codec by hand and the generated code agree, in both directions.
+// The codec and the generated code agree, in both directions.
 func TestAgreesWithGeneratedCode(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 5000 {
@@ -218,7 +220,7 @@ func TestResourceAgreesWithGeneratedCode(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, b)
 
-		// What was in it before leaves no trace.
+		// The previous content is overwritten.
 		old := time.Minute
 		got := journal.Resource{Name: "old", TypeURL: "old", Version: "old", Value: []byte("old"), TTL: &old}
 		require.NoError(t, event.ParseResource(b, &got))
@@ -227,7 +229,7 @@ func TestResourceAgreesWithGeneratedCode(t *testing.T) {
 	}
 }
 
-// A resource without a type URL does not get that of its group.
+// A resource without a type URL does not get that of its type change.
 func TestParseResourceWithoutType(t *testing.T) {
 	ev := &journal.Event{Sequence: 1, Time: time.Unix(1, 0), Kind: journal.Update, Types: []journal.TypeChange{{
 		TypeURL: "group",
@@ -238,8 +240,57 @@ func TestParseResourceWithoutType(t *testing.T) {
 	requireEqual(t, ev, got)
 }
 
-// Fields that are not in the schema, at any level, are passed over: unknown
-// numbers, and known numbers with another wire type.
+// An event does not keep its record in memory.
+func TestUnmarshalKeepsNoRecord(t *testing.T) {
+	b := record(t, sample())
+	freed := weak.Make(&b[0])
+	ev, err := event.Unmarshal(b)
+	require.NoError(t, err)
+	b = nil
+	runtime.GC()
+	require.Nil(t, freed.Value(), "the record is still in memory")
+	requireEqual(t, sample(), ev)
+}
+
+// A resource keeps no other resource of its event in memory.
+func TestResourcesOfOneEventAreFreed(t *testing.T) {
+	const n, size, url = 100, 100 << 10, "type.googleapis.com/T"
+	before := heapInUse()
+	tc := journal.TypeChange{TypeURL: url}
+	for i := range n {
+		tc.Upserts = append(tc.Upserts, &journal.Resource{Name: fmt.Sprint(i), TypeURL: url, Value: make([]byte, size)})
+	}
+	b := record(t, &journal.Event{Sequence: 1, Time: time.Unix(1, 0), Kind: journal.Update, Cache: "c", Node: "n", Types: []journal.TypeChange{tc}})
+	ev, err := event.Unmarshal(b)
+	require.NoError(t, err)
+	st, err := new(state.State).Apply(ev)
+	require.NoError(t, err)
+	tc, b, ev = journal.TypeChange{}, nil, nil
+	require.Greater(t, heapInUse(), before+n*size)
+	drop := journal.TypeChange{TypeURL: url}
+	for i := range n - 1 {
+		if name := fmt.Sprint(i); i%2 == 0 {
+			drop.Deletes = append(drop.Deletes, name)
+		} else {
+			drop.Upserts = append(drop.Upserts, &journal.Resource{Name: name})
+		}
+	}
+	st, err = st.Apply(&journal.Event{Sequence: 2, Kind: journal.Update, Cache: "c", Node: "n", Types: []journal.TypeChange{drop}})
+	require.NoError(t, err)
+	require.Less(t, heapInUse(), before+2*size)
+	require.Len(t, st.Node("c", "n").Type(url).Get(fmt.Sprint(n-1)).Value, size)
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// Fields that are not in the schema are ignored at each level: unknown numbers, and
+// known numbers with another wire type.
 func TestUnknownFields(t *testing.T) {
 	var otherTypes []byte
 	for _, num := range []protowire.Number{1, 2, 3, 4, 6, 8, 9, 16, 536870911} {
@@ -348,7 +399,7 @@ func sample() *journal.Event {
 	}
 }
 
-// No cut and no flipped bit of a record passes for a record.
+// Each cut and each flipped bit of a record is detected.
 func TestDamage(t *testing.T) {
 	whole := record(t, sample())
 	check := func(t *testing.T, b []byte, what string) {
@@ -382,7 +433,7 @@ func TestDamage(t *testing.T) {
 	requireEqual(t, sample(), got)
 }
 
-// What is wrong with a record whose checksum is right was written so.
+// Other checks detect damage in a record with a correct checksum.
 func TestSealedDamage(t *testing.T) {
 	for _, c := range []struct {
 		name   string

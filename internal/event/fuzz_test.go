@@ -14,7 +14,7 @@ import (
 )
 
 // FuzzUnmarshal decodes bytes as a record, and as the body of a record whose
-// header is right, and compares the latter with the generated code.
+// header is correct, and compares the latter with the generated code.
 func FuzzUnmarshal(f *testing.F) {
 	whole := record(f, sample())
 	f.Add(whole)
@@ -41,7 +41,7 @@ func FuzzUnmarshal(f *testing.F) {
 			return // the body repeats fields of the header
 		}
 		want := fromProto(&m)
-		// protobuf merges a TTL that stands twice, and limits its range.
+		// protobuf merges a repeated TTL, and limits its range.
 		for _, ev := range []*journal.Event{want, got} {
 			for _, tc := range ev.Types {
 				for _, r := range tc.Upserts {
@@ -53,7 +53,7 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 		requireEqual(t, want, got)
 		if _, err := event.Marshal(got); err != nil {
-			t.Fatalf("what was decoded cannot be encoded: %v", err)
+			t.Fatalf("the decoded event cannot be encoded: %v", err)
 		}
 	})
 }

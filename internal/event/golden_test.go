@@ -16,8 +16,8 @@ import (
 
 var writeGolden = flag.Bool("write-golden", false, "write golden files that are missing; those that exist never change")
 
-// A record of format 1, as the first release wrote it, decodes to the same
-// event forever.
+// A record of format 1, as the first release wrote it, always decodes to the same
+// event.
 func TestGolden(t *testing.T) {
 	const path = "testdata/record-format1.binpb"
 	golden, err := os.ReadFile(path)
@@ -34,6 +34,6 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, proto.Unmarshal(golden, &m))
 	requireEqual(t, sample(), fromProto(&m))
 
-	// As long as format 1 is what is written, it is written in this way.
+	// Format 1 is still written in the same way.
 	require.Equal(t, golden, record(t, sample()))
 }

@@ -61,7 +61,7 @@ const (
 type Journal interface {
 	// Records calls fn with the records from one sequence to another, in order; to = 0
 	// is the newest. The error is [event.ErrGap] if the journal does not contain them
-	// any more.
+	// any more. fn must not keep a record.
 	Records(ctx context.Context, from, to journal.Sequence, fn func(seq journal.Sequence, record []byte) error) error
 	// Bounds returns the sequences of the oldest and the newest event.
 	Bounds() (first, last journal.Sequence, err error)

@@ -28,7 +28,7 @@ func build(tb testing.TB, resources []*journal.Resource) *state.State {
 	return b.Build()
 }
 
-// The cost of an event must not grow with its node.
+// The time for an event must not depend on the size of its node.
 func BenchmarkApplyOne(b *testing.B) {
 	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("of=%d", n), func(b *testing.B) {
@@ -87,7 +87,7 @@ func BenchmarkBuilder(b *testing.B) {
 	}
 }
 
-// BenchmarkMemory reports what the trees cost beside the resources.
+// BenchmarkMemory reports the memory of the trees without the resources.
 func BenchmarkMemory(b *testing.B) {
 	const n = 100_000
 	resources := manyResources(n)

@@ -8,19 +8,19 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Builder makes a state out of nodes, types and resources that come in the
-// state's own order, as a snapshot file holds them. It is many times faster
-// than applying events. A builder is used by one goroutine, once.
+// Builder builds a state from sorted nodes, types and resources, such as those of a
+// snapshot file. It is many times faster than applying events. One goroutine uses a
+// Builder, for one state.
 type Builder struct {
 	state     State
 	nodes     []entry[*Node]
-	resources []entry[*journal.Resource] // of the type that is open
+	resources []entry[*journal.Resource] // of the last type
 }
 
 var errUnsorted = errors.New("not in sorted order")
 
-// NewBuilder returns a builder of the state at a sequence; at is the time of
-// the event with that sequence.
+// NewBuilder returns a builder of the state at a sequence. at is the time of the event
+// with that sequence.
 func NewBuilder(seq journal.Sequence, at time.Time) *Builder {
 	return &Builder{state: State{seq: seq, at: at}}
 }
@@ -30,17 +30,17 @@ func (b *Builder) Node(cache, name string, seq journal.Sequence, at time.Time) e
 	b.endNode()
 	key := nodeKey(cache, name)
 	if n := len(b.nodes); n > 0 && b.nodes[n-1].key >= key {
-		return fmt.Errorf("add node %q of %q: %w", name, cache, errUnsorted)
+		return fmt.Errorf("add node %q of cache %q: %w", name, cache, errUnsorted)
 	}
 	b.nodes = append(b.nodes, entry[*Node]{key, &Node{cache: cache, name: name, seq: seq, at: at}})
 	return nil
 }
 
-// Type begins a type of the node that was begun last.
+// Type begins a type of the last node.
 func (b *Builder) Type(url, version string) error {
 	b.endType()
 	if len(b.nodes) == 0 {
-		return fmt.Errorf("add type %q: %w: no node before it", url, errUnsorted)
+		return fmt.Errorf("add type %q: %w: node is missing", url, errUnsorted)
 	}
 	node := b.nodes[len(b.nodes)-1].val
 	if n := len(node.types); n > 0 && node.types[n-1].url >= url {
@@ -50,11 +50,11 @@ func (b *Builder) Type(url, version string) error {
 	return nil
 }
 
-// Resources adds resources to the type that was begun last.
+// Resources adds resources to the last type. It keeps the resources, but not the slice.
 func (b *Builder) Resources(resources []*journal.Resource) error {
-	t := b.openType()
+	t := b.lastType()
 	if t == nil {
-		return fmt.Errorf("add resources: %w: no type before them", errUnsorted)
+		return fmt.Errorf("add resources: %w: type is missing", errUnsorted)
 	}
 	for _, r := range resources {
 		if n := len(b.resources); n > 0 && b.resources[n-1].key >= r.Name {
@@ -66,7 +66,7 @@ func (b *Builder) Resources(resources []*journal.Resource) error {
 	return nil
 }
 
-// Build returns the state and lets go of all that the builder held.
+// Build returns the state and clears the builder.
 func (b *Builder) Build() *State {
 	b.endNode()
 	st := b.state
@@ -75,7 +75,7 @@ func (b *Builder) Build() *State {
 	return &st
 }
 
-func (b *Builder) openType() *Type {
+func (b *Builder) lastType() *Type {
 	if len(b.nodes) == 0 {
 		return nil
 	}
@@ -87,7 +87,7 @@ func (b *Builder) openType() *Type {
 }
 
 func (b *Builder) endType() {
-	if t := b.openType(); t != nil && len(b.resources) > 0 {
+	if t := b.lastType(); t != nil && len(b.resources) > 0 {
 		t.resources = build(b.resources)
 		b.resources = b.resources[:0]
 	}

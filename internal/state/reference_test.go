@@ -16,7 +16,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// reference is the fold written the plain way, with maps.
+// reference is a simple implementation of the fold, with maps.
 type reference struct {
 	seq   journal.Sequence
 	at    time.Time
@@ -102,7 +102,7 @@ func compare(a, b string) int {
 	}
 }
 
-// digest is the digest as its documentation states it.
+// digest implements the documentation of the digest.
 func (f *reference) digest() [32]byte {
 	var b []byte
 	number := func(n uint64) { b = binary.BigEndian.AppendUint64(b, n) }
@@ -140,8 +140,7 @@ func (f *reference) digest() [32]byte {
 	return sha256.Sum256(b)
 }
 
-// requireState checks that a state is, to every question that can be asked of
-// it, what the reference is.
+// requireState checks that all methods of a state return the same as the reference.
 func requireState(t *testing.T, want *reference, st *state.State) {
 	t.Helper()
 	require.Equal(t, want.seq, st.Sequence())
@@ -182,7 +181,7 @@ func requireCaches(t *testing.T, ids []nodeID, st *state.State) {
 		}
 	}
 	require.Equal(t, ids, got)
-	for n := range st.Cache("snapshot") { // begins other names, and is none
+	for n := range st.Cache("snapshot") { // a prefix of other names, but not a name
 		t.Fatalf("node %q of %q", n.Name(), n.Cache())
 	}
 }
@@ -219,7 +218,7 @@ func requireNode(t *testing.T, want refNode, n *state.Node) {
 	require.Equal(t, bytes, n.Bytes())
 }
 
-// source makes events at random, each with the next sequence.
+// source generates random events with consecutive sequences.
 type source struct {
 	*rand.Rand
 	seq   journal.Sequence
@@ -296,7 +295,7 @@ func (s *source) resource(url string) *journal.Resource {
 	return r
 }
 
-// rebuild makes a state again with a builder.
+// rebuild copies a state with a builder.
 func rebuild(t testing.TB, st *state.State) *state.State {
 	t.Helper()
 	b := state.NewBuilder(st.Sequence(), st.Time())

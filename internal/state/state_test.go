@@ -53,7 +53,7 @@ func TestApplyAgainstReference(t *testing.T) {
 	}
 }
 
-// A built state goes on like the one that it was built after.
+// Events apply to a built state as to the original.
 func TestApplyAfterBuild(t *testing.T) {
 	src := newSource(5, 40, 60)
 	want, st := newReference(), &state.State{}
@@ -84,7 +84,7 @@ func TestApply(t *testing.T) {
 	tests := []struct {
 		name   string
 		events []*journal.Event
-		// what is left of node "n" of cache "snapshot/c"
+		// the result for node "n" of cache "snapshot/c"
 		there     bool
 		types     int
 		resources int
@@ -112,7 +112,7 @@ func TestApply(t *testing.T) {
 			update("snapshot/c", "n", both),
 			update("snapshot/c", "n", journal.TypeChange{TypeURL: "t", Version: "2", Deletes: []string{"c"}}),
 		}, there: true, types: 1, resources: 2, bytes: 2},
-		{name: "a name that is deleted and set is set", events: []*journal.Event{
+		{name: "a name that is deleted and set exists", events: []*journal.Event{
 			update("snapshot/c", "n", both),
 			update("snapshot/c", "n", journal.TypeChange{TypeURL: "t", Version: "2", Deletes: []string{"a"}, Upserts: []*journal.Resource{a}}),
 		}, there: true, types: 1, resources: 2, bytes: 2},
@@ -127,7 +127,7 @@ func TestApply(t *testing.T) {
 			update("snapshot/c", "n", both),
 			{Kind: journal.Clear, Cache: "snapshot/d", Node: "n"},
 		}, there: true, types: 1, resources: 2, bytes: 2},
-		{name: "an update after a clear begins anew", events: []*journal.Event{
+		{name: "an update after a clear creates the node again", events: []*journal.Event{
 			update("snapshot/c", "n", both),
 			{Kind: journal.Clear, Cache: "snapshot/c", Node: "n"},
 			update("snapshot/c", "n", journal.TypeChange{TypeURL: "t", Version: "1", Upserts: []*journal.Resource{a}}),
@@ -176,7 +176,7 @@ func TestApplyRefusesOtherThanTheNext(t *testing.T) {
 	require.Equal(t, 1, st.NumNodes())
 }
 
-// Node.Apply shows what an event will do before it has a sequence.
+// Node.Apply computes the result of an event before it has a sequence.
 func TestNodeApply(t *testing.T) {
 	n := state.NewNode("snapshot/c", "n")
 	after := n.Apply(update("snapshot/c", "n", journal.TypeChange{
@@ -233,7 +233,8 @@ func TestBuilderRefusesDisorder(t *testing.T) {
 	}
 }
 
-// A cache whose name begins with another's sorts after all nodes of that one.
+// A cache whose name begins with the name of another cache sorts after all nodes of
+// the other cache.
 func TestOrderOfCaches(t *testing.T) {
 	want, st := newReference(), &state.State{}
 	for i, id := range []nodeID{{"b", "z"}, {"a", "z"}, {"ab", "a"}, {"a", ""}, {"a", "b"}, {"a!", "0"}} {
@@ -248,7 +249,7 @@ func TestOrderOfCaches(t *testing.T) {
 	requireState(t, want, rebuild(t, st))
 }
 
-// The digest tells apart whatever an Envoy could tell apart.
+// States that a client can distinguish have different digests.
 func TestDigest(t *testing.T) {
 	type part struct {
 		seq, nodeSeq            journal.Sequence
@@ -310,7 +311,7 @@ func TestDigest(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-// Values of every size around the digest's buffer are hashed whole.
+// Values of all sizes around those of the digest's buffer are hashed completely.
 func TestDigestOfLargeValues(t *testing.T) {
 	want, st := newReference(), &state.State{}
 	for i, size := range []int{0, 1, 32<<10 - 9, 32<<10 - 8, 32<<10 - 1, 32 << 10, 32<<10 + 1, 1 << 20} {
@@ -326,7 +327,7 @@ func TestDigestOfLargeValues(t *testing.T) {
 	}
 }
 
-// Readers of any version never wait for, nor see, the one who applies.
+// Readers of a state never wait for later events, and never see them.
 func TestConcurrentReaders(t *testing.T) {
 	src := newSource(11, 10, 80)
 	want, st := newReference(), &state.State{}
@@ -358,9 +359,8 @@ func TestConcurrentReaders(t *testing.T) {
 	requireState(t, want, st)
 }
 
-// A snapshot's frame is one buffer that holds its resources' names and values.
-// It must be free to go once all of them were set anew, or deleted; nor may a
-// page that nothing changes hold the resources that other pages held.
+// A buffer with the names and values of several resources is freed once all of them
+// are replaced or deleted. A page keeps no resources of other pages in memory.
 func TestChangedResourcesAreFreed(t *testing.T) {
 	const n = 2000
 	set := func(name string, tc *journal.TypeChange) { tc.Upserts = append(tc.Upserts, resource(name)) }
@@ -368,15 +368,15 @@ func TestChangedResourcesAreFreed(t *testing.T) {
 	tests := []struct {
 		name   string
 		made   string
-		part   string // whose resources change: each part lies in one buffer
+		part   string // whose resources change; each part has one buffer
 		change func(name string, tc *journal.TypeChange)
 	}{
-		{"built, first half set anew", "built", "a", set},
-		{"built, second half set anew", "built", "b", set},
+		{"built, first half replaced", "built", "a", set},
+		{"built, second half replaced", "built", "b", set},
 		{"built, first half deleted", "built", "a", del},
 		{"built, second half deleted", "built", "b", del},
-		{"applied, first half set anew", "applied", "a", set},
-		{"applied, second half set anew", "applied", "b", set},
+		{"applied, first half replaced", "applied", "a", set},
+		{"applied, second half replaced", "applied", "b", set},
 		{"applied, first half deleted", "applied", "a", del},
 		{"applied, second half deleted", "applied", "b", del},
 	}
@@ -423,7 +423,7 @@ func stateOf(t *testing.T, made string, resources []*journal.Resource) *state.St
 	return b.Build()
 }
 
-// inOneBuffer makes n resources whose names and values are parts of a buffer.
+// inOneBuffer returns n resources whose names and values are parts of one buffer.
 func inOneBuffer(prefix string, n int) ([]*journal.Resource, weak.Pointer[byte]) {
 	var buf []byte
 	for i := range n {

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// tree is an immutable ordered map from strings: a B+tree whose updates copy
-// the path from the root to one leaf and share the rest. The zero value is
-// the empty tree. All methods are safe for concurrent use.
+// tree is an immutable sorted map with string keys: a B+tree whose updates copy the
+// path from the root to one leaf and share the rest. The zero value is the empty tree.
+// All methods are safe for concurrent use.
 type tree[V any] struct {
 	root *page[V]
 	size int
 }
 
-// page is a leaf, which has entries, or a branch, which has kids. A page is
-// never changed once a tree holds it.
+// page is a leaf, which has entries, or a branch, which has kids. A page that is part
+// of a tree never changes.
 type page[V any] struct {
 	entries []entry[V] // sorted by key
 	kids    []*page[V]
@@ -27,8 +27,8 @@ type entry[V any] struct {
 	val V
 }
 
-// maxFanout bounds the entries of a leaf and the kids of a branch. Measured
-// on 10,000 keys: 16 to 64 differ by less than the noise.
+// maxFanout is the maximum number of entries of a leaf and of kids of a branch. With
+// 10,000 keys, the times for 16 to 64 differ by less than the noise.
 const maxFanout = 32
 
 func (t tree[V]) get(key string) (V, bool) {
@@ -64,7 +64,7 @@ func (t tree[V]) set(key string, val V) tree[V] {
 	return t
 }
 
-// del returns a tree without key, t itself if it has none.
+// del returns a tree without key, or t if key is missing.
 func (t tree[V]) del(key string) tree[V] {
 	if t.root == nil {
 		return t
@@ -80,24 +80,38 @@ func (t tree[V]) del(key string) tree[V] {
 }
 
 // all yields the entries in the order of their keys.
-func (t tree[V]) all() iter.Seq2[string, V] {
+func (t tree[V]) all() iter.Seq2[string, V] { return t.from("") }
+
+// from yields the entries with keys from key on, in order.
+func (t tree[V]) from(key string) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
 		if t.root != nil {
-			t.root.walk(yield)
+			t.root.walk(key, yield)
 		}
 	}
 }
 
-func (p *page[V]) walk(yield func(string, V) bool) bool {
-	for _, e := range p.entries {
-		if !yield(e.key, e.val) {
-			return false
+func (p *page[V]) walk(key string, yield func(string, V) bool) bool {
+	i := 0
+	if p.kids == nil {
+		if key != "" {
+			i, _ = p.find(key)
 		}
+		for _, e := range p.entries[i:] {
+			if !yield(e.key, e.val) {
+				return false
+			}
+		}
+		return true
 	}
-	for _, kid := range p.kids {
-		if !kid.walk(yield) {
+	if key != "" {
+		i = p.kidFor(key)
+	}
+	for _, kid := range p.kids[i:] {
+		if !kid.walk(key, yield) {
 			return false
 		}
+		key = "" // All keys of the next kids are greater.
 	}
 	return true
 }
@@ -122,14 +136,14 @@ func (p *page[V]) find(key string) (int, bool) {
 	})
 }
 
-// set returns the page with key set and, if that overfilled it, the page to
-// its right with that page's lower bound.
+// set returns the page with key set. If that page was split, it also returns the new
+// page to the right and its lower bound.
 func (p *page[V]) set(key string, val V) (left, right *page[V], split string, added bool) {
 	if p.kids == nil {
 		i, found := p.find(key)
 		if found {
 			entries := slices.Clone(p.entries)
-			// The old key may be part of a larger buffer that is to go.
+			// The old key would keep the old value's memory.
 			entries[i] = entry[V]{key, val}
 			return &page[V]{entries: entries}, nil, "", false
 		}
@@ -152,9 +166,9 @@ func (p *page[V]) set(key string, val V) (left, right *page[V], split string, ad
 	return left, right, split, added
 }
 
-// split moves the upper half of an overfull page, which no tree holds yet, to
-// a new page. Neither half keeps the array of both, and the lower bound is a
-// copy: what a page keeps in memory is what it holds.
+// split moves the upper half of a page that is too large, and not yet part of a tree,
+// to a new page. The halves do not share an array, and the lower bound is a copy, so
+// that a page keeps only its own entries in memory.
 func (p *page[V]) split() (*page[V], string) {
 	if len(p.entries) > maxFanout {
 		half := len(p.entries) / 2
@@ -171,7 +185,7 @@ func (p *page[V]) split() (*page[V], string) {
 	return nil, ""
 }
 
-// del returns the page without key, nil if that leaves nothing.
+// del returns the page without key, or nil if it would be empty.
 func (p *page[V]) del(key string) (*page[V], bool) {
 	if p.kids == nil {
 		i, found := p.find(key)
@@ -200,8 +214,8 @@ func (p *page[V]) del(key string) (*page[V], bool) {
 	return q, true
 }
 
-// join merges kid i of a page that no tree holds yet with a neighbour, if
-// both fit well into one page. So pages that deletes have thinned do not stay.
+// join merges kid i, of a page that is not yet part of a tree, with a neighbor if both
+// fill at most half a page. So deletes do not leave many small pages.
 func (p *page[V]) join(i int) {
 	for _, l := range []int{i - 1, i} {
 		if l < 0 || l+1 >= len(p.kids) {
@@ -223,9 +237,9 @@ func (p *page[V]) join(i int) {
 	}
 }
 
-// build makes a tree of entries that are sorted by key and distinct. It does
-// not keep the slice: an array that all pages share would keep every value of
-// them in memory for as long as one of the pages is in use.
+// build returns a tree of entries, which must be sorted by key and distinct. Each page
+// has its own array: a shared one would keep all values in memory as long as one page
+// is in use.
 func build[V any](entries []entry[V]) tree[V] {
 	if len(entries) == 0 {
 		return tree[V]{}
@@ -249,7 +263,7 @@ func build[V any](entries []entry[V]) tree[V] {
 	return tree[V]{root: pages[0], size: len(entries)}
 }
 
-// insert and remove return a new slice; s stays as it is.
+// insert and remove return a new slice and do not change s.
 func insert[E any](s []E, i int, e E) []E {
 	out := make([]E, 0, len(s)+1)
 	out = append(out, s[:i]...)

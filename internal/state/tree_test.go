@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sizes lie on both sides of where pages split: leaves, branches of leaves,
+// sizes are those just below and above the splits of leaves, branches of leaves and
 // branches of branches.
 var sizes = []int{
 	0, 1, 2, maxFanout / 2, maxFanout - 1, maxFanout, maxFanout + 1, 2 * maxFanout, 2*maxFanout + 1,
@@ -19,8 +19,7 @@ var sizes = []int{
 
 func treeKey(i int) string { return fmt.Sprintf("key-%06d", i) }
 
-// requireTree checks the structure of a tree and that it holds what want
-// holds.
+// requireTree checks the structure of a tree, and that its entries are those of want.
 func requireTree(t *testing.T, tr tree[int], want map[string]int) {
 	t.Helper()
 	require.Equal(t, len(want), tr.size)
@@ -93,13 +92,13 @@ func pages[V any](p *page[V]) int {
 	return n
 }
 
-// Trees grow and shrink in every order through every size, and stay whole.
+// Trees remain valid while they grow and shrink in several orders.
 func TestTreeGrowsAndShrinks(t *testing.T) {
 	orders := map[string]func(n int) []int{
-		"ascending":  func(n int) []int { return rangeOf(n) },
-		"descending": func(n int) []int { s := rangeOf(n); slices.Reverse(s); return s },
-		"random":     func(n int) []int { return rand.New(rand.NewPCG(1, uint64(n))).Perm(n) },
-		"from amid":  func(n int) []int { s := rangeOf(n); return slices.Concat(s[n/2:], s[:n/2]) },
+		"ascending":       func(n int) []int { return rangeOf(n) },
+		"descending":      func(n int) []int { s := rangeOf(n); slices.Reverse(s); return s },
+		"random":          func(n int) []int { return rand.New(rand.NewPCG(1, uint64(n))).Perm(n) },
+		"from the middle": func(n int) []int { s := rangeOf(n); return slices.Concat(s[n/2:], s[:n/2]) },
 	}
 	for name, order := range orders {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +135,7 @@ func rangeOf(n int) []int {
 	return s
 }
 
-// Whatever is done to a tree, those it was made from stay what they were.
+// Changes of a tree do not change the trees that it was made from.
 func TestTreeAgainstMap(t *testing.T) {
 	for _, keys := range []int{3, maxFanout + 1, 4 * maxFanout, 2000} {
 		t.Run(fmt.Sprintf("%d keys", keys), func(t *testing.T) {
@@ -173,8 +172,8 @@ func TestTreeAgainstMap(t *testing.T) {
 	}
 }
 
-// Whole ranges of keys go and come back in part, so that branches lose their
-// first kids and merge.
+// Ranges of keys are deleted and partly set again, so that branches lose their first
+// kids and merge.
 func TestTreeRanges(t *testing.T) {
 	const keys = 6 * maxFanout * maxFanout
 	for seed := range uint64(8) {
@@ -226,7 +225,7 @@ func TestTreeBuild(t *testing.T) {
 	}
 }
 
-func TestTreeStopsWhereItIsTold(t *testing.T) {
+func TestTreeStops(t *testing.T) {
 	tr := build([]entry[int]{})
 	want := map[string]int{}
 	for i := range 3 * maxFanout {
@@ -247,7 +246,7 @@ func TestTreeStopsWhereItIsTold(t *testing.T) {
 	requireTree(t, tr, want)
 }
 
-// What deletes leave of a large tree takes the room of a small one.
+// After many deletes, a tree has the size of a small one.
 func TestTreeGivesPagesBack(t *testing.T) {
 	const n, left = 20_000, 200
 	want := map[string]int{}

@@ -42,8 +42,8 @@ func (j *Journal) Range(ctx context.Context, from, to journal.Sequence, fn func(
 	return j.walk(ctx, from, to, parse, func(journal.Sequence, []byte) error { return fn(ev) })
 }
 
-// Records is Range for verified records that are not decoded. The caller may keep them
-// and must not change them.
+// Records is Range for verified records that are not decoded. fn must not change a
+// record, nor keep it.
 func (j *Journal) Records(ctx context.Context, from, to journal.Sequence, fn func(seq journal.Sequence, record []byte) error) error {
 	parse := func(record []byte) (journal.Sequence, error) {
 		seq, _, err := event.Check(record)
@@ -181,7 +181,7 @@ func (r *ranger) sealedSegment(seg segment, end journal.Sequence) error {
 		if seq < r.next {
 			return nil
 		}
-		return r.yield(bytes.Clone(record))
+		return r.yield(record)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return r.fail(fmt.Errorf("%w: event %d was compacted away while the journal was read", ErrGap, r.next))

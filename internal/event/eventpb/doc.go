@@ -1,9 +1,10 @@
-// Package eventpb holds the messages of xdswal.proto as protoc generates them.
+// Package eventpb is the code that protoc generates for the messages of xdswal.proto.
 //
-// Tests compare the hand-written codecs with it.
+// internal/format/snapshot uses it for the header and the trailer of a snapshot.
+// Tests compare the codecs that are written by hand with it.
 package eventpb
 
-// It takes protoc, and protoc-gen-go of the version of google.golang.org/protobuf
-// in go.mod:
+// This needs protoc, and protoc-gen-go in the version of google.golang.org/protobuf in
+// go.mod:
 //
 //go:generate go run ./gen -proto ../xdswal.proto -out .

@@ -32,9 +32,9 @@ type Event_Kind int32
 
 const (
 	Event_KIND_UNSPECIFIED Event_Kind = 0
-	// Applies `types` to the node, which is created if it is not there.
+	// Applies `types` to the node, and creates the node if it does not exist.
 	Event_KIND_UPDATE Event_Kind = 1
-	// Removes the node with all that it holds.
+	// Removes the node and all its resources.
 	Event_KIND_CLEAR Event_Kind = 2
 )
 
@@ -79,9 +79,9 @@ func (Event_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_xdswal_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// Event is one acknowledged update of one node of one cache. Fields 1 to 5 are
-// always present, in this order and with these widths: they form a header of
-// 30 bytes whose first 12 keep their meaning in every later format.
+// Event is one durable update of one node of one cache. Fields 1 to 5 are always
+// present, in this order and with these widths: they form a header of 30 bytes.
+// The first 12 bytes have the same meaning in every later format.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The bytes "XWAL".
@@ -90,9 +90,9 @@ type Event struct {
 	Crc32C uint32 `protobuf:"fixed32,2,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
 	// The format of the record: 1.
 	Format uint32 `protobuf:"varint,3,opt,name=format,proto3" json:"format,omitempty"`
-	// The place of the event in the journal; the first is 1.
+	// The position of the event in the journal; the first is 1.
 	Sequence uint64 `protobuf:"fixed64,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// When the event was committed, in nanoseconds since 1970; never decreases.
+	// The time of the commit, in nanoseconds since 1970; never decreases.
 	TimeUnixNano int64      `protobuf:"fixed64,5,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
 	Kind         Event_Kind `protobuf:"varint,6,opt,name=kind,proto3,enum=xdswal.v1.Event_Kind" json:"kind,omitempty"`
 	// The journaled cache: "snapshot/NAME" or "linear/NAME".
@@ -199,14 +199,14 @@ func (x *Event) GetTypes() []*TypeChange {
 }
 
 // TypeChange is what an event does to the resources of one type of one node.
-// A type that is left with no version and no resource is gone.
+// A type without a version and without resources does not exist.
 type TypeChange struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	TypeUrl string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
 	// The version of the type after the event.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Sets resources by name. `resource.type_url` is the message's own type,
-	// which is not the type URL above where a cache serves foreign messages.
+	// Sets resources by name. `resource.type_url` is the type of the message. It
+	// differs from the type URL above if a cache serves messages of another type.
 	Upserts []*v3.Resource `protobuf:"bytes,3,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	// Names of resources to remove.
 	Deletes       []string `protobuf:"bytes,4,rep,name=deletes,proto3" json:"deletes,omitempty"`
@@ -272,11 +272,10 @@ func (x *TypeChange) GetDeletes() []string {
 	return nil
 }
 
-// SnapshotRecord is one record of a snapshot file. The first is the header,
-// the last the trailer; between them stand, sorted, each node, followed by
-// each of its types, followed by each resource of that type. A frame begins
-// with a node and a type record again, marked as continued, where it begins
-// amid a type.
+// SnapshotRecord is one record of a snapshot file. The first is the header and
+// the last is the trailer. Between them is each node, followed by each of its
+// types, followed by each resource of that type, all sorted. A frame that begins
+// within a type repeats the node and the type record, marked as continued.
 type SnapshotRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Record:
@@ -419,9 +418,9 @@ type SnapshotHeader struct {
 	TimeUnixNano int64 `protobuf:"fixed64,4,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
 	// The epoch of the writer.
 	Epoch uint64 `protobuf:"fixed64,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	// When the snapshot was written.
+	// The time when the snapshot was written.
 	CreatedUnixNano int64 `protobuf:"fixed64,6,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"`
-	// Identifies the store whose events are folded.
+	// Identifies the store of the events.
 	StoreId       string `protobuf:"bytes,7,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -647,7 +646,7 @@ type SnapshotTrailer struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Nodes     uint64                 `protobuf:"varint,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	Resources uint64                 `protobuf:"varint,2,opt,name=resources,proto3" json:"resources,omitempty"`
-	// The sum of the resources' wire sizes.
+	// The sum of the sizes of the resources' values.
 	ResourceBytes uint64 `protobuf:"varint,3,opt,name=resource_bytes,json=resourceBytes,proto3" json:"resource_bytes,omitempty"`
 	// SHA-256 of the state (see docs/format/snapshot.md).
 	Digest        []byte `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`

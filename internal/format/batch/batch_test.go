@@ -3,10 +3,13 @@ package batch_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
+	"weak"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/stretchr/testify/require"
@@ -41,7 +44,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// A record may be far larger than a batch is meant to be.
+// A record may be much larger than the target size of a batch.
 func TestHugeRecord(t *testing.T) {
 	events := newEvents(1, 2, 40<<20)
 	w := newWriter(t)
@@ -54,7 +57,7 @@ func TestHugeRecord(t *testing.T) {
 	requireEvents(t, events, got)
 }
 
-// A writer is used for batch after batch, and keeps none of them.
+// A writer writes one batch after another.
 func TestReset(t *testing.T) {
 	w := newWriter(t)
 	for i, size := range []int{10, 9 << 20, 100, 40 << 20, 10} {
@@ -78,8 +81,8 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// The bytes depend on nothing but the records: what is shipped again after a
-// restart of the writer is recognised.
+// The bytes depend only on the records, so that a batch that is shipped again after a
+// restart of the writer is recognized.
 func TestDeterministic(t *testing.T) {
 	events := newEvents(11, 200, 300)
 	one, _ := encode(t, events)
@@ -99,7 +102,7 @@ func TestAddRefusesGap(t *testing.T) {
 	}
 }
 
-// pack makes a batch of whatever it is given.
+// pack returns a batch of any bytes.
 func pack(t *testing.T, records ...[]byte) []byte {
 	t.Helper()
 	var raw []byte
@@ -117,8 +120,7 @@ func compress(t *testing.T, raw []byte) []byte {
 	return enc.EncodeAll(raw, nil)
 }
 
-// What is not a batch of the events that its name says is corrupt, or of a newer
-// format, and never less than was written.
+// Decode returns an error for anything but a complete batch of the events in its name.
 func TestDecodeRefuses(t *testing.T) {
 	events := newEvents(7, 4, 20)
 	rec := make([][]byte, len(events))
@@ -136,7 +138,7 @@ func TestDecodeRefuses(t *testing.T) {
 		data   []byte
 		first  journal.Sequence
 		want   error
-		before int // events that are whole before it
+		before int // complete events before the error
 	}{
 		{"nothing", nil, 7, event.ErrCorrupt, 0},
 		{"an empty frame", pack(t), 7, event.ErrCorrupt, 0},
@@ -151,7 +153,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a record of a newer format", pack(t, rec[0], newer), 7, event.ErrVersion, 1},
 		{"a length beyond the end", compress(t, append(protowire.AppendBytes(nil, rec[0]), 0xff, 0x01, 1)), 7, event.ErrCorrupt, 1},
 		{"half a length", compress(t, append(protowire.AppendBytes(nil, rec[0]), 0xff)), 7, event.ErrCorrupt, 1},
-		{"something behind it", append(bytes.Clone(good), "tail"...), 7, event.ErrCorrupt, 0},
+		{"bytes after it", append(bytes.Clone(good), "tail"...), 7, event.ErrCorrupt, 0},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			got, err := decode(r.data, batch.Name{Epoch: 3, First: r.first})
@@ -171,8 +173,8 @@ func TestDecodeRefuses(t *testing.T) {
 	require.Equal(t, 2, n)
 }
 
-// Wherever a batch is cut and whatever bit of it is flipped, it is corrupt, or
-// still the same events.
+// A batch with any cut or any flipped bit is corrupt, or still contains the same
+// events.
 func TestEveryByte(t *testing.T) {
 	events := newEvents(7, 6, 40)
 	data, name := encode(t, events)
@@ -200,10 +202,10 @@ func TestEveryByte(t *testing.T) {
 			}
 		}
 	}
-	require.Less(t, same, 16, "bits of the frame header that a decoder need not heed")
+	require.Less(t, same, 16, "bits of the frame header that a decoder ignores")
 }
 
-// Events may be kept, and do not keep the batch.
+// Events remain valid after the batch is overwritten.
 func TestEventsMayBeKept(t *testing.T) {
 	events := newEvents(1, 20, 500)
 	data, name := encode(t, events)
@@ -211,6 +213,43 @@ func TestEventsMayBeKept(t *testing.T) {
 	require.NoError(t, err)
 	clear(data)
 	requireEvents(t, events, got)
+}
+
+// A resource keeps no other resource of its event or its batch in memory.
+func TestResourcesOfOneEventAreFreed(t *testing.T) {
+	const n, size = 100, 100 << 10
+	ev := &journal.Event{Sequence: 1, Time: start, Kind: journal.Update, Cache: "snapshot/default", Node: "node", Types: []journal.TypeChange{{TypeURL: clusterURL}}}
+	for i := range n {
+		ev.Types[0].Upserts = append(ev.Types[0].Upserts, &journal.Resource{
+			Name: fmt.Sprint("resource ", i), TypeURL: clusterURL, Version: "1", Value: bytes.Repeat([]byte{byte(i)}, size),
+		})
+	}
+	data, name := encode(t, []*journal.Event{ev})
+	before := heapInUse()
+	got, err := decode(data, name)
+	require.NoError(t, err)
+	var dropped []weak.Pointer[byte]
+	for _, r := range got[0].Types[0].Upserts {
+		dropped = append(dropped, weak.Make(&r.Value[0]))
+	}
+	require.Greater(t, heapInUse(), before+(n-1)*size)
+	kept := got[0].Types[0].Upserts[n/2]
+	dropped = slices.Delete(dropped, n/2, n/2+1)
+	got = nil
+	require.Less(t, heapInUse(), before+2*size)
+	for i := range dropped {
+		require.Nil(t, dropped[i].Value())
+	}
+	require.Equal(t, ev.Types[0].Upserts[n/2], kept)
+	runtime.KeepAlive(data)
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func TestNames(t *testing.T) {
@@ -243,7 +282,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Plain zstd reads a batch, and what it yields are records with their lengths.
+// Plain zstd reads a batch. Its output is the records with their lengths.
 func TestPlainZstd(t *testing.T) {
 	zstdPath, err := exec.LookPath("zstd")
 	if err != nil {
@@ -264,8 +303,8 @@ func TestPlainZstd(t *testing.T) {
 	require.Empty(t, raw)
 }
 
-// FuzzDecode looks for bytes that make the decoder panic, or yield events that
-// do not follow each other.
+// FuzzDecode searches for bytes with which the decoder panics, or returns events that
+// are not consecutive.
 func FuzzDecode(f *testing.F) {
 	data, name := encode(f, newEvents(7, 3, 20))
 	f.Add(data, uint64(name.First))
@@ -278,7 +317,7 @@ func FuzzDecode(f *testing.F) {
 			return nil
 		})
 		if err == nil {
-			require.NotEqual(t, journal.Sequence(first), next, "a batch holds something")
+			require.NotEqual(t, journal.Sequence(first), next, "a batch is not empty")
 		} else if !errors.Is(err, event.ErrVersion) {
 			require.ErrorIs(t, err, event.ErrCorrupt)
 		}

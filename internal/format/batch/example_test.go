@@ -15,7 +15,7 @@ func Example() {
 		panic(err)
 	}
 	for seq := journal.Sequence(41); seq <= 42; seq++ {
-		// A journal hands out its records as they are.
+		// The journal returns its records in this form.
 		record, err := event.Marshal(&journal.Event{Kind: journal.Clear, Cache: "snapshot/default", Node: "edge"})
 		if err != nil {
 			panic(err)

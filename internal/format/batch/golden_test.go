@@ -12,7 +12,7 @@ import (
 
 var writeGolden = flag.Bool("write-golden", false, "write golden files that are missing; those that exist never change")
 
-// A batch of format 1, as the first release wrote it, stays readable forever.
+// A batch of format 1, as the first release wrote it, remains readable.
 func TestGolden(t *testing.T) {
 	const golden = "testdata/format1.zst"
 	events := newEvents(100, 12, 50)

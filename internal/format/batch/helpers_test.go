@@ -16,8 +16,8 @@ const clusterURL = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 7, time.UTC)
 
-// newEvents returns n events from a sequence on, with a payload of some size
-// each.
+// newEvents returns n events from sequence first on, each with a payload of the given
+// size.
 func newEvents(first journal.Sequence, n, payload int) []*journal.Event {
 	var events []*journal.Event
 	for i := range n {
@@ -41,7 +41,7 @@ func newEvents(first journal.Sequence, n, payload int) []*journal.Event {
 	return events
 }
 
-// record returns an event as the journal holds it.
+// record returns the journal record of an event.
 func record(t testing.TB, ev *journal.Event) []byte {
 	t.Helper()
 	b, err := event.Marshal(ev)
@@ -79,7 +79,7 @@ func decode(data []byte, name batch.Name) ([]*journal.Event, error) {
 	return out, err
 }
 
-// requireEvents requires that events are those that were written.
+// requireEvents checks that the decoded events equal those that were encoded.
 func requireEvents(t testing.TB, want, got []*journal.Event) {
 	t.Helper()
 	require.Len(t, got, len(want))

@@ -133,8 +133,23 @@ func (w *countWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func BenchmarkRead(b *testing.B) {
-	st := typical()
+func BenchmarkRead(b *testing.B) { benchmarkRead(b, typical()) }
+
+// BenchmarkReadSmallNodes reads 10,000 nodes of 3 types of 1 small resource.
+func BenchmarkReadSmallNodes(b *testing.B) {
+	sb := state.NewBuilder(1, time.Unix(1, 0))
+	for n := range 10_000 {
+		require.NoError(b, sb.Node("snapshot/default", fmt.Sprintf("sidecar-%06d.eu-west-1", n), journal.Sequence(n+1), time.Unix(1_700_000_000, int64(n))))
+		for _, url := range []string{resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.ListenerType} {
+			require.NoError(b, sb.Type(url, fmt.Sprintf("v%d", n)))
+			require.NoError(b, sb.Resources([]*journal.Resource{{Name: service(n, 1), TypeURL: url, Version: "1", Value: []byte(service(n, 2))}}))
+		}
+	}
+	benchmarkRead(b, sb.Build())
+}
+
+func benchmarkRead(b *testing.B, st *state.State) {
+	b.Helper()
 	file := file(b, st)
 	b.SetBytes(st.Bytes())
 	b.ReportAllocs()

@@ -20,8 +20,8 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// requireRefused checks that a damaged file is recognized by whatever sink
-// reads it, also one that takes everything.
+// requireRefused checks that reading a damaged file returns an error, even into a sink
+// without checks.
 func requireRefused(t *testing.T, damaged []byte, want error, what ...any) {
 	t.Helper()
 	_, _, err := readState(context.Background(), bytes.NewReader(damaged))
@@ -32,7 +32,7 @@ func requireRefused(t *testing.T, damaged []byte, want error, what ...any) {
 	require.ErrorIs(t, err, want, what...)
 }
 
-// anything is a sink that takes whatever comes.
+// anything is a sink without checks.
 type anything struct{}
 
 func (anything) Node(string, string, journal.Sequence, time.Time) error { return nil }
@@ -79,7 +79,7 @@ func TestFlipEveryByte(t *testing.T) {
 	requireRoundTrip(t, st, f)
 }
 
-// What whole files and frames can become on their way.
+// Damage of whole files and frames is detected.
 func TestDamage(t *testing.T) {
 	st := large(t, 6)
 	f := file(t, st)
@@ -90,7 +90,7 @@ func TestDamage(t *testing.T) {
 		bounds = append(bounds, bounds[len(bounds)-1]+28+len(p.packed))
 	}
 	frame := func(i int) []byte { return f[bounds[i]:bounds[i+1]] }
-	other := st.Sequence() // another snapshot that has the same shape
+	other := st.Sequence() // another snapshot of the same shape
 	otherHeader := headerOf(st)
 	otherHeader.Sequence = other + 1
 	var otherFile bytes.Buffer
@@ -130,8 +130,7 @@ func TestDamage(t *testing.T) {
 	requireRoundTrip(t, st, f)
 }
 
-// What no damage makes, but another program could: files with right checksums
-// that no writer writes.
+// Files that no writer writes are detected even if all checksums are correct.
 func TestForgery(t *testing.T) {
 	st := large(t, 4)
 	parts := split(t, file(t, st))
@@ -148,7 +147,7 @@ func TestForgery(t *testing.T) {
 	trailer := func(nodes, resources, bytes uint64) *eventpb.SnapshotRecord {
 		return &eventpb.SnapshotRecord{Record: &eventpb.SnapshotRecord_Trailer{Trailer: &eventpb.SnapshotTrailer{Nodes: nodes, Resources: resources, ResourceBytes: bytes, Digest: make([]byte, 32)}}}
 	}
-	// contents is a file of one frame between a header and a right trailer.
+	// contents is a file of one frame between a header and a correct trailer.
 	contents := func(recs ...*eventpb.SnapshotRecord) []byte {
 		var nodes, resources uint64
 		for _, rec := range recs {
@@ -183,7 +182,7 @@ func TestForgery(t *testing.T) {
 		{"no header", sealed(parts[1:]...), event.ErrCorrupt},
 		{"two headers", sealed(slices.Concat([]part{head}, parts)...), event.ErrCorrupt},
 		{"two trailers", sealed(slices.Concat(parts, []part{tail})...), event.ErrCorrupt},
-		{"empty frame amid", sealed(head, parts[1], packedBytes(t, nil), parts[2], parts[3], parts[4], tail), event.ErrCorrupt},
+		{"empty frame in the middle", sealed(head, parts[1], packedBytes(t, nil), parts[2], parts[3], parts[4], tail), event.ErrCorrupt},
 		{"empty frame at the end", sealed(slices.Concat(parts, []part{packedBytes(t, nil)})...), event.ErrCorrupt},
 		{"frame of no bytes at the end", sealed(slices.Concat(parts, []part{{}})...), event.ErrCorrupt},
 		{"record after the trailer", sealed(head, packed(t, trailer(1, 0, 0), node("c", "n", false))), event.ErrCorrupt},
@@ -243,7 +242,7 @@ func TestForgery(t *testing.T) {
 }
 
 // FuzzRead reads its input as a file, and as the contents of a frame whose
-// checksums are right.
+// checksums are correct.
 func FuzzRead(f *testing.F) {
 	st := small(f)
 	whole := file(f, st)
@@ -278,7 +277,7 @@ func FuzzRead(f *testing.F) {
 				require.Equal(t, truth, got.Digest())
 			}
 			if err == nil {
-				got.Digest() // all that was read can be walked
+				got.Digest() // walks the whole state
 			}
 		}
 	})

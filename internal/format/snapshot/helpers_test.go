@@ -22,7 +22,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// writeState writes st to w in its order.
+// writeState writes st to w.
 func writeState(w io.Writer, h snapshot.Header, st *state.State) (snapshot.Trailer, error) {
 	sw, err := snapshot.NewWriter(w, h)
 	if err != nil {
@@ -84,7 +84,7 @@ func readState(ctx context.Context, r io.Reader) (*state.State, snapshot.Content
 	return b.Build(), c, nil
 }
 
-// requireRoundTrip checks that a file holds st, by the reader and by a decoder
+// requireRoundTrip checks that a file contains st, with the reader and with a decoder
 // that shares no code with it.
 func requireRoundTrip(t *testing.T, st *state.State, file []byte) {
 	t.Helper()
@@ -109,7 +109,7 @@ func requireRoundTrip(t *testing.T, st *state.State, file []byte) {
 	require.Equal(t, st.Digest(), decode(t, streamed(t, file)).Digest())
 }
 
-// streamed decompresses a file as any zstd tool does.
+// streamed decompresses a file like the zstd tool.
 func streamed(t *testing.T, file []byte) []byte {
 	t.Helper()
 	dec, err := zstd.NewReader(bytes.NewReader(file))
@@ -135,7 +135,7 @@ func records(t *testing.T, plain []byte) []*eventpb.SnapshotRecord {
 	return out
 }
 
-// decode makes a state of a decompressed file, with nothing of this package.
+// decode returns the state in a decompressed file, without code of this package.
 func decode(t *testing.T, plain []byte) *state.State {
 	t.Helper()
 	recs := records(t, plain)
@@ -173,8 +173,7 @@ func decode(t *testing.T, plain []byte) *state.State {
 	return b.Build()
 }
 
-// part is a frame with its info, cut out of a file as the package comment
-// describes it.
+// part is a frame of a file, without its info.
 type part struct {
 	packed []byte // the zstd frame
 	plain  []byte
@@ -182,8 +181,7 @@ type part struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// split cuts a file into its frames, and checks each info against the package
-// comment.
+// split returns the frames of a file, and checks each info against the package comment.
 func split(tb testing.TB, file []byte) []part {
 	tb.Helper()
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
@@ -208,7 +206,7 @@ func split(tb testing.TB, file []byte) []part {
 	return parts
 }
 
-// sealed makes a file of frames, with right checksums whatever is in them.
+// sealed returns a file of any frames, with correct checksums.
 func sealed(parts ...part) []byte {
 	var out []byte
 	prev := uint32(0)
@@ -224,7 +222,7 @@ func sealed(parts ...part) []byte {
 	return out
 }
 
-// packed makes a frame of records.
+// packed returns a frame of records.
 func packed(tb testing.TB, recs ...*eventpb.SnapshotRecord) part {
 	tb.Helper()
 	var buf bytes.Buffer
@@ -242,8 +240,7 @@ func packedBytes(tb testing.TB, plain []byte) part {
 	return part{packed: enc.EncodeAll(plain, nil), plain: plain}
 }
 
-// small is a state that fills a few hundred bytes, with all that a state can
-// hold.
+// small returns a state of a few hundred bytes with every kind of content.
 func small(tb testing.TB) *state.State {
 	tb.Helper()
 	ttl, nothing := 90*time.Second+5, time.Duration(0)
@@ -264,7 +261,7 @@ func small(tb testing.TB) *state.State {
 	return b.Build()
 }
 
-// random is a state folded from events at random.
+// random returns the fold of random events.
 func random(t *testing.T, seed uint64, events, maxValue int) *state.State {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(seed, 9))
@@ -323,8 +320,8 @@ func randomBytes(rnd *rand.Rand, n int) []byte {
 	return b
 }
 
-// large is a state that fills n frames of 1 MiB which compress to nearly
-// nothing, with a resource to a frame.
+// large returns a state of n frames of 1 MiB, with one resource each, that compress to
+// almost nothing.
 func large(tb testing.TB, n int) *state.State {
 	tb.Helper()
 	b := state.NewBuilder(1, time.Unix(1, 0))
@@ -338,18 +335,17 @@ func large(tb testing.TB, n int) *state.State {
 	return b.Build()
 }
 
-// noLeak returns a function that checks that no goroutine is left which was
-// not there before.
+// noLeak returns a function that checks that there are no more goroutines than before.
 func noLeak(t *testing.T) func() {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	return func() {
 		t.Helper()
-		// A goroutine that has done its work takes a moment to be gone.
+		// A goroutine exits a moment after its last statement.
 		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 			if time.Now().After(deadline) {
 				stacks := make([]byte, 1<<16)
-				t.Fatalf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
+				t.Fatalf("got more goroutines than before:\n%s", stacks[:runtime.Stack(stacks, true)])
 			}
 		}
 	}

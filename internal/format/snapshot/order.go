@@ -7,9 +7,8 @@ import (
 
 var errOrder = errors.New("not in sorted order")
 
-// order is the place in a snapshot where the next record will stand. It lets
-// the writer write no order that the reader would refuse, and the reader
-// refuse what no writer wrote, whatever its sink does.
+// order is the position in a snapshot after the last record. The writer and the
+// reader return an error for a record that is out of order, whatever the sink checks.
 type order struct {
 	cache, node, url, name         string
 	inNode, inType, afterResources bool
@@ -32,7 +31,7 @@ func (o *order) toType(url string) error {
 	return nil
 }
 
-// toResources moves past a run of resources that are sorted.
+// toResources moves past a sorted run of resources.
 func (o *order) toResources(first, last string) error {
 	if !o.inType || o.afterResources && first <= o.name {
 		return fmt.Errorf("resource %q of type %q: %w", first, o.url, errOrder)

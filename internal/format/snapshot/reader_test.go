@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 	"unsafe"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,7 +63,7 @@ func readHooked(ctx context.Context, r io.Reader, before func(call string) error
 	return err
 }
 
-// Readers may give their bytes in any pieces.
+// A reader may return its bytes in any pieces.
 func TestReadInPieces(t *testing.T) {
 	st := small(t)
 	f := file(t, st)
@@ -78,8 +81,8 @@ func TestReadInPieces(t *testing.T) {
 	}
 }
 
-// A reader's failure is told as what it is, at whichever byte it comes, and
-// never as a damaged file: the file may be well.
+// Read returns the reader's error after any byte, and not ErrCorrupt, because the file
+// may be intact.
 func TestReaderFails(t *testing.T) {
 	defer noLeak(t)()
 	st := small(t)
@@ -100,8 +103,8 @@ func TestReaderFails(t *testing.T) {
 	requireRoundTrip(t, st, f)
 }
 
-// A sink's error ends the reading, and is not taken for a damaged file, while
-// frames that were read ahead are still being decoded.
+// Read returns the sink's error, and not ErrCorrupt, while frames that were read ahead
+// are still being decoded.
 func TestSinkFails(t *testing.T) {
 	f := file(t, large(t, 40))
 	for _, at := range []string{"begin", "node", "type", "resources"} {
@@ -125,7 +128,7 @@ func TestSinkFails(t *testing.T) {
 	requireRoundTrip(t, large(t, 40), f)
 }
 
-// A damaged frame ends the reading while the frames after it are decoded.
+// Read returns the error of a damaged frame while later frames are being decoded.
 func TestFrameFailsAmongOthers(t *testing.T) {
 	defer noLeak(t)()
 	st := large(t, 30)
@@ -155,7 +158,7 @@ func TestContext(t *testing.T) {
 		})
 		require.ErrorIs(t, err, context.Canceled)
 	})
-	t.Run("done amid", func(t *testing.T) {
+	t.Run("done while reading", func(t *testing.T) {
 		defer noLeak(t)()
 		ctx, cancel := context.WithCancelCause(context.Background())
 		calls := 0
@@ -168,13 +171,12 @@ func TestContext(t *testing.T) {
 		})
 		require.ErrorIs(t, err, errBoom)
 		require.NotErrorIs(t, err, event.ErrCorrupt)
-		require.Equal(t, 1, calls, "frames were taken after the end")
+		require.Equal(t, 1, calls, "frames were added after the end")
 	})
 	requireRoundTrip(t, large(t, 20), f)
 }
 
-// However slow the sink is, no more frames are read ahead than the processors
-// have to decode.
+// The number of frames that are read ahead is limited, even with a slow sink.
 func TestReadAheadIsBounded(t *testing.T) {
 	const frames = 64
 	st := large(t, frames)
@@ -196,7 +198,7 @@ func TestReadAheadIsBounded(t *testing.T) {
 		for read < len(ends) && ends[read] <= r.n {
 			read++
 		}
-		require.LessOrEqual(t, read-taken-1, 2*runtime.GOMAXPROCS(0), "frames read, and not taken")
+		require.LessOrEqual(t, read-taken-1, 2*runtime.GOMAXPROCS(0), "frames read, and not added")
 		return nil
 	})
 	require.NoError(t, err)
@@ -215,7 +217,7 @@ func (c *countReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadHeader takes no byte beyond the first frame.
+// ReadHeader reads no byte after the first frame.
 func TestReadHeaderReadsOneFrame(t *testing.T) {
 	st := small(t)
 	f := file(t, st)
@@ -226,8 +228,7 @@ func TestReadHeaderReadsOneFrame(t *testing.T) {
 	require.Equal(t, len(f)-28-len(split(t, f)[0].packed), r.Len())
 }
 
-// Resources share their frame's memory, but nodes and types do not, so that a
-// frame whose resources have all been replaced can go.
+// A restored state keeps no frames in memory.
 func TestReadFramesAreFreed(t *testing.T) {
 	const n = 20
 	b := state.NewBuilder(0, time.Time{})
@@ -254,7 +255,56 @@ func TestReadFramesAreFreed(t *testing.T) {
 	runtime.KeepAlive(f)
 }
 
-// There are few type URLs, and many resources that have one.
+// A resource of a restored state keeps no other resource of its frame in memory.
+func TestRestoredResourcesAreFreed(t *testing.T) {
+	const n, url = 100, "type.googleapis.com/T"
+	kept := fmt.Sprintf("r-%04d", n/2)
+	replace := func(name string, tc *journal.TypeChange) {
+		tc.Upserts = append(tc.Upserts, &journal.Resource{Name: name, Value: []byte("new")})
+	}
+	remove := func(name string, tc *journal.TypeChange) { tc.Deletes = append(tc.Deletes, name) }
+	for _, tt := range []struct {
+		name string
+		size int // of each value
+		drop func(name string, tc *journal.TypeChange)
+	}{
+		{"replaced, one frame", 8 << 10, replace},
+		{"replaced, several frames", 100 << 10, replace},
+		{"deleted, one frame", 8 << 10, remove},
+		{"deleted, several frames", 100 << 10, remove},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := file(t, ofValues(t, slices.Repeat([]any{tt.size}, n)...))
+			before := heapInUse()
+			st, _, err := readState(t.Context(), bytes.NewReader(f))
+			require.NoError(t, err)
+			tc := journal.TypeChange{TypeURL: url, Version: "2"}
+			var dropped []weak.Pointer[journal.Resource]
+			var values []weak.Pointer[byte]
+			for r := range st.Node("snapshot/default", "node").Type(url).All() {
+				if r.Name != kept {
+					tt.drop(strings.Clone(r.Name), &tc)
+					dropped = append(dropped, weak.Make(r))
+					values = append(values, weak.Make(&r.Value[0]))
+				}
+			}
+			require.Greater(t, heapInUse(), before+uint64((n-1)*tt.size))
+			st, err = st.Apply(&journal.Event{
+				Sequence: st.Sequence() + 1, Kind: journal.Update, Cache: "snapshot/default", Node: "node", Types: []journal.TypeChange{tc},
+			})
+			require.NoError(t, err)
+			require.Less(t, heapInUse(), before+uint64(tt.size)+64<<10)
+			for i := range dropped {
+				require.Nil(t, dropped[i].Value(), "resource %d is still in memory", i)
+				require.Nil(t, values[i].Value(), "the value of resource %d is still in memory", i)
+			}
+			require.Len(t, st.Node("snapshot/default", "node").Type(url).Get(kept).Value, tt.size)
+			runtime.KeepAlive(f)
+		})
+	}
+}
+
+// Resources share the string of their type URL.
 func TestReadSharesTypeURLs(t *testing.T) {
 	st := large(t, 5)
 	got, _, err := readState(context.Background(), bytes.NewReader(file(t, st)))

@@ -13,29 +13,27 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// Writer writes a snapshot. Nodes, types and resources come sorted, as the
-// state yields them. A writer is used by one goroutine; frames are compressed
-// beside it, by half of the processors, so that a snapshot leaves room for
-// those who serve.
+// Writer writes a snapshot. Nodes, types and resources must be added in sorted order,
+// as the state yields them. One goroutine uses a Writer. Frames are compressed in
+// parallel by half of the processors, so that the others can serve updates meanwhile.
 type Writer struct {
 	w       io.Writer
 	enc     *zstd.Encoder
-	buf     []byte // records of the frame that is open
+	buf     []byte // records of the open frame
 	scratch []byte
-	pending []chan frame // frames being compressed, oldest first
-	spare   []frame      // written frames, whose memory is used again
+	pending []chan packedFrame // frames being compressed, oldest first
+	spare   []packedFrame      // written frames, for reuse of their memory
 	order   order
 	node    node
 	typ     typ
 	trailer Trailer
 	written int64
-	prev    uint32 // checksum of the info written last
+	prev    uint32 // checksum of the previous info
 	err     error
 }
 
-// frame is a frame before and after its compression; packed leaves room for
-// the info.
-type frame struct {
+// packedFrame is a frame that is compressed. packed begins with space for the info.
+type packedFrame struct {
 	raw, packed []byte
 	info        info
 }
@@ -44,10 +42,11 @@ type frame struct {
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(workers()), zstd.WithEncoderLevel(zstd.SpeedDefault))
 	if err != nil {
-		return nil, fmt.Errorf("make zstd encoder: %w", err)
+		return nil, fmt.Errorf("create zstd encoder: %w", err)
 	}
 	sw := &Writer{w: w, enc: enc}
-	sw.buf = appendRecord(sw.buf, recordHeader, h.marshal())
+	sw.buf, err = appendMessage(sw.buf, recordHeader, h.message())
+	_ = sw.check(err)
 	sw.endFrame()
 	return sw, sw.err
 }
@@ -65,7 +64,7 @@ func (w *Writer) Node(cache, name string, seq journal.Sequence, at time.Time) er
 	return w.endFullFrame()
 }
 
-// Type begins a type of the node begun last.
+// Type begins a type of the last node.
 func (w *Writer) Type(url, version string) error {
 	if err := w.check(w.order.toType(url)); err != nil {
 		return err
@@ -78,7 +77,7 @@ func (w *Writer) Type(url, version string) error {
 	return w.endFullFrame()
 }
 
-// Resource adds a resource to the type begun last.
+// Resource adds a resource to the last type.
 func (w *Writer) Resource(r *journal.Resource) error {
 	if err := w.check(w.order.toResources(r.Name, r.Name)); err != nil {
 		return err
@@ -93,8 +92,8 @@ func (w *Writer) Resource(r *journal.Resource) error {
 	return w.endFullFrame()
 }
 
-// check makes the refusal of a record final: what follows it would be
-// missing.
+// check records the first error. All later calls return it, because a snapshot
+// without the record that failed would be incomplete.
 func (w *Writer) check(err error) error {
 	if w.err == nil && err != nil {
 		w.err = fmt.Errorf("write snapshot: %w", err)
@@ -102,14 +101,16 @@ func (w *Writer) check(err error) error {
 	return w.err
 }
 
-// Close writes the trailer with the digest of the state that was written. It
-// does not close the underlying writer. The snapshot is whole only if Close
-// returns nil.
+// Close writes the trailer with the digest of the written state, and returns it. It
+// does not close the underlying writer. The snapshot is complete only if the error is
+// nil.
 func (w *Writer) Close(digest [32]byte) (Trailer, error) {
 	defer func() { _ = w.enc.Close() }() // It has no stream to end.
 	w.endFrame()
 	w.trailer.Digest = digest
-	w.buf = appendRecord(w.buf, recordTrailer, w.trailer.marshal())
+	var err error
+	w.buf, err = appendMessage(w.buf, recordTrailer, w.trailer.message())
+	_ = w.check(err)
 	w.endFrame()
 	for len(w.pending) > 0 {
 		w.flushOldest()
@@ -117,21 +118,22 @@ func (w *Writer) Close(digest [32]byte) (Trailer, error) {
 	return w.trailer, w.err
 }
 
-// Abort gives up the snapshot. It need not be called after Close.
+// Abort ends an incomplete snapshot and releases its memory. It is not needed after
+// Close.
 func (w *Writer) Abort() {
 	for _, ch := range w.pending {
 		<-ch
 	}
 	w.pending = nil
-	w.err = errors.New("snapshot writer was aborted")
+	w.err = errors.New("write snapshot: aborted")
 	_ = w.enc.Close()
 }
 
 // Written returns the number of compressed bytes written so far.
 func (w *Writer) Written() int64 { return w.written }
 
-// appendNode and appendType append the record of what is open. The first time
-// they begin it, after that, in a later frame, they continue it.
+// appendNode and appendType append the record of the open node or type. After the
+// first time, which is at the beginning of a frame, the record is marked continued.
 func (w *Writer) appendNode() {
 	w.scratch = w.node.append(w.scratch[:0])
 	w.buf = appendRecord(w.buf, recordNode, w.scratch)
@@ -151,32 +153,32 @@ func (w *Writer) endFullFrame() error {
 	return w.err
 }
 
-// endFrame hands the frame that is open, if it holds anything, to be
-// compressed, and writes those that are done and too many.
+// endFrame starts the compression of the open frame, unless it is empty. To limit
+// the frames in memory, it first writes the oldest ones.
 func (w *Writer) endFrame() {
 	if len(w.buf) == 0 || w.err != nil {
 		return
 	}
 	if len(w.buf) > maxFrameSize {
-		w.err = fmt.Errorf("write snapshot: a frame of %d bytes, made so by one resource, exceeds the limit of %d", len(w.buf), maxFrameSize)
+		w.err = fmt.Errorf("write snapshot: the last resource makes a frame of %d bytes, the limit is %d", len(w.buf), maxFrameSize)
 		return
 	}
 	for len(w.pending) > workers() {
 		w.flushOldest()
 	}
-	f := frame{raw: w.buf}
+	f := packedFrame{raw: w.buf}
 	w.buf = nil
 	if n := len(w.spare); n > 0 {
 		w.buf, f.packed = w.spare[n-1].raw[:0], w.spare[n-1].packed
 		w.spare = w.spare[:n-1]
 	}
-	ch := make(chan frame, 1)
+	ch := make(chan packedFrame, 1)
 	w.pending = append(w.pending, ch)
 	go func() { ch <- f.compress(w.enc) }()
 }
 
-// flushOldest writes the oldest frame. Its info is made here, because it
-// continues the checksum of the frame before.
+// flushOldest writes the oldest frame. Its info is completed here because its
+// checksum continues that of the previous frame.
 func (w *Writer) flushOldest() {
 	f := <-w.pending[0]
 	w.pending = w.pending[1:]
@@ -193,7 +195,7 @@ func (w *Writer) flushOldest() {
 	}
 }
 
-func (f frame) compress(enc *zstd.Encoder) frame {
+func (f packedFrame) compress(enc *zstd.Encoder) packedFrame {
 	if cap(f.packed) < infoSize {
 		f.packed = make([]byte, infoSize, infoSize+len(f.raw)/3)
 	}

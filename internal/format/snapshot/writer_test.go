@@ -13,7 +13,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// failAfter fails from its nth write on.
+// failAfter returns an error after n writes.
 type failAfter struct {
 	n, writes int
 }
@@ -25,7 +25,7 @@ func (w *failAfter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A write that fails is told at the latest by Close, at whichever frame.
+// Close at the latest returns the error of a failed write of any frame.
 func TestWriteFails(t *testing.T) {
 	st := large(t, 10)
 	frames := len(split(t, file(t, st)))
@@ -42,7 +42,7 @@ func TestWriteFails(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// After an error every call returns it.
+// After an error, every call returns it.
 func TestWriterStaysFailed(t *testing.T) {
 	defer noLeak(t)()
 	sw, err := snapshot.NewWriter(&failAfter{}, snapshot.Header{})
@@ -90,7 +90,7 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// The writer refuses what the reader would.
+// The writer returns an error for records that the reader would not accept.
 func TestWriterRefusesDisorder(t *testing.T) {
 	node := func(cache, name string) func(*snapshot.Writer) error {
 		return func(w *snapshot.Writer) error { return w.Node(cache, name, 1, time.Time{}) }
@@ -132,7 +132,16 @@ func TestWriterRefusesDisorder(t *testing.T) {
 	}
 }
 
-// Names may be empty: even so nothing is left out.
+// A store ID that no protobuf tool could read is not written.
+func TestWriterRefusesInvalidStoreID(t *testing.T) {
+	defer noLeak(t)()
+	var out bytes.Buffer
+	_, err := snapshot.NewWriter(&out, snapshot.Header{StoreID: "\xff"})
+	require.ErrorContains(t, err, "invalid UTF-8")
+	require.Empty(t, out.Bytes())
+}
+
+// Names may be empty.
 func TestEmptyNames(t *testing.T) {
 	defer noLeak(t)()
 	var out bytes.Buffer
@@ -150,7 +159,7 @@ func TestEmptyNames(t *testing.T) {
 	require.True(t, contents.Header.Time.IsZero())
 }
 
-// What Written tells is what has been written.
+// Written returns the number of written bytes.
 func TestWritten(t *testing.T) {
 	st := large(t, 3)
 	pr, pw := io.Pipe()

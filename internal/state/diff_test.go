@@ -13,8 +13,8 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// requireChanges checks that the changes between two types are exactly those
-// of names whose resources differ, sorted.
+// requireChanges checks that the changes between two types are exactly the names with
+// different resources, sorted.
 func requireChanges(t *testing.T, before, after *state.Type) {
 	t.Helper()
 	was, is := resourcesOf(before), resourcesOf(after)
@@ -48,7 +48,7 @@ func resourcesOf(typ *state.Type) map[string]*journal.Resource {
 	return m
 }
 
-// Changes finds what differs between versions near and far, through splits and
+// Changes returns the differences between near and distant versions, after splits and
 // merges of pages, and between types that share nothing.
 func TestChanges(t *testing.T) {
 	for _, names := range []int{3, 40, 400, 3000} {
