@@ -265,7 +265,7 @@ func TestResourcesOfOneEventAreFreed(t *testing.T) {
 	require.NoError(t, err)
 	st, err := new(state.State).Apply(ev)
 	require.NoError(t, err)
-	tc, b, ev = journal.TypeChange{}, nil, nil
+	tc = journal.TypeChange{}
 	require.Greater(t, heapInUse(), before+n*size)
 	drop := journal.TypeChange{TypeURL: url}
 	for i := range n - 1 {

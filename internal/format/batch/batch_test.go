@@ -235,7 +235,6 @@ func TestResourcesOfOneEventAreFreed(t *testing.T) {
 	require.Greater(t, heapInUse(), before+(n-1)*size)
 	kept := got[0].Types[0].Upserts[n/2]
 	dropped = slices.Delete(dropped, n/2, n/2+1)
-	got = nil
 	require.Less(t, heapInUse(), before+2*size)
 	for i := range dropped {
 		require.Nil(t, dropped[i].Value())
