@@ -89,8 +89,8 @@ func TestImports(t *testing.T) {
 		"internal/ship":     {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "internal/retry", "journal"},
 		"internal/eventlog": {"internal/cachelog", "internal/hook", "internal/retry", "internal/state", "internal/wal", "journal"},
 		"internal/directory": {
-			"backends", "internal/bounded", "internal/catalog", "internal/compact", "internal/durable", "internal/event",
-			"internal/format/snapshot", "internal/restore", "internal/ship", "internal/state", "journal", "replay",
+			"backends", "internal/bounded", "internal/catalog", "internal/durable", "internal/event",
+			"internal/format/snapshot", "internal/restore", "internal/state", "journal", "replay",
 		},
 		"internal/follow": {
 			"backends", "internal/bounded", "internal/catalog", "internal/event", "internal/format/batch", "internal/restore",

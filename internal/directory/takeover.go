@@ -16,7 +16,6 @@ import (
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/restore"
-	"github.com/xdswal/xdswal/internal/ship"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/replay"
 )
@@ -127,7 +126,7 @@ func (t *Takeover) reach(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err == nil && t.Weak:
-		ship.WarnWeak(t.opt.Logger, t.opt.Backend)
+		catalog.WarnWeak(t.opt.Logger, t.opt.Backend)
 		return nil
 	case err == nil:
 		return nil
@@ -154,7 +153,7 @@ func (t *Takeover) list(ctx context.Context) error {
 		remote *catalog.Remote
 	}
 	a, err := bounded.Call(ctx, b, func(ctx context.Context) (a answer, err error) {
-		if a.weak, err = ship.Weak(ctx, b); err == nil {
+		if a.weak, err = catalog.Weak(ctx, b); err == nil {
 			a.remote, err = catalog.List(ctx, b)
 		}
 		return a, err

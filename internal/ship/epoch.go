@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/compactor"
@@ -37,7 +36,7 @@ func (s *Shipper) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	return s.exclusive(ctx, s.batchSlot, func(ctx context.Context) error {
-		weak, err := Weak(ctx, s.opt.Backend)
+		weak, err := catalog.Weak(ctx, s.opt.Backend)
 		if err != nil {
 			return err
 		}
@@ -60,26 +59,11 @@ func (s *Shipper) claim(ctx context.Context) error {
 		}
 		s.begin(remote)
 		if weak {
-			WarnWeak(s.opt.Logger, s.opt.Backend)
+			catalog.WarnWeak(s.opt.Logger, s.opt.Backend)
 		}
 		s.succeeded(&s.batchErr, "the backend was taken over")
 		return nil
 	})
-}
-
-// Weak reports whether a backend does not create objects conditionally.
-func Weak(ctx context.Context, b backends.Backend) (bool, error) {
-	p, ok := b.(backends.ConditionalCreator)
-	if !ok {
-		return false, nil
-	}
-	conditional, err := p.ProbeConditionalCreate(ctx)
-	return err == nil && !conditional, err
-}
-
-// WarnWeak logs the consequence of a weak backend.
-func WarnWeak(l *slog.Logger, b backends.Backend) {
-	l.Warn("the backend does not create objects conditionally: if two stores take it over in the same instant, both succeed, and one of them learns of the other when it ships next", "backend", b.String())
 }
 
 // checkFenced returns an error if another writer has taken over. What was put before

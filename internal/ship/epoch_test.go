@@ -310,13 +310,13 @@ func (unprobed) ProbeConditionalCreate(context.Context) (bool, error) {
 // publishes next.
 func TestWeak(t *testing.T) {
 	w := weak{backendtest.NewMemory()}
-	isWeak, err := ship.Weak(t.Context(), w)
+	isWeak, err := catalog.Weak(t.Context(), w)
 	require.NoError(t, err)
 	require.True(t, isWeak)
-	isWeak, err = ship.Weak(t.Context(), backendtest.NewMemory())
+	isWeak, err = catalog.Weak(t.Context(), backendtest.NewMemory())
 	require.NoError(t, err)
 	require.False(t, isWeak)
-	isWeak, err = ship.Weak(t.Context(), unprobed{backendtest.NewMemory()})
+	isWeak, err = catalog.Weak(t.Context(), unprobed{backendtest.NewMemory()})
 	require.Error(t, err)
 	require.False(t, isWeak, "it is not known")
 
