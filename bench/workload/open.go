@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"errors"
+	"time"
 
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
@@ -17,9 +18,11 @@ type opened struct {
 	opt   xdswal.Options
 }
 
-// open opens a store that keeps no snapshot for its age.
+// open opens a store that keeps no snapshot for its age. An update may wait a minute for
+// its commit: a busy disk must make a run slow, not fail it.
 func open(ctx context.Context, opt xdswal.Options) (*opened, error) {
 	opt.KeepFor = xdswal.Off
+	opt.CommitTimeout = time.Minute
 	store, err := xdswal.Open(ctx, opt)
 	if err != nil {
 		return nil, err
