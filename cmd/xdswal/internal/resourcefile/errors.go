@@ -1,13 +1,14 @@
 package resourcefile
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Reason is the kind of an Error, for programs.
@@ -58,121 +59,90 @@ func catch(err *error) {
 	}
 }
 
-// failAt fails because of n, a key or a value in the tree. The error is such as
+// fail fails because of the value n. The error is such as
 //
 //	resources[2] (envoy.config.cluster.v3.Cluster "a"), field eds_cluster_config.eds_config, line 7:5: …
-func (t *tree) failAt(n *yaml.Node, reason Reason, format string, args ...any) {
-	t.failIn(n, n, reason, format, args...)
+func (n *node) fail(reason Reason, format string, args ...any) {
+	n.failAt(n.at, reason, format, args...)
 }
 
-// failIn fails because of a part of n that is not in the tree.
-func (t *tree) failIn(n, part *yaml.Node, reason Reason, format string, args ...any) {
-	steps, nodes := pathTo(t.root, n)
-	where := ""
-	if len(steps) > 1 && slices.Contains([]string{".resources", ".upsert", ".delete"}, steps[0]) && steps[1][0] == '[' {
-		where = steps[0][1:] + steps[1] + identity(nodes[1]) + ", "
-		steps = steps[2:]
+// failAt is fail with another position, such as that of the key.
+func (n *node) failAt(at position, reason Reason, format string, args ...any) {
+	item, field := "", ""
+	for ; n.parent != nil; n = n.parent {
+		switch above := n.parent; {
+		case above.kind == object:
+			field = "." + shown(n.key) + field
+		case slices.Contains([]string{"resources", "upsert", "delete"}, above.key) && above.parent.parent == nil:
+			item = fmt.Sprintf("%s[%d]%s, ", above.key, n.index, n.identity())
+			n = above
+		default:
+			field = fmt.Sprintf("[%d]%s", n.index, field)
+		}
 	}
-	if len(steps) > 0 {
-		where += "field " + strings.TrimPrefix(strings.Join(steps, ""), ".") + ", "
+	if field != "" {
+		field = "field " + strings.TrimPrefix(field, ".") + ", "
 	}
-	fail(reason, "%sline %s: %s", where, t.position(part), fmt.Sprintf(format, args...))
+	fail(reason, "%s%s%s: %s", item, field, at, fmt.Sprintf(format, args...))
 }
 
-func (t *tree) position(n *yaml.Node) string {
-	if n.Line == 0 {
-		return endOf(t.data[:n.Column])
-	}
-	return fmt.Sprintf("%d:%d", n.Line, n.Column)
+// forms are the types whose name does not say how to write a value.
+var forms = map[protoreflect.FullName]string{
+	"bytes":                     "base64 string",
+	"google.protobuf.Duration":  `duration in seconds such as "1.5s"`,
+	"google.protobuf.Timestamp": `time such as "2006-01-02T15:04:05Z"`,
+	"google.protobuf.Value":     "number of 64 bits", // all else fits
 }
+
+func valid(name protoreflect.FullName) string { return "a valid " + cmp.Or(forms[name], string(name)) }
 
 // misfit fails because n is not what is wanted.
-func (t *tree) misfit(n *yaml.Node, want string) {
-	found := kinds[n.Tag]
-	switch plain := want == "a string" || want == "a list" || strings.HasPrefix(want, "an object"); {
-	case want == "a string" && (found == "a number" || found == "a boolean"):
+func (n *node) misfit(want string) {
+	found := n.kind
+	if strings.Contains(strings.ToLower(want), "string") && (found == number || found == boolean) {
 		found += "; quote it"
-	case !plain && (found == "a number" || found == "a string"):
-		found += " that does not fit"
 	}
-	t.failAt(n, ReasonInvalid, "expects %s, found %s", want, found)
-}
-
-// pathTo returns the keys and indexes that lead from n to target, and their values.
-// They are nil if target is n or is not below n.
-func pathTo(n, target *yaml.Node) (steps []string, nodes []*yaml.Node) {
-	for i, child := range n.Content {
-		steps, nodes := pathTo(child, target)
-		if steps == nil && child != target {
-			continue
-		}
-		step := fmt.Sprintf("[%d]", i)
-		if n.Kind == yaml.MappingNode {
-			step = "." + safeKey(n.Content[i-i%2].Value)
-		}
-		return append([]string{step}, steps...), append([]*yaml.Node{child}, nodes...)
-	}
-	return nil, nil
+	n.fail(ReasonInvalid, "expects %s, found %s", want, found)
 }
 
 // identity returns ` (type "name")` of a resource, as far as they are present.
-func identity(n *yaml.Node) string {
-	typeURL := textOf(n, "@type", "type_url")
-	if inner := member(n, "resource"); inner != nil && typeURL == resourceWrapper {
-		return identity(inner)
+func (n *node) identity() string {
+	text := make(map[string]string)
+	for _, c := range n.children {
+		if c.kind == str {
+			text[c.key] = c.text
+		}
 	}
-	var id string
-	if safeType(typeURL) {
-		id = " " + shortType(typeURL)
+	typeURL, name := cmp.Or(text["@type"], text["type_url"]), text["name"]
+	switch inner := n.member("resource"); {
+	case typeURL == resourceWrapper && inner != nil:
+		return inner.identity()
+	case text["@type"] == resource.EndpointType:
+		name = cmp.Or(text["cluster_name"], text["clusterName"])
 	}
-	if name := textOf(n, nameKeys(typeURL)...); name != "" {
-		id += fmt.Sprintf(" %q", clip(name))
+	var id []string
+	if typePattern.MatchString(typeURL) {
+		id = append(id, shortType(typeURL))
 	}
-	if id == "" {
+	if name != "" {
+		id = append(id, fmt.Sprintf("%.128q", name))
+	}
+	if id == nil {
 		return ""
 	}
-	return " (" + id[1:] + ")"
-}
-
-// textOf returns the string under a key, or "".
-func textOf(n *yaml.Node, keys ...string) string {
-	if v := member(n, keys...); v != nil && v.Tag == "!!str" {
-		return v.Value
-	}
-	return ""
-}
-
-// nameKeys are the keys under which a type keeps its name.
-func nameKeys(typeURL string) []string {
-	if typeURL == resource.EndpointType {
-		return []string{"cluster_name", "clusterName"}
-	}
-	return []string{"name"}
+	return " (" + strings.Join(id, " ") + ")"
 }
 
 // A misplaced value can be in the place of a key or of a type. An error contains only
 // what looks like one; a line of base64 does not, because it has no words.
 var (
 	keyPattern  = regexp.MustCompile(`^@?[A-Za-z0-9]{1,40}([._-]+[A-Za-z0-9]{1,40})*$`)
-	typePattern = regexp.MustCompile(`^type\.googleapis\.com/[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$`)
+	typePattern = regexp.MustCompile(`^type\.googleapis\.com/[A-Za-z_]\w{0,60}(\.[A-Za-z_]\w{0,60}){1,15}$`)
 )
 
-func safeKey(key string) string {
-	if safeType(key) || len(key) <= 100 && keyPattern.MatchString(key) {
+func shown(key string) string {
+	if typePattern.MatchString(key) || len(key) <= 100 && keyPattern.MatchString(key) {
 		return key
 	}
 	return "(key not shown)"
-}
-
-func safeType(typeURL string) bool {
-	return len(typeURL) <= 200 && typePattern.MatchString(typeURL)
-}
-
-// clip shortens a long name.
-func clip(name string) string {
-	const most = 128
-	if runes := []rune(name); len(runes) > most {
-		return string(runes[:most]) + "…"
-	}
-	return name
 }

@@ -73,38 +73,39 @@ func TestParseErrors(t *testing.T) {
 		"type not a string":      {`{"version":"1","resources":[{"@type":1}]}`, resourcefile.ReasonInvalid, `resources[0], field @type, line 1:38: expects a string, found a number`},
 		"unserved type":          {`{"version":"1","resources":[{"@type":"type.googleapis.com/envoy.config.core.v3.Node","id":"a"}]}`, resourcefile.ReasonUnservedType, `resources[0] (envoy.config.core.v3.Node), field @type, line 1:38: not a type that xDS serves; use one of type.googleapis.com/envoy.config.cluster.v3.Cluster, `},
 		"type without a prefix":  {`{"version":"1","resources":[{"@type":"envoy.config.cluster.v3.Cluster","name":"a"}]}`, resourcefile.ReasonUnservedType, `resources[0] ("a"), field @type, line 1:38: not a type`},
-		"missing name":           {`{"version":"1","resources":[{"@type":"` + resource.ClusterType + `"}]}`, resourcefile.ReasonMissingName, `resources[0] (envoy.config.cluster.v3.Cluster), line 1:29: the resource has no name; add the key "name"`},
-		"missing cluster_name":   {`{"version":"1","resources":[{"@type":"` + resource.EndpointType + `"}]}`, resourcefile.ReasonMissingName, `resources[0] (envoy.config.endpoint.v3.ClusterLoadAssignment), line 1:29: the resource has no name; add the key "cluster_name"`},
+		"missing name":           {`{"version":"1","resources":[{"@type":"` + resource.ClusterType + `"}]}`, resourcefile.ReasonMissingName, `resources[0] (envoy.config.cluster.v3.Cluster), line 1:29: the resource has no name, or`},
+		"missing cluster_name":   {`{"version":"1","resources":[{"@type":"` + resource.EndpointType + `"}]}`, resourcefile.ReasonMissingName, `resources[0] (envoy.config.endpoint.v3.ClusterLoadAssignment), line 1:29: the resource has no name, or`},
 		"duplicate name":         {`{"version":"1","resources":[` + clusterA + ",\n" + clusterA + `]}`, resourcefile.ReasonDuplicateName, `resources[1] (envoy.config.cluster.v3.Cluster "a"), line 2:1: the resource is named twice`},
 		"unknown field":          {jsonCluster("\n" + `"conect_timeout":"1s"`), resourcefile.ReasonUnknownField, inCluster + ", field conect_timeout, line 3:1: not a field of envoy.config.cluster.v3.Cluster; remove it or correct its name"},
 		"unknown deep field":     {yamlCluster("  circuit_breakers:", "    thresholds:", "    - max: 1"), resourcefile.ReasonUnknownField, inCluster + ", field circuit_breakers.thresholds[0].max, line 7:7: not a field of envoy.config.cluster.v3.CircuitBreakers.Thresholds"},
 		"two spellings":          {jsonCluster(`"connect_timeout":"1s","connectTimeout":"1s"`), resourcefile.ReasonDuplicateKey, inCluster + ", field connectTimeout, line 2:"},
 		"oneof":                  {jsonCluster(`"type":"EDS","cluster_type":{"name":"x"}`), resourcefile.ReasonInvalid, inCluster + ", field cluster_type, line 2:88: type and cluster_type exclude each other; keep one"},
-		"wrong kind":             {yamlCluster("  alt_stat_name: 1"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a string, found a number; quote it"},
-		"yaml boolean as string": {yamlCluster("  alt_stat_name: true"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a string, found a boolean; quote it"},
-		"wrong enum":             {jsonCluster(`"lb_policy":"BEST"`), resourcefile.ReasonInvalid, inCluster + ", field lb_policy, line 2:87: expects one of ROUND_ROBIN, LEAST_REQUEST, "},
-		"wrong duration":         {jsonCluster(`"connect_timeout":"1m"`), resourcefile.ReasonInvalid, inCluster + `, field connect_timeout, line 2:93: expects a duration in seconds such as "1.5s", found a string that does not fit`},
-		"wrong wrapper":          {jsonCluster(`"per_connection_buffer_limit_bytes":-1`), resourcefile.ReasonInvalid, inCluster + `, field per_connection_buffer_limit_bytes, line 2:111: expects a uint32, found a number that does not fit`},
+		"wrong kind":             {yamlCluster("  alt_stat_name: 1"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a valid string, found a number; quote it"},
+		"yaml boolean as string": {yamlCluster("  alt_stat_name: true"), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 5:18: expects a valid string, found a boolean; quote it"},
+		"wrong enum":             {jsonCluster(`"lb_policy":"BEST"`), resourcefile.ReasonInvalid, inCluster + ", field lb_policy, line 2:87: expects a valid envoy.config.cluster.v3.Cluster.LbPolicy, found a string"},
+		"wrong duration":         {jsonCluster(`"connect_timeout":"1m"`), resourcefile.ReasonInvalid, inCluster + `, field connect_timeout, line 2:93: expects a valid duration in seconds such as "1.5s", found a string`},
+		"wrong wrapper":          {jsonCluster(`"per_connection_buffer_limit_bytes":-1`), resourcefile.ReasonInvalid, inCluster + `, field per_connection_buffer_limit_bytes, line 2:111: expects a valid google.protobuf.UInt32Value, found a number`},
 		"scalar for list":        {jsonCluster(`"health_checks":{}`), resourcefile.ReasonInvalid, inCluster + ", field health_checks, line 2:91: expects a list, found an object"},
-		"scalar for message":     {jsonCluster(`"circuit_breakers":[]`), resourcefile.ReasonInvalid, inCluster + ", field circuit_breakers, line 2:94: expects an object (envoy.config.cluster.v3.CircuitBreakers), found a list"},
+		"scalar for message":     {jsonCluster(`"circuit_breakers":[]`), resourcefile.ReasonInvalid, inCluster + ", field circuit_breakers, line 2:94: expects a valid envoy.config.cluster.v3.CircuitBreakers, found a list"},
 		"list for map":           {jsonCluster(`"typed_extension_protocol_options":[]`), resourcefile.ReasonInvalid, inCluster + ", field typed_extension_protocol_options, line 2:110: expects an object"},
-		"null in a list":         {jsonCluster(`"health_checks":[null]`), resourcefile.ReasonInvalid, inCluster + ", field health_checks[0], line 2:92: expects an object"},
+		"null in a list":         {jsonCluster(`"health_checks":[null]`), resourcefile.ReasonInvalid, inCluster + ", field health_checks[0], line 2:92: expects a valid envoy.config.core.v3.HealthCheck, found null"},
 		"lone surrogate":         {jsonCluster(`"alt_stat_name":"\ud800 and more"`), resourcefile.ReasonInvalid, inCluster + ", field alt_stat_name, line 2:91: a \\u escape is half of a surrogate pair; write both halves"},
 		"lone surrogate version": {`{"version":"\udc00","resources":[]}`, resourcefile.ReasonInvalid, "field version, line 1:12: a \\u escape is half of a surrogate pair"},
-		"number out of range":    {jsonCluster(`"metadata":{"filter_metadata":{"x":{"a":[1,{"b":1e999}]}}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x.a[1].b, line 2:123: expects a number of 64 bits, found a number that does not fit"},
-		"list for a struct":      {jsonCluster(`"metadata":{"filter_metadata":{"x":[]}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects an object, found a list"},
-		"null in a map":          {jsonCluster(`"metadata":{"filter_metadata":{"x":null}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects an object, found null"},
-		"wrong bytes":            {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.BytesValue","value":"?"}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:82: expects a string of base64, found a string that does not fit`},
-		"item of a scalar list":  {wrapped(`"resource":{"@type":"` + resource.VirtualHostType + `","name":"v","domains":["a",1]}`), resourcefile.ReasonInvalid, `resources[0] (envoy.config.route.v3.VirtualHost "v"), field resource.domains[1], line 2:170: expects a string, found a number; quote it`},
+		"lone surrogate key":     {jsonCluster(`"metadata":{"filter_metadata":{"\ud800":{}}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.(key not shown), line 2:106: a \\u escape is half of a surrogate pair"},
+		"number out of range":    {jsonCluster(`"metadata":{"filter_metadata":{"x":{"a":[1,{"b":1e999}]}}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x.a[1].b, line 2:123: expects a valid number of 64 bits, found a number"},
+		"list for a struct":      {jsonCluster(`"metadata":{"filter_metadata":{"x":[]}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects a valid google.protobuf.Struct, found a list"},
+		"null in a map":          {jsonCluster(`"metadata":{"filter_metadata":{"x":null}}`), resourcefile.ReasonInvalid, inCluster + ", field metadata.filter_metadata.x, line 2:110: expects a valid google.protobuf.Struct, found null"},
+		"wrong bytes":            {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.BytesValue","value":"?"}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:82: expects a valid google.protobuf.BytesValue, found a string`},
+		"item of a scalar list":  {wrapped(`"resource":{"@type":"` + resource.VirtualHostType + `","name":"v","domains":["a",1]}`), resourcefile.ReasonInvalid, `resources[0] (envoy.config.route.v3.VirtualHost "v"), field resource.domains[1], line 2:170: expects a valid string, found a number; quote it`},
 		"packed without value":   {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue"}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config, line 2:16: the message has no value; add the key "value"`},
 		"packed type null":       {jsonListener(`{"@type":null,"x":1}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: expects a string, found null`},
 		"packed without type":    {jsonListener(`{"stat_prefix":"x"}`), resourcefile.ReasonMissingType, inListener + `, field filter_chains[0].filters[0].typed_config, line 2:16: no type is given; add the key "@type"`},
 		"packed unknown type":    {jsonListener(`{"@type":"type.googleapis.com/envoy.Nope"}`), resourcefile.ReasonUnknownType, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: type.googleapis.com/envoy.Nope is not a message that this program links`},
-		"packed odd type":        {jsonListener(`{"@type":"hunter2"}`), resourcefile.ReasonUnknownType, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: not a type URL that this program knows`},
+		"packed odd type":        {jsonListener(`{"@type":"hunter2"}`), resourcefile.ReasonUnknownType, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: the value is not a message that this program links`},
 		"packed type a number":   {jsonListener(`{"@type":7}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.@type, line 2:25: expects a string, found a number; quote it`},
 		"packed unknown field":   {jsonListener(`{"@type":"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router","dynamic_stat":true}`), resourcefile.ReasonUnknownField, inListener + `, field filter_chains[0].filters[0].typed_config.dynamic_stat, line 2:94: not a field of envoy.extensions.filters.http.router.v3.Router`},
-		"packed wrapper":         {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","value":1}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:83: expects a string, found a number`},
-		"packed wrapper field":   {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","text":"x"}`), resourcefile.ReasonUnknownField, inListener + `, field filter_chains[0].filters[0].typed_config.text, line 2:75: not a field of google.protobuf.StringValue`},
+		"packed wrapper":         {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","value":1}`), resourcefile.ReasonInvalid, inListener + `, field filter_chains[0].filters[0].typed_config.value, line 2:83: expects a valid google.protobuf.StringValue, found a number; quote it`},
+		"packed wrapper field":   {jsonListener(`{"@type":"type.googleapis.com/google.protobuf.StringValue","text":"x"}`), resourcefile.ReasonUnknownField, inListener + `, field filter_chains[0].filters[0].typed_config.text, line 2:75: not a key of this object; use only @type, value`},
 		"rule":                   {yamlCluster("  connect_timeout: -1s"), resourcefile.ReasonInvalid, inCluster + ", field connect_timeout, line 5:20: value must be greater than 0s"},
 		"rule on absent field":   {yamlCluster("  health_checks:", "  - timeout: 1s"), resourcefile.ReasonInvalid, inCluster + ", field health_checks[0], line 6:5: interval: value is required"},
 		"rule on oneof":          {yamlCluster("  health_checks:", "  - {timeout: 1s, interval: 1s, healthy_threshold: 1, unhealthy_threshold: 1}"), resourcefile.ReasonInvalid, inCluster + ", field health_checks[0], line 6:5: health_checker: value is required"},
@@ -123,8 +124,8 @@ func TestParseErrors(t *testing.T) {
 		"wrapper unknown":   {wrapped(`"resource":{"@type":"` + resource.ClusterType + `","name":"a","x":1}`), resourcefile.ReasonUnknownField, inCluster + ", field resource.x, line 2:"},
 		"ttl zero":          {wrapped(`"ttl":"0s","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + ", field ttl, line 2:74: a TTL is more than zero"},
 		"ttl too long":      {wrapped(`"ttl":"300000000000s","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + ", field ttl, line 2:74: a TTL is more than zero and less than 292 years"},
-		"ttl not seconds":   {wrapped(`"ttl":"5m","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a duration in seconds such as "1.5s"`},
-		"ttl an object":     {wrapped(`"ttl":{},"resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a duration`},
+		"ttl not seconds":   {wrapped(`"ttl":"5m","resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a valid duration in seconds such as "1.5s"`},
+		"ttl an object":     {wrapped(`"ttl":{},"resource":` + clusterA), resourcefile.ReasonInvalid, inCluster + `, field ttl, line 2:74: expects a string, found an object`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, err := resourcefile.Parse([]byte(test.body))
@@ -180,6 +181,11 @@ func TestParseAliasBomb(t *testing.T) {
 	_, err := resourcefile.Parse([]byte(s.String()))
 	requireReason(t, err, resourcefile.ReasonTooDeep)
 	require.ErrorContains(t, err, "aliases expand to far more than the file holds")
+
+	// Long keys in aliases expand as well.
+	long := "[&a {" + strings.Repeat("k", 1000) + ": 1}" + strings.Repeat(", *a", 2000) + "]"
+	_, err = resourcefile.Parse([]byte(yamlCluster("  metadata: {filter_metadata: {x: {y: " + long + "}}}")))
+	requireReason(t, err, resourcefile.ReasonTooDeep)
 
 	// Merges of merges add no key, and must be counted all the same.
 	s.Reset()

@@ -2,7 +2,9 @@ package resourcefile
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -11,8 +13,6 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/reflect/protopath"
-	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -23,23 +23,18 @@ import (
 // which ADS sends their types, and then by name. Its Version is the most frequent
 // version. Snapshot returns an equal snapshot.
 func FromSnapshot(snapshot cachev3.ResourceSnapshot) *Document {
-	d := &Document{}
 	count := make(map[string]int)
 	for _, typeURL := range servedTypes {
 		if version := snapshot.GetVersion(typeURL); version != "" {
 			count[version]++
 		}
 	}
-	for _, typeURL := range servedTypes {
-		if version := snapshot.GetVersion(typeURL); count[version] > count[d.Version] {
-			d.Version = version
-		}
-	}
+	frequent := slices.MaxFunc(servedTypes, func(a, b string) int {
+		return cmp.Compare(count[snapshot.GetVersion(a)], count[snapshot.GetVersion(b)])
+	})
+	d := &Document{Version: snapshot.GetVersion(frequent), Versions: make(map[string]string)}
 	for _, typeURL := range servedTypes {
 		if version := snapshot.GetVersion(typeURL); version != d.Version {
-			if d.Versions == nil {
-				d.Versions = make(map[string]string)
-			}
 			d.Versions[typeURL] = version
 		}
 		items := snapshot.GetResourcesAndTTL(typeURL)
@@ -70,73 +65,60 @@ func Marshal(d *Document, format Format) (_ []byte, err error) {
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(document); err != nil {
-		fail(ReasonInvalid, "document cannot be written as JSON; report this as a bug")
+	err = encoder.Encode(document)
+	if format == YAML && err == nil {
+		root := readJSON(b.Bytes())
+		setStyle(root)
+		b = bytes.Buffer{}
+		encoder := yaml.NewEncoder(&b)
+		encoder.SetIndent(2)
+		err = errors.Join(encoder.Encode(root), encoder.Close())
 	}
-	if format == JSON {
-		return b.Bytes(), nil
-	}
-	root := readJSON(b.Bytes())
-	setStyle(root)
-	b = bytes.Buffer{}
-	yamlEncoder := yaml.NewEncoder(&b)
-	yamlEncoder.SetIndent(2)
-	if yamlEncoder.Encode(root) != nil || yamlEncoder.Close() != nil {
-		fail(ReasonInvalid, "document cannot be written as YAML; export it as JSON")
+	if err != nil {
+		fail(ReasonInvalid, "document cannot be written as %s; use the other format, and report this as a bug", format)
 	}
 	return b.Bytes(), nil
+}
+
+// linkedTypes resolves the types that the program links, and keeps the first URL that
+// it does not.
+type linkedTypes struct {
+	*protoregistry.Types
+	missing string
+}
+
+func (l *linkedTypes) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	found, err := l.Types.FindMessageByURL(url)
+	if err != nil {
+		l.missing = cmp.Or(l.missing, url)
+	}
+	return found, err
 }
 
 // resourceForm returns what encoding/json writes as a resource. An error of protojson
 // can contain values and is not used.
 func resourceForm(r Resource) any {
 	var message json.RawMessage
+	linked := &linkedTypes{Types: protoregistry.GlobalTypes}
 	packed, err := anypb.New(r.Message)
 	if err == nil {
-		message, err = protojson.MarshalOptions{UseProtoNames: true}.Marshal(packed)
+		message, err = protojson.MarshalOptions{UseProtoNames: true, Resolver: linked}.Marshal(packed)
 	}
-	if err != nil {
-		if typeURL := unlinked(r); typeURL != "" {
-			fail(ReasonUnknownType, "resource %s %q packs %s, which this program does not link; use one that links it", shortType(r.TypeURL), clip(r.Name), typeURL)
-		}
-		fail(ReasonInvalid, "resource %s %q cannot be written as JSON; see that its strings are UTF-8 and its times in range", shortType(r.TypeURL), clip(r.Name))
-	}
-	if r.TTL == nil {
+	switch {
+	case linked.missing != "":
+		fail(ReasonUnknownType, "resource %s %.128q packs %s, which this program does not link; use one that links it", shortType(r.TypeURL), r.Name, shown(linked.missing))
+	case err != nil:
+		fail(ReasonInvalid, "resource %s %.128q cannot be written as JSON; see that its strings are UTF-8 and its times in range", shortType(r.TypeURL), r.Name)
+	case r.TTL == nil:
 		return message
 	}
-	ttl, err := protojson.Marshal(durationpb.New(*r.TTL))
-	if err != nil {
-		fail(ReasonInvalid, "resource %s %q has a TTL out of range; correct it", shortType(r.TypeURL), clip(r.Name))
-	}
+	ttl, _ := protojson.Marshal(durationpb.New(*r.TTL)) // each time.Duration is in range
 	return struct {
 		Type     string          `json:"@type"`
 		Name     string          `json:"name"`
 		TTL      json.RawMessage `json:"ttl"`
 		Resource json.RawMessage `json:"resource"`
 	}{resourceWrapper, r.Name, ttl, message}
-}
-
-// unlinked returns the type of a message packed in r that the program does not link.
-func unlinked(r Resource) (typeURL string) {
-	if r.Message == nil {
-		return ""
-	}
-	_ = protorange.Range(r.Message.ProtoReflect(), func(p protopath.Values) error {
-		if m, ok := p.Index(-1).Value.Interface().(protoreflect.Message); ok {
-			packed, ok := m.Interface().(*anypb.Any)
-			if ok && packed.GetTypeUrl() != "" {
-				if _, err := protoregistry.GlobalTypes.FindMessageByURL(packed.GetTypeUrl()); err != nil {
-					typeURL = packed.GetTypeUrl()
-					return protorange.Terminate
-				}
-			}
-		}
-		return nil
-	})
-	if typeURL != "" && !safeType(typeURL) {
-		return "a type whose URL is not shown"
-	}
-	return typeURL
 }
 
 var (

@@ -1,34 +1,24 @@
-// Package resourcefile reads and writes a node's resources as JSON or YAML.
-//
-// A document is the whole snapshot of one node:
+// Package resourcefile reads and writes a node's resources as JSON or YAML. A document
+// is the whole snapshot of one node; a patch changes some resources of a snapshot:
 //
 //	version: "42"
-//	versions:                       # optional: a version of its own for a type
-//	  type.googleapis.com/envoy.config.listener.v3.Listener: "7"
-//	resources:
+//	versions: {type.googleapis.com/envoy.config.listener.v3.Listener: "7"} # optional
+//	resources: # in a patch: upsert, and delete: [{type_url: …, name: …}]
 //	- "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
 //	  name: a
 //	- "@type": type.googleapis.com/envoy.service.discovery.v3.Resource
-//	  ttl: 5s                       # optional: the resource expires after 5 s
-//	  resource:
-//	    "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
-//	    name: b
+//	  ttl: 5s
+//	  resource: {"@type": type.googleapis.com/envoy.config.cluster.v3.Cluster, name: b}
 //
-// Each resource is the JSON form of a protobuf Any, as in Envoy's own files. A patch
-// changes some resources of a snapshot and leaves the rest:
-//
-//	version: "43"
-//	upsert: [{"@type": …}]
-//	delete: [{type_url: …, name: a}]
+// Each resource is the JSON form of a protobuf Any, as in Envoy's own files. Its types
+// are looked up in protoregistry.GlobalTypes: a program that reads files imports
+// cmd/xdswal/internal/envoytypes to link Envoy's messages.
 //
 // Nothing is dropped or guessed: unknown and duplicate keys, unknown types, resources
 // without a name and documents without a version are errors. Each message, those in a
 // typed_config too, must pass the validation that Envoy declares for it. A version can
 // be a number, which is kept as it is written: 1.10 is "1.10". Another string that
 // YAML reads as a number or a boolean must be quoted.
-//
-// An @type is looked up in protoregistry.GlobalTypes. A program that reads files
-// imports cmd/xdswal/internal/envoytypes to link Envoy's messages.
 //
 // A body can contain private keys. An error contains positions and names of fields,
 // types and resources, and no value.
@@ -118,11 +108,12 @@ func (d *Document) VersionOf(typeURL string) string {
 // It does not check that references between resources are complete, which some clients
 // do not need. Call Consistent on the result for that.
 func (d *Document) Snapshot() (*cachev3.Snapshot, error) {
-	if err := d.check(); err != nil {
-		return nil, err
-	}
 	items := make(map[string][]types.ResourceWithTTL)
-	for _, r := range d.Resources {
+	seen := make(map[Name]bool, len(d.Resources))
+	for i, r := range d.Resources {
+		if err := d.check(r, seen); err != nil {
+			return nil, errorf(err.Reason, "resources[%d] (%s %.128q): %s", i, shortType(r.TypeURL), r.Name, err.Message)
+		}
 		items[r.TypeURL] = append(items[r.TypeURL], types.ResourceWithTTL{Resource: r.Message, TTL: r.TTL})
 	}
 	snapshot := &cachev3.Snapshot{}
@@ -132,23 +123,19 @@ func (d *Document) Snapshot() (*cachev3.Snapshot, error) {
 	return snapshot, nil
 }
 
-// check checks the rules of Parse on which a snapshot depends, for a document that is
-// not from Parse: a snapshot would silently lose a resource that breaks them.
-func (d *Document) check() error {
-	seen := make(map[Name]bool, len(d.Resources))
-	for i, r := range d.Resources {
-		id := Name{r.TypeURL, r.Name}
-		switch {
-		case !served(r.TypeURL):
-			return errorf(ReasonUnservedType, "resources[%d] is not of a type that xDS serves; use one of %s", i, servedList)
-		case r.Message == nil || cachev3.GetResourceName(r.Message) != r.Name || r.Name == "":
-			return errorf(ReasonMissingName, "resources[%d] (%s) has no message of its name; set Name to the name in Message", i, shortType(r.TypeURL))
-		case seen[id]:
-			return errorf(ReasonDuplicateName, "resources[%d] (%s %q) occurs twice; keep one", i, shortType(r.TypeURL), clip(r.Name))
-		case d.VersionOf(r.TypeURL) == "":
-			return errorf(ReasonMissingVersion, "resources[%d] (%s %q) has no version; set the version of the document or of the type", i, shortType(r.TypeURL), clip(r.Name))
-		}
-		seen[id] = true
+// check returns an error if a snapshot would silently lose r. It adds r to seen.
+func (d *Document) check(r Resource, seen map[Name]bool) *Error {
+	id := Name{r.TypeURL, r.Name}
+	switch {
+	case !served(r.TypeURL):
+		return errorf(ReasonUnservedType, "not a type that xDS serves; use one of %s", servedList)
+	case r.Message == nil || cachev3.GetResourceName(r.Message) != r.Name || r.Name == "":
+		return errorf(ReasonMissingName, `the resource has no name, or its message has another; set "name", or "cluster_name" of a ClusterLoadAssignment`)
+	case seen[id]:
+		return errorf(ReasonDuplicateName, "the resource is named twice; keep one of them")
+	case d.VersionOf(r.TypeURL) == "":
+		return errorf(ReasonMissingVersion, `its type has no version; set "version", or add the type to "versions"`)
 	}
+	seen[id] = true
 	return nil
 }
