@@ -12,3 +12,6 @@ func SetRelistInterval(t testing.TB, d time.Duration) {
 	relistInterval = d
 	t.Cleanup(func() { relistInterval = was })
 }
+
+// StopFollowing waits until a follower that was closed does not poll any more.
+func StopFollowing(s *Store) error { return s.follower.Stop() }

@@ -22,8 +22,12 @@ import (
 // field says so.
 const Off = option.Off
 
-// defaultRestoreTimeout is the default of Options.RestoreTimeout.
-const defaultRestoreTimeout = 10 * time.Minute
+const (
+	// defaultRestoreTimeout is the default of Options.RestoreTimeout.
+	defaultRestoreTimeout = 10 * time.Minute
+	// maxSegmentBytes is far above what is useful, and its multiples fit an int64.
+	maxSegmentBytes = 1 << 40
+)
 
 // Options are the settings of a store. Only Dir must be set. Of each setting, zero is
 // the default, and a value out of its range is an error of [Open] that names the field.
@@ -37,7 +41,7 @@ type Options struct {
 	// Sync is when an update that has returned is on stable storage; the default is
 	// journal.SyncAlways.
 	Sync journal.SyncPolicy
-	// SegmentBytes is the size of a journal segment; at least 64 KiB, default 32 MiB.
+	// SegmentBytes is the size of a journal segment; at least 64 KiB, at most 1 TiB, default 32 MiB.
 	SegmentBytes int64
 	// MaxJournalBytes bounds the journal; at least two segments, default 4 GiB. Updates
 	// beyond it fail with ErrJournalFull.
@@ -50,7 +54,8 @@ type Options struct {
 	// Without it such an update fails and changes nothing.
 	FailOpen bool
 
-	// DisableSnapshots keeps the journal alone, which then grows to its bound.
+	// DisableSnapshots keeps the journal alone, which then grows to its bound. A snapshot
+	// is written only of a state that was restored from the backend.
 	DisableSnapshots bool
 	// CompactInterval is the time between snapshots; default 10 minutes. With Off,
 	// snapshots depend on CompactTailBytes and CompactTailRecords alone.
@@ -116,7 +121,7 @@ func (o *Options) setDefaults() error {
 		shipInterval = Off
 	}
 	err := errors.Join(
-		option.Number[int64]{Field: "SegmentBytes", Value: &o.SegmentBytes, Default: wal.DefaultSegmentBytes, Least: wal.MinSegmentBytes}.Apply(),
+		option.Number[int64]{Field: "SegmentBytes", Value: &o.SegmentBytes, Default: wal.DefaultSegmentBytes, Least: wal.MinSegmentBytes, Most: maxSegmentBytes}.Apply(),
 		option.Number[time.Duration]{Field: "CommitTimeout", Value: &o.CommitTimeout, Default: cachelog.DefaultCommitTimeout, Least: 1}.Apply(),
 		option.Number[time.Duration]{Field: "CompactInterval", Value: &o.CompactInterval, Default: compact.DefaultInterval, Least: 1, CanOff: true}.Apply(),
 		option.Number[int64]{Field: "CompactTailRecords", Value: &o.CompactTailRecords, Default: compact.DefaultTailRecords, Least: 1, CanOff: true}.Apply(),
@@ -156,9 +161,9 @@ func (o *Options) checkCombination() error {
 		return refuse("Backend", "and MemoryOnly are mutually exclusive: what is in memory alone is not shipped")
 	case o.Follow && o.Backend == nil:
 		return refuse("Backend", "is nil: Follow requires the backend that the writer ships to")
-	case o.MemoryOnly, o.Follow: // Promote checks the rest.
+	case o.MemoryOnly:
 		return nil
-	case o.Dir == "":
+	case o.Dir == "" && !o.Follow: // Promote checks it
 		return refuse("Dir", "is empty: set a data directory, or MemoryOnly")
 	case o.FailOpen && o.DisableSnapshots:
 		return refuse("FailOpen", "requires snapshots, which make durable what the journal could not take: unset DisableSnapshots or FailOpen")

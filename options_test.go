@@ -20,7 +20,7 @@ func TestOptions(t *testing.T) {
 		good, bad []int64
 		off       bool
 	}{
-		"SegmentBytes":       {good: []int64{64 << 10, 1 << 20}, bad: []int64{1, 64<<10 - 1, -5}},
+		"SegmentBytes":       {good: []int64{64 << 10, 1 << 20}, bad: []int64{1, 64<<10 - 1, -5, 1<<40 + 1}},
 		"MaxJournalBytes":    {good: []int64{64 << 20, 1 << 40}, bad: []int64{1, 64<<20 - 1, -5}},
 		"CommitTimeout":      {good: []int64{1, second}, bad: []int64{-second}},
 		"CompactInterval":    {good: []int64{1, second}, bad: []int64{-second}, off: true},
@@ -84,6 +84,7 @@ func TestOptionsCombinations(t *testing.T) {
 		{"ship from memory", xdswal.Options{MemoryOnly: true, Backend: backend}, "Options.Backend and MemoryOnly are mutually exclusive"},
 		{"follow without a backend", xdswal.Options{Follow: true}, "Options.Backend is nil"},
 		{"fail open without snapshots", xdswal.Options{Dir: "x", FailOpen: true, DisableSnapshots: true}, "Options.FailOpen requires snapshots"},
+		{"fail open without snapshots after a promotion", xdswal.Options{Follow: true, Backend: backend, FailOpen: true, DisableSnapshots: true}, "Options.FailOpen requires snapshots"},
 		{"two fields", xdswal.Options{Dir: "x", KeepSnapshots: 1, KeepFor: -5}, "Options.KeepFor is -5ns: must be positive, or Off; 0 is the default of 1h0m0s"},
 		{"small journal", xdswal.Options{Dir: "x", SegmentBytes: 1 << 20, MaxJournalBytes: 1 << 20}, "Options.MaxJournalBytes is 1048576: must be at least 2097152"},
 	} {

@@ -19,6 +19,7 @@ import (
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/internal/backendfault"
+	"github.com/xdswal/xdswal/internal/catalog"
 )
 
 // hanging is a backend of which some calls hang until the test ends or, if cancelable,
@@ -108,6 +109,40 @@ func TestCloseFollowerOfHangingBackend(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- f.Close(context.Background()) }()
 	require.NoError(t, receive(t, closed))
+}
+
+// slow is a backend whose batches are read only when they are released, whatever the
+// context of the call.
+type slow struct {
+	backends.Backend
+	waits   atomic.Bool
+	waiting chan struct{}
+	release chan struct{}
+}
+
+func (s *slow) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if s.waits.Load() && strings.HasPrefix(key, catalog.BatchPrefix) {
+		s.waiting <- struct{}{}
+		<-s.release
+	}
+	return s.Backend.Get(context.WithoutCancel(ctx), key, offset, length)
+}
+
+// A poll that Close has abandoned serves nothing.
+func TestAbandonedPoll(t *testing.T) {
+	b := &slow{Backend: backendtest.NewMemory(), waiting: make(chan struct{}, 8), release: make(chan struct{})}
+	w := openStore(t, fast(b.Backend))
+	write(t, w, "a", 1)
+	requireShipped(t, w)
+	f := followStore(t, b)
+	b.waits.Store(true)
+	write(t, w, "b", 1)
+	<-b.waiting
+	before := f.State().Sequence()
+	closeStore(t, f)
+	close(b.release)
+	require.Eventually(t, func() bool { return xdswal.StopFollowing(f) == nil }, timeout, time.Millisecond)
+	require.Equal(t, before, f.State().Sequence())
 }
 
 // The claim takes effect, its answer is lost, and the process serves without the backend:
@@ -239,6 +274,24 @@ func TestFencedHookCloses(t *testing.T) {
 	other := openStore(t, fast(b))
 	_ = snapshotCache(s).SetSnapshot(t.Context(), "late", clusters(t, "1", cluster("late")))
 	require.NoError(t, receive(t, closed))
+	closeStore(t, other)
+}
+
+// It may do so too if it is called while Close ships the last events.
+func TestFencedHookClosesInClose(t *testing.T) {
+	b := backendtest.NewMemory()
+	var s *xdswal.Store
+	closed := make(chan error, 2)
+	opt := fast(b)
+	opt.ShipInterval = time.Hour
+	opt.Hooks.Compactor.Fenced = func(error) { closed <- s.Close(context.Background()) }
+	s = openStore(t, opt)
+	write(t, s, "a", 1)
+	other := openStore(t, fast(b))
+	go func() { closed <- s.Close(context.Background()) }()
+	for range cap(closed) {
+		require.NoError(t, receive(t, closed))
+	}
 	closeStore(t, other)
 }
 

@@ -10,7 +10,7 @@ import (
 
 // Status is the state of a store.
 type Status struct {
-	// Dir is the data directory; it is empty in memory.
+	// Dir is Options.Dir.
 	Dir string
 	// StoreID is the identity of the store, Epoch that of its writer: of this process, or
 	// of the followed one.

@@ -533,6 +533,43 @@ func TestBackendForDirectoryWithoutIdentity(t *testing.T) {
 	require.Equal(t, again.State().Digest(), restored(t, b))
 }
 
+// A store without snapshots that has taken a backend over opens without it.
+func TestTakeoverWithoutSnapshots(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		t.Run(fmt.Sprint("fresh ", fresh), func(t *testing.T) {
+			memory := backendtest.NewMemory()
+			var down atomic.Bool
+			opt := fast(&backendfault.Backend{Backend: memory, Fault: func(backendfault.Op, string) backendfault.Fault {
+				if down.Load() {
+					return backendfault.FailAbsent
+				}
+				return backendfault.None
+			}})
+			opt.Dir, opt.DisableSnapshots = t.TempDir(), true
+			if !fresh {
+				s := openStore(t, opt)
+				write(t, s, "own", 1)
+				requireShipped(t, s)
+				closeStore(t, s)
+			}
+			w := openStore(t, fast(memory))
+			write(t, w, "a", 1)
+			requireShipped(t, w)
+			closeStore(t, w)
+
+			s := openStore(t, opt)
+			write(t, s, "b", 1)
+			want := s.State().Digest()
+			closeStore(t, s)
+			down.Store(true)
+			s = openStore(t, opt)
+			require.Equal(t, want, s.State().Digest())
+			down.Store(false)
+			closeStore(t, s)
+		})
+	}
+}
+
 // A backend is added to a store whose first segments were dropped, and the store is closed
 // before anything was shipped: Close ships the snapshot and then the tail.
 func TestBackendAddedLate(t *testing.T) {

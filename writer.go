@@ -108,8 +108,9 @@ func (w *writer) begin(t *directory.Takeover) error {
 	if err := w.dir.MakeSnapshotDir(); err != nil {
 		return err
 	}
-	if !t.Fresh() && t.FromBackend() && !w.opt.DisableSnapshots {
-		// Advance below drops the events that the journal has.
+	if t.FromBackend() && (!t.Fresh() || w.opt.DisableSnapshots) {
+		// Advance below drops the events that the journal has. In a fresh directory the
+		// compactor writes the first snapshot, if it writes any.
 		if err := w.dir.WriteSnapshot(context.Background(), t.State); err != nil {
 			return err
 		}

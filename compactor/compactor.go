@@ -73,7 +73,8 @@ type Hooks struct {
 	BatchDeleted func(Batch)
 	// Claimed is called with the store's epoch once the backend has recorded it.
 	Claimed func(epoch uint64)
-	// Fenced is called once, when another writer has taken over the backend.
+	// Fenced is called once, when another writer has taken over the backend, in a
+	// goroutine of its own: it may close the store.
 	Fenced func(error)
 }
 

@@ -103,9 +103,11 @@ type Compactor struct {
 	// unpruned is set while something is left to delete or to truncate that could not
 	// be.
 	unpruned atomic.Bool
+	warned   bool // of it; guarded by busy
 
-	statusMu sync.Mutex
-	status   compactor.Status
+	mu      sync.Mutex
+	status  compactor.Status
+	damaged []string // the names of Options.Damaged that have not been written again
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -126,7 +128,7 @@ func New(current func() *state.State, j Journal, opt Options) (*Compactor, error
 	opt.TailBytes = cmp.Or(opt.TailBytes, DefaultTailBytes)
 	opt.TailRecords = cmp.Or(opt.TailRecords, DefaultTailRecords)
 	c := &Compactor{
-		opt: opt, retention: retention, state: current, journal: j,
+		opt: opt, retention: retention, state: current, journal: j, damaged: slices.Clone(opt.Damaged),
 		wake: make(chan struct{}, 1), demanded: make(chan struct{}, 1), busy: make(chan struct{}, 1),
 	}
 	if err := durable.RemoveTemp(opt.Dir); err != nil {
@@ -150,8 +152,10 @@ func New(current func() *state.State, j Journal, opt Options) (*Compactor, error
 // those that are known to be damaged.
 func (c *Compactor) local() (good, damaged []catalog.Entry, err error) {
 	all, err := catalog.Local(c.opt.Dir)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range all {
-		if slices.Contains(c.opt.Damaged, s.String()) {
+		if slices.Contains(c.damaged, s.String()) {
 			damaged = append(damaged, s)
 		} else {
 			good = append(good, s)
@@ -282,7 +286,11 @@ func (c *Compactor) write(ctx context.Context, st *state.State) error {
 	if info.Err != nil {
 		info.Err = fmt.Errorf("write snapshot %s to %s: %w", name, c.opt.Dir, info.Err)
 	} else {
-		c.setStatus(func(s *compactor.Status) { s.Sequence, s.Time = st.Sequence(), created })
+		c.setStatus(func(s *compactor.Status) {
+			s.Sequence, s.Time = st.Sequence(), created
+			// Without a backend the epoch stays, and a damaged file is replaced.
+			c.damaged = slices.DeleteFunc(c.damaged, func(d string) bool { return d == info.Name })
+		})
 	}
 	hook.Call(c.opt.Hooks.SnapshotWriteEnd, info)
 	return info.Err
@@ -290,13 +298,13 @@ func (c *Compactor) write(ctx context.Context, st *state.State) error {
 
 // Status returns the state of the compactor.
 func (c *Compactor) Status() compactor.Status {
-	c.statusMu.Lock()
-	defer c.statusMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return c.status
 }
 
 func (c *Compactor) setStatus(change func(*compactor.Status)) {
-	c.statusMu.Lock()
-	defer c.statusMu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	change(&c.status)
 }

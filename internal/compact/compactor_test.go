@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,6 +321,23 @@ func TestRetry(t *testing.T) {
 			require.Equal(t, []journal.Sequence{journal.Sequence(r.events)}, s.local())
 		})
 	}
+}
+
+// The events of a compaction's duration start another one only when they are a tail
+// themselves, even if the journal stays under pressure.
+func TestOneCompactionUnderPressure(t *testing.T) {
+	opt := never
+	opt.TailRecords = 5
+	var s *store
+	var once sync.Once
+	s = newWatchedStore(t, opt, func(compactor.Snapshot) { once.Do(func() { s.append(1, 10) }) })
+	s.pressed.Store(true)
+	s.compactor.Start()
+	s.append(5, 10)
+	eventually(t, func() bool { return s.compactor.Status().Sequence >= 5 }, "a snapshot")
+	s.append(4, 10)
+	eventually(t, func() bool { return s.compactor.Status().Sequence >= 10 }, "the next one")
+	require.Equal(t, []journal.Sequence{10, 5}, s.local())
 }
 
 // The events before a compaction that failed or was canceled still count.

@@ -29,10 +29,13 @@ func (c *Compactor) prune(ctx context.Context) {
 	if len(kept) > 1 {
 		err = errors.Join(err, c.truncate(ctx, kept))
 	}
-	if err != nil && ctx.Err() == nil && !c.unpruned.Load() {
+	c.unpruned.Store(err != nil)
+	if err == nil {
+		c.warned = false
+	} else if ctx.Err() == nil && !c.warned {
+		c.warned = true
 		c.opt.Logger.Warn("snapshots or the journal were not pruned; it is retried", "error", err)
 	}
-	c.unpruned.Store(err != nil)
 }
 
 // deleteSnapshots returns the snapshots that remain, newest first, and why others
@@ -64,7 +67,7 @@ func (c *Compactor) deleteSnapshots() (kept []catalog.Entry, err error) {
 			remove(s)
 		}
 	}
-	if deleted > 0 {
+	if deleted > 0 || c.unpruned.Load() { // the last sync may have failed
 		errs = append(errs, durable.SyncDir(c.opt.Dir))
 	}
 	return kept, errors.Join(errs...)

@@ -1,6 +1,7 @@
 package compact_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -339,6 +340,53 @@ func TestPruneIsRetried(t *testing.T) {
 			require.Equal(t, []journal.Sequence{31, 21, 11}, s.local())
 		})
 	}
+}
+
+// A pruning that its caller has canceled does not hide the failure of the next one.
+func TestPruneFailsAfterCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancels := false
+	opt := never
+	opt.Written = func() {
+		if cancels {
+			cancel() // between the snapshot and the truncation
+		}
+	}
+	s := newStore(t, opt)
+	for range 2 {
+		s.append(10, 20<<10)
+		s.compact()
+	}
+	s.append(10, 20<<10)
+	cancels = true
+	_, err := s.compactor.Compact(ctx)
+	require.NoError(t, err)
+	require.NotContains(t, s.log.String(), "not pruned")
+	s.truncateErr.Store(&errTruncate)
+	s.append(1, 10)
+	s.compact()
+	require.Contains(t, s.log.String(), "not pruned")
+}
+
+// A snapshot that replaces a damaged one of its name counts. Without a backend a store
+// keeps its epoch, so the names are equal.
+func TestDamagedIsReplaced(t *testing.T) {
+	s := newStore(t, never)
+	for range 3 {
+		s.append(10, 20<<10)
+		s.compact()
+	}
+	s.crash()
+	s.damage(30)
+	s.epoch--
+	s.open()
+	require.EqualValues(t, 30, s.compact())
+	good, err := s.compactor.Snapshots()
+	require.NoError(t, err)
+	require.Equal(t, []journal.Sequence{30, 20, 10}, sequences(good))
+	s.append(10, 20<<10)
+	s.compact()
+	require.Equal(t, []journal.Sequence{40, 30, 20}, s.local())
 }
 
 var errTruncate = errors.New("the disk is gone")

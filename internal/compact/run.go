@@ -19,13 +19,11 @@ const (
 func (c *Compactor) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.stop = cancel
-	if c.due() {
-		signal(c.wake)
-	}
+	due := c.due()
 	c.done.Add(1)
 	go func() {
 		defer c.done.Done()
-		c.run(ctx)
+		c.run(ctx, due)
 	}()
 }
 
@@ -37,21 +35,25 @@ func (c *Compactor) Stop() {
 	c.done.Wait()
 }
 
-// due reports whether the tail is to be compacted: it has reached a limit, or a new
-// snapshot would make room in the journal.
+// due reports whether the tail that the last process left is to be compacted: it has
+// reached a limit, or a new snapshot would make room in the journal.
 func (c *Compactor) due() bool {
 	return c.longTail() || (c.tailRecords.Load() > 0 && c.journal != nil && c.journal.Pressure())
 }
 
 // run compacts when the interval has passed and when the tail is long. After a failure
 // only the backoff starts the next attempt, however many events are committed.
-func (c *Compactor) run(ctx context.Context) {
+func (c *Compactor) run(ctx context.Context, due bool) {
 	c.settle(ctx)
 	var tick, again <-chan time.Time
 	if c.opt.Interval > 0 {
 		tick = time.After(c.firstInterval())
 	}
 	reason := compactor.ReasonInterval
+	if due && c.due() && ctx.Err() == nil { // pruning may have made room
+		reason = compactor.ReasonTail
+		_, _ = c.compact(ctx, reason)
+	}
 	wait := retry.Backoff(minBackoff, maxBackoff)
 	for {
 		interval, tail, failed := tick, c.wake, c.Status().Err != nil
@@ -76,7 +78,7 @@ func (c *Compactor) run(ctx context.Context) {
 		case <-interval:
 			reason, tick = compactor.ReasonInterval, time.After(c.opt.Interval)
 		case <-tail:
-			if !c.due() {
+			if !c.longTail() {
 				continue // a compaction has ended since
 			}
 			reason = compactor.ReasonTail

@@ -370,6 +370,9 @@ func (f *Follower) base(remote *catalog.Remote) *state.State {
 func (f *Follower) Epoch() (number uint64, storeID string) { return f.epoch.Number, f.storeID }
 
 func (f *Follower) serve(ctx context.Context, st *state.State) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // Stop may have abandoned this call
+	}
 	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
 	return f.opt.Serve(ctx, st)

@@ -170,9 +170,11 @@ func (r *restore) run(ctx context.Context) error {
 // returned an error, or nil.
 func (r *restore) finish(ctx context.Context, backendErr error) error {
 	switch {
-	case errors.Is(backendErr, event.ErrVersion), ctx.Err() != nil:
+	case errors.Is(backendErr, event.ErrVersion):
 		// The data of a newer xdswal must not be ignored.
 		return backendErr
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case r.nothingKnown() && backendErr != nil:
 		// The backend may have everything.
 		return backendErr

@@ -450,3 +450,20 @@ func TestRestoreFromBackendAlone(t *testing.T) {
 	require.Equal(t, f.backend.String(), result.Source)
 	require.Empty(t, files(t, f.dir))
 }
+
+// late is a journal of one event; the context ends when it has been read.
+type late struct{ cancel context.CancelFunc }
+
+func (late) Bounds() (first, last journal.Sequence, err error) { return 1, 1, nil }
+
+func (l late) Range(_ context.Context, _, _ journal.Sequence, fn func(*journal.Event) error) error {
+	defer l.cancel()
+	return fn(&journal.Event{Sequence: 1, Kind: journal.Clear, Cache: "snapshot/", Node: "n"})
+}
+
+// A context that ends when everything was read does not hide a gap.
+func TestRestoreGapAtDeadline(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	_, _, err := restore.Restore(ctx, restore.Options{Journal: late{cancel}, Known: 5})
+	require.ErrorIs(t, err, context.Canceled)
+}

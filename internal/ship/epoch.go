@@ -106,8 +106,10 @@ func (s *Shipper) setFenced(err error) error {
 	}
 	s.opt.Logger.Error("another writer has taken over the backend; nothing more is shipped", "backend", s.opt.Backend.String(), "epoch", s.opt.Epoch.Number, "error", err)
 	hook.Call(s.opt.Fenced, err)
-	close(s.fenced) // before the hook, which may close the store
-	hook.Call(s.opt.Hooks.Fenced, err)
+	close(s.fenced)
+	// In its own goroutine: it may close the store, which waits for this one, or call
+	// Close while Close ships.
+	go hook.Call(s.opt.Hooks.Fenced, err)
 	return err
 }
 

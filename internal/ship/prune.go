@@ -79,10 +79,13 @@ func (h *inventory) forget(deleted map[string]bool) {
 // logged.
 func (s *Shipper) prune(ctx context.Context) {
 	err := s.deleteExpired(ctx)
-	if err != nil && ctx.Err() == nil && !s.unpruned.Load() {
+	s.unpruned.Store(err != nil)
+	if err == nil {
+		s.warned = false
+	} else if ctx.Err() == nil && !s.warned {
+		s.warned = true
 		s.opt.Logger.Warn("the backend was not pruned; it is retried", "error", err)
 	}
-	s.unpruned.Store(err != nil)
 }
 
 func (s *Shipper) deleteExpired(ctx context.Context) error {
@@ -129,24 +132,19 @@ func (s *Shipper) deleteExpired(ctx context.Context) error {
 // more than the timeout of one attempt.
 func (s *Shipper) sweepAge() time.Duration { return 2 * s.opt.Timeout }
 
-// sweep lets the backend remove the remains of uploads that crashed. It returns false
-// if that failed.
-func (s *Shipper) sweep(ctx context.Context) bool {
+// sweep lets the backend remove the remains of uploads that crashed.
+func (s *Shipper) sweep(ctx context.Context) error {
 	sweeper, ok := s.opt.Backend.(backends.Sweeper)
 	if !ok {
-		return true
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	err := s.exclusive(ctx, s.snapshotSlot, func(ctx context.Context) error {
+	return s.exclusive(ctx, s.snapshotSlot, func(ctx context.Context) error {
 		n, err := sweeper.Sweep(ctx, s.sweepAge(), catalog.SnapshotPrefix, catalog.BatchPrefix)
 		if err == nil && n > 0 {
 			s.opt.Logger.Info("crashed uploads were aborted", "backend", s.opt.Backend.String(), "uploads", n)
 		}
 		return err
 	})
-	if err != nil && ctx.Err() == nil {
-		s.opt.Logger.Warn("crashed uploads were not aborted; configure the object store to expire incomplete multipart uploads", "backend", s.opt.Backend.String(), "error", err)
-	}
-	return err == nil
 }

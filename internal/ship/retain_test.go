@@ -1,6 +1,8 @@
 package ship_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/backendtest"
 	"github.com/xdswal/xdswal/backends/file"
 	"github.com/xdswal/xdswal/internal/backendfault"
@@ -215,6 +218,36 @@ func TestPruneIsRetried(t *testing.T) {
 			s.requireBackend()
 		})
 	}
+}
+
+// canceledDelete is a backend whose first Delete takes until its context is done, and
+// whose others fail.
+type canceledDelete struct {
+	backends.Backend
+	deletes atomic.Int32
+}
+
+func (c *canceledDelete) Delete(ctx context.Context, _ string) error {
+	if c.deletes.Add(1) == 1 {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return errors.New("the disk is gone")
+}
+
+// A pruning that ran out of time does not hide the failure of the next one.
+func TestPruneFailsAfterTimeout(t *testing.T) {
+	t.Parallel()
+	b := &canceledDelete{Backend: backendtest.NewMemory()}
+	s := newStore(t, b, func(o *ship.Options) { o.KeepSnapshots, o.KeepFor, o.Timeout = 2, -1, time.Second })
+	s.ship.Start()
+	for range 3 {
+		s.append(1, 10)
+		s.waitShipped()
+		s.waitSnapshot(s.snapshot())
+	}
+	eventually(t, func() bool { return strings.Contains(s.log.String(), "the backend was not pruned") }, "it to be logged")
+	s.ship.Stop()
 }
 
 // Each option has a default and a range: 0 is the default, a negative value is off

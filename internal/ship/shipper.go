@@ -122,6 +122,7 @@ type Shipper struct {
 	snapshotSlot chan struct{}
 	// unpruned is set while the backend contains something that retention does not keep.
 	unpruned atomic.Bool
+	warned   bool // of it; guarded by snapshotSlot
 
 	mu     sync.Mutex
 	status compactor.ShipperStatus

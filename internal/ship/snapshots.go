@@ -22,7 +22,7 @@ import (
 func (s *Shipper) runSnapshots(ctx context.Context) {
 	wait, pruneWait := retry.Backoff(minBackoff, maxBackoff), retry.Backoff(minPruneBackoff, maxPruneBackoff)
 	signal(s.snapshot) // the last process may have left one
-	sweep, again := time.After(0), false
+	sweep, again, warned := time.After(0), false, false
 	var prune <-chan time.Time
 	for {
 		select {
@@ -33,10 +33,15 @@ func (s *Shipper) runSnapshots(ctx context.Context) {
 		case <-sweep:
 			// The uploads that crashed with the last process are old enough the second
 			// time.
-			if s.sweep(ctx) && again {
+			err := s.sweep(ctx)
+			if err == nil && again {
 				sweep = nil
-			} else {
-				sweep, again = time.After(s.sweepAge()), true
+				continue
+			}
+			sweep, again = time.After(s.sweepAge()), true
+			if err != nil && ctx.Err() == nil && !warned {
+				warned = true
+				s.opt.Logger.Warn("crashed uploads were not aborted; configure the object store to expire incomplete multipart uploads", "backend", s.opt.Backend.String(), "error", err)
 			}
 			continue
 		case <-s.snapshot:

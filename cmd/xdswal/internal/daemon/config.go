@@ -202,7 +202,7 @@ func (c *Config) Validate() error {
 	if c.Heartbeat < 0 {
 		reject("%s is %s: it must not be negative", c.name("heartbeat-interval"), c.Heartbeat)
 	}
-	if c.FailOpen && c.NoSnapshots && !c.MemoryOnly && c.Follow == "" {
+	if c.FailOpen && c.NoSnapshots && !c.MemoryOnly {
 		exclude("fail-open", "no-snapshots", "a snapshot makes the updates durable that the journal could not store")
 	}
 	return errors.Join(errs...)
