@@ -122,7 +122,13 @@ func Unmarshal(record []byte) (*journal.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	ev := &journal.Event{Sequence: seq, Time: at}
+	// Most events change one resource: one allocation has room for that.
+	one := &struct {
+		ev      journal.Event
+		types   [1]journal.TypeChange
+		upserts [1]*journal.Resource
+	}{ev: journal.Event{Sequence: seq, Time: at}}
+	ev := &one.ev
 	var kind uint64
 	err = Fields(record[headerSize:], func(tag int, f Field) error {
 		switch tag {
@@ -133,7 +139,11 @@ func Unmarshal(record []byte) (*journal.Event, error) {
 		case fieldNode<<3 | Length:
 			ev.Node = string(f.Bytes)
 		case fieldTypes<<3 | Length:
-			tc, err := parseTypeChange(f.Bytes)
+			var room []*journal.Resource
+			if ev.Types == nil {
+				ev.Types, room = one.types[:0], one.upserts[:0]
+			}
+			tc, err := parseTypeChange(f.Bytes, room)
 			if err != nil {
 				return err
 			}
@@ -186,9 +196,9 @@ func appendTypeChange(b []byte, tc *journal.TypeChange) []byte {
 	return b
 }
 
-func parseTypeChange(b []byte) (journal.TypeChange, error) {
-	var tc journal.TypeChange
-	err := Fields(b, func(tag int, f Field) error {
+// parseTypeChange decodes a TypeChange, whose upserts have room in an empty slice.
+func parseTypeChange(b []byte, room []*journal.Resource) (tc journal.TypeChange, err error) {
+	err = Fields(b, func(tag int, f Field) error {
 		switch tag {
 		case fieldTypeURL<<3 | Length:
 			tc.TypeURL = Intern(f.Bytes)
@@ -198,6 +208,9 @@ func parseTypeChange(b []byte) (journal.TypeChange, error) {
 			r := &journal.Resource{TypeURL: tc.TypeURL}
 			if err := ParseResource(f.Bytes, r); err != nil {
 				return err
+			}
+			if tc.Upserts == nil {
+				tc.Upserts = room
 			}
 			tc.Upserts = append(tc.Upserts, r)
 		case fieldDeletes<<3 | Length:

@@ -138,11 +138,12 @@ func (t *Type) All() iter.Seq[*journal.Resource] {
 }
 
 func (t *Type) set(r *journal.Resource) {
-	if old, ok := t.resources.get(r.Name); ok {
-		t.bytes -= old.Size()
+	resources, old := t.resources.set(r.Name, r)
+	if old != nil {
+		t.bytes -= (*old).Size()
 	}
 	t.bytes += r.Size()
-	t.resources = t.resources.set(r.Name, r)
+	t.resources = resources
 }
 
 func (t *Type) remove(name string) {

@@ -115,7 +115,7 @@ func (s *State) Apply(ev *journal.Event) (*State, error) {
 		return &next, nil
 	}
 	after := before.Apply(ev)
-	next.nodes = s.nodes.set(key, after)
+	next.nodes, _ = s.nodes.set(key, after)
 	next.resources += after.resources - before.resources
 	next.bytes += after.bytes - before.bytes
 	return &next, nil

@@ -48,20 +48,20 @@ func (t tree[V]) get(key string) (V, bool) {
 	return p.entries[i].val, true
 }
 
-// set returns a tree in which key has val.
-func (t tree[V]) set(key string, val V) tree[V] {
+// set returns a tree in which key has val, and the value that it had, or nil.
+func (t tree[V]) set(key string, val V) (tree[V], *V) {
 	if t.root == nil {
-		return tree[V]{root: &page[V]{entries: []entry[V]{{key, val}}}, size: 1}
+		return tree[V]{root: &page[V]{entries: []entry[V]{{key, val}}}, size: 1}, nil
 	}
-	p, right, split, added := t.root.set(key, val)
+	p, right, split, old := t.root.set(key, val)
 	if right != nil {
 		p = &page[V]{kids: []*page[V]{p, right}, keys: []string{"", split}}
 	}
-	if added {
+	if old == nil {
 		t.size++
 	}
 	t.root = p
-	return t
+	return t, old
 }
 
 // del returns a tree without key, or t if key is missing.
@@ -136,34 +136,34 @@ func (p *page[V]) find(key string) (int, bool) {
 	})
 }
 
-// set returns the page with key set. If that page was split, it also returns the new
-// page to the right and its lower bound.
-func (p *page[V]) set(key string, val V) (left, right *page[V], split string, added bool) {
+// set returns the page with key set, and the value that it had, or nil. If the page was
+// split, it also returns the new page to the right and its lower bound.
+func (p *page[V]) set(key string, val V) (left, right *page[V], split string, old *V) {
 	if p.kids == nil {
 		i, found := p.find(key)
 		if found {
 			entries := slices.Clone(p.entries)
 			// The old key would keep the old value's memory.
 			entries[i] = entry[V]{key, val}
-			return &page[V]{entries: entries}, nil, "", false
+			return &page[V]{entries: entries}, nil, "", &p.entries[i].val
 		}
 		left = &page[V]{entries: insert(p.entries, i, entry[V]{key, val})}
 		right, split = left.split()
-		return left, right, split, true
+		return left, right, split, nil
 	}
 	i := p.kidFor(key)
-	kid, kidRight, kidSplit, added := p.kids[i].set(key, val)
+	kid, kidRight, kidSplit, old := p.kids[i].set(key, val)
 	left = &page[V]{keys: p.keys}
 	if kidRight == nil {
 		left.kids = slices.Clone(p.kids)
 		left.kids[i] = kid
-		return left, nil, "", added
+		return left, nil, "", old
 	}
 	left.kids = insert(p.kids, i+1, kidRight)
 	left.kids[i] = kid
 	left.keys = insert(p.keys, i+1, kidSplit)
 	right, split = left.split()
-	return left, right, split, added
+	return left, right, split, old
 }
 
 // split moves the upper half of a page that is too large, and not yet part of a tree,

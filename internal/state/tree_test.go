@@ -106,7 +106,7 @@ func TestTreeGrowsAndShrinks(t *testing.T) {
 				var tr tree[int]
 				want := map[string]int{}
 				for _, i := range order(n) {
-					tr = tr.set(treeKey(i), i)
+					tr, _ = tr.set(treeKey(i), i)
 					want[treeKey(i)] = i
 				}
 				requireTree(t, tr, want)
@@ -154,7 +154,7 @@ func TestTreeAgainstMap(t *testing.T) {
 				}
 				key := treeKey(rnd.IntN(keys))
 				if rnd.Float64() < sets {
-					tr = tr.set(key, step)
+					tr, _ = tr.set(key, step)
 					want[key] = step
 				} else {
 					tr = tr.del(key)
@@ -183,7 +183,7 @@ func TestTreeRanges(t *testing.T) {
 		for range 12 {
 			for range rnd.IntN(keys) {
 				i := rnd.IntN(keys)
-				tr = tr.set(treeKey(i), i)
+				tr, _ = tr.set(treeKey(i), i)
 				want[treeKey(i)] = i
 			}
 			for range 1 + rnd.IntN(6) {
@@ -194,7 +194,7 @@ func TestTreeRanges(t *testing.T) {
 					delete(want, treeKey(i))
 				}
 				if i := low + rnd.IntN(high-low+1); i < keys {
-					tr = tr.set(treeKey(i), i)
+					tr, _ = tr.set(treeKey(i), i)
 					want[treeKey(i)] = i
 				}
 			}
@@ -217,7 +217,8 @@ func TestTreeBuild(t *testing.T) {
 		if n == 0 {
 			continue
 		}
-		changed := tr.set(treeKey(n/2)+"+", -1).del(treeKey(0))
+		changed, _ := tr.set(treeKey(n/2)+"+", -1)
+		changed = changed.del(treeKey(0))
 		requireTree(t, tr, want)
 		delete(want, treeKey(0))
 		want[treeKey(n/2)+"+"] = -1
@@ -229,7 +230,7 @@ func TestTreeStops(t *testing.T) {
 	tr := build([]entry[int]{})
 	want := map[string]int{}
 	for i := range 3 * maxFanout {
-		tr = tr.set(treeKey(i), i)
+		tr, _ = tr.set(treeKey(i), i)
 		want[treeKey(i)] = i
 	}
 	for stop := range 3 * maxFanout {
