@@ -84,7 +84,7 @@ func TestImports(t *testing.T) {
 		"internal/backendfault": {"backends"},
 		// Machinery.
 		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
-		"internal/compact":  {"compactor", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
+		"internal/compact":  {"compactor", "internal/bounded", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
 		"internal/restore":  {"backends", "compactor", "internal/catalog", "internal/download", "internal/event", "internal/format/snapshot", "internal/hook", "internal/state", "journal", "replay"},
 		"internal/ship":     {"backends", "compactor", "internal/bounded", "internal/catalog", "internal/event", "internal/format/", "internal/hook", "internal/retry", "journal"},
 		"internal/eventlog": {"internal/cachelog", "internal/hook", "internal/retry", "internal/state", "internal/wal", "journal"},

@@ -202,12 +202,7 @@ type outage struct {
 
 func newOutage(b backends.Backend) *outage {
 	o := &outage{Backend: &backendfault.Backend{Backend: b}}
-	o.Fault = func(backendfault.Op, string) backendfault.Fault {
-		if o.lasts.Load() {
-			return backendfault.FailAbsent
-		}
-		return backendfault.None
-	}
+	o.Fault = backendfault.While(&o.lasts)
 	return o
 }
 
@@ -537,14 +532,8 @@ func TestBackendForDirectoryWithoutIdentity(t *testing.T) {
 func TestTakeoverWithoutSnapshots(t *testing.T) {
 	for _, fresh := range []bool{true, false} {
 		t.Run(fmt.Sprint("fresh ", fresh), func(t *testing.T) {
-			memory := backendtest.NewMemory()
-			var down atomic.Bool
-			opt := fast(&backendfault.Backend{Backend: memory, Fault: func(backendfault.Op, string) backendfault.Fault {
-				if down.Load() {
-					return backendfault.FailAbsent
-				}
-				return backendfault.None
-			}})
+			b := newOutage(backendtest.NewMemory())
+			opt := fast(b)
 			opt.Dir, opt.DisableSnapshots = t.TempDir(), true
 			if !fresh {
 				s := openStore(t, opt)
@@ -552,7 +541,7 @@ func TestTakeoverWithoutSnapshots(t *testing.T) {
 				requireShipped(t, s)
 				closeStore(t, s)
 			}
-			w := openStore(t, fast(memory))
+			w := openStore(t, fast(b))
 			write(t, w, "a", 1)
 			requireShipped(t, w)
 			closeStore(t, w)
@@ -561,10 +550,10 @@ func TestTakeoverWithoutSnapshots(t *testing.T) {
 			write(t, s, "b", 1)
 			want := s.State().Digest()
 			closeStore(t, s)
-			down.Store(true)
+			b.lasts.Store(true)
 			s = openStore(t, opt)
 			require.Equal(t, want, s.State().Digest())
-			down.Store(false)
+			b.lasts.Store(false)
 			closeStore(t, s)
 		})
 	}

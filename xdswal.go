@@ -24,6 +24,7 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
+	"github.com/xdswal/xdswal/internal/bounded"
 	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/directory"
@@ -265,17 +266,10 @@ func (s *Store) Close(ctx context.Context) error {
 
 // lock waits until no other goroutine promotes or closes the store.
 func (s *Store) lock(ctx context.Context) error {
-	select {
-	case s.changing <- struct{}{}:
-		return nil
-	default:
+	if err := bounded.Acquire(ctx, s.changing); err != nil {
+		return fmt.Errorf("the store is being promoted or closed: %w", err)
 	}
-	select {
-	case s.changing <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("the store is being promoted or closed: %w", context.Cause(ctx))
-	}
+	return nil
 }
 
 func (s *Store) unlock() { <-s.changing }

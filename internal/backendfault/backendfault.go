@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing/iotest"
 
 	"github.com/xdswal/xdswal/backends"
@@ -43,6 +44,16 @@ const (
 	// error, and no fault is injected.
 	FailPresent
 )
+
+// While returns a [Backend.Fault] that fails all calls without effect while down is set.
+func While(down *atomic.Bool) func(Op, string) Fault {
+	return func(Op, string) Fault {
+		if down.Load() {
+			return FailAbsent
+		}
+		return None
+	}
+}
 
 // ErrInjected is wrapped by every injected error.
 var ErrInjected = errors.New("injected fault")

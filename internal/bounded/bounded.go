@@ -1,5 +1,6 @@
-// Package bounded bounds calls that may not return when their context is done, such
-// as a write to a network volume that hangs, which nothing can interrupt.
+// Package bounded bounds waits: for calls that may not return when their context is
+// done, such as a write to a network volume that hangs, which nothing can interrupt,
+// and for a slot that another goroutine uses.
 package bounded
 
 import (
@@ -10,6 +11,22 @@ import (
 
 // Grace is the time that a call has to return after its context is done.
 const Grace = time.Second
+
+// Acquire fills a slot, a channel of capacity 1, as soon as it is empty. The error is the
+// cause of ctx if that ends first; an empty slot is filled even if ctx is done.
+func Acquire(ctx context.Context, slot chan<- struct{}) error {
+	select {
+	case slot <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case slot <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // Do is [Call] for a function that returns only an error.
 func Do(ctx context.Context, callee fmt.Stringer, fn func(context.Context) error) error {

@@ -39,3 +39,17 @@ func TestCall(t *testing.T) {
 
 	require.Same(t, failure, bounded.Do(t.Context(), callee{}, func(context.Context) error { return failure }))
 }
+
+func TestAcquire(t *testing.T) {
+	cause := errors.New("the cause")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	slot := make(chan struct{}, 1)
+	require.NoError(t, bounded.Acquire(ctx, slot), "an empty slot is filled though ctx is done")
+	require.ErrorIs(t, bounded.Acquire(ctx, slot), cause)
+
+	acquired := make(chan error)
+	go func() { acquired <- bounded.Acquire(t.Context(), slot) }()
+	<-slot
+	require.NoError(t, <-acquired)
+}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/xdswal/xdswal/compactor"
+	"github.com/xdswal/xdswal/internal/bounded"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/durable"
 	"github.com/xdswal/xdswal/internal/format/snapshot"
@@ -248,19 +249,7 @@ func (c *Compactor) compact(ctx context.Context, reason compactor.Reason) (journ
 	return info.Sequence, nil
 }
 
-func (c *Compactor) begin(ctx context.Context) error {
-	select {
-	case c.busy <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case c.busy <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (c *Compactor) begin(ctx context.Context) error { return bounded.Acquire(ctx, c.busy) }
 
 func (c *Compactor) end() { <-c.busy }
 

@@ -298,12 +298,7 @@ func TestGap(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory())
 	var down atomic.Bool
-	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
-		if down.Load() {
-			return backendfault.FailAbsent
-		}
-		return backendfault.None
-	}
+	s.backend.Fault = backendfault.While(&down)
 	s.ship.Start()
 	s.append(2, 10)
 	s.waitShipped()
@@ -457,12 +452,7 @@ func TestIdleOutage(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory(), func(o *ship.Options) { o.FenceInterval = time.Millisecond })
 	var down atomic.Bool
-	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
-		if down.Load() {
-			return backendfault.FailAbsent
-		}
-		return backendfault.None
-	}
+	s.backend.Fault = backendfault.While(&down)
 	s.ship.Start()
 	s.append(1, 10)
 	s.waitShipped()

@@ -218,12 +218,7 @@ func TestLateClaim(t *testing.T) {
 	})
 	var down atomic.Bool
 	down.Store(true)
-	s.backend.Fault = func(backendfault.Op, string) backendfault.Fault {
-		if down.Load() {
-			return backendfault.FailAbsent
-		}
-		return backendfault.None
-	}
+	s.backend.Fault = backendfault.While(&down)
 	s.append(3, 10)
 	s.ship.Start()
 	require.ErrorIs(t, s.waitErr(), backendfault.ErrInjected)
