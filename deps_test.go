@@ -80,6 +80,7 @@ func TestImports(t *testing.T) {
 		"internal/download": {"backends"},
 		"internal/option":   {},
 		"internal/cachelog": {"internal/state", "journal"},
+		"internal/feed":     {"internal/state", "journal"},
 		// Test support.
 		"internal/backendfault": {"backends"},
 		// Machinery.
@@ -98,7 +99,7 @@ func TestImports(t *testing.T) {
 		},
 		"backends/file": {"backends", "internal/durable"},
 		"backends/s3":   {"backends", "internal/retry"},
-		"xdscache":      {"internal/cachelog", "internal/state", "journal", "replay"},
+		"xdscache":      {"internal/cachelog", "internal/feed", "internal/state", "journal", "replay"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
 	"github.com/xdswal/xdswal/internal/cachelog"
+	"github.com/xdswal/xdswal/internal/feed"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
@@ -29,6 +30,7 @@ type LinearCache struct {
 	name    string
 	differ  differ
 	updater *updater
+	hub     feed.Hub
 	// current is what served contains. The updater's publishing guards it.
 	current *state.Type
 }
@@ -140,6 +142,7 @@ func (c *LinearCache) update(what string, compute func(*state.Node) (*journal.Ev
 // publish brings the served cache to the durable state, which is at seq or later.
 // Updates that were committed together are published together.
 func (c *LinearCache) publish(_ context.Context, seq journal.Sequence) error {
+	c.hub.Wake("")
 	c.updater.publishing.Lock()
 	defer c.updater.publishing.Unlock()
 	if seq <= c.updater.published {
@@ -150,6 +153,7 @@ func (c *LinearCache) publish(_ context.Context, seq journal.Sequence) error {
 
 // refresh brings the served cache to a state that did not come from this cache.
 func (c *LinearCache) refresh(context.Context) error {
+	c.hub.Wake("")
 	c.updater.publishing.Lock()
 	defer c.updater.publishing.Unlock()
 	return c.serve()

@@ -14,6 +14,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
 	"github.com/xdswal/xdswal/internal/cachelog"
+	"github.com/xdswal/xdswal/internal/feed"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
@@ -38,6 +39,7 @@ type SnapshotCache struct {
 	store   *store
 	name    string
 	options options
+	hub     feed.Hub
 
 	// updating is held for reading by every update, and for writing while discover
 	// sets snapshots again, which must not replace later ones.
@@ -197,6 +199,7 @@ func (c *SnapshotCache) update(ctx context.Context, what, node string, given cac
 // publish brings the served cache to the durable state of a node, which is at seq or
 // later. Updates that were committed together are published together.
 func (c *SnapshotCache) publish(ctx context.Context, u *updater, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
+	c.hub.Wake(u.node)
 	u.publishing.Lock()
 	defer u.publishing.Unlock()
 	c.mu.RLock()
@@ -235,6 +238,7 @@ func (c *SnapshotCache) publish(ctx context.Context, u *updater, seq journal.Seq
 // bounds the notification of watches. The next refresh notifies those that did not
 // receive their response.
 func (c *SnapshotCache) refresh(ctx context.Context) error {
+	c.hub.WakeAll()
 	st := c.store.State()
 	var stale []string
 	c.mu.RLock()
