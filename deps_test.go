@@ -100,6 +100,7 @@ func TestImports(t *testing.T) {
 		"backends/file": {"backends", "internal/durable"},
 		"backends/s3":   {"backends", "internal/retry"},
 		"xdscache":      {"internal/cachelog", "internal/feed", "internal/state", "journal", "replay"},
+		"xdsserver":     {"internal/feed", "internal/hook", "internal/option", "internal/state", "journal"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}

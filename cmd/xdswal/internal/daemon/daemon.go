@@ -145,11 +145,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		return err
 	}
 	metrics.Attach(d.store.Status)
-	opts := []xdscache.SnapshotOption{}
-	if d.config.Heartbeat > 0 {
-		opts = append(opts, xdscache.WithHeartbeat(context.WithoutCancel(ctx), d.config.Heartbeat))
-	}
-	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}, opts...) //nolint:contextcheck // WithHeartbeat has it.
+	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger})
 	return nil
 }
 

@@ -8,27 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"time"
 
-	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
-	discoverygrpc "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
-	extensionservice "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
-	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
-	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
-	runtimeservice "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
-	secretservice "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-)
 
-// maxStreams bounds the streams of one connection. Without ADS, Envoy opens one
-// stream for each type and resource.
-const maxStreams = 100_000
+	"github.com/xdswal/xdswal/xdsserver"
+)
 
 // xdsServer serves ADS and the services of each type, with the state of the world
 // and the delta protocol.
@@ -42,23 +29,11 @@ func newXDSServer(c Config, addr net.Addr, creds credentials.TransportCredential
 		logger.Warn("xDS is served in plain text on an address that is not loopback, so private keys are sent over the network; see --xds-tls-cert", "addr", c.XDSAddr)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := grpc.NewServer(
-		grpc.Creds(creds),
-		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
-	s := serverv3.NewServer(ctx, cache, nil)
-	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(g, s)
-	clusterservice.RegisterClusterDiscoveryServiceServer(g, s)
-	endpointservice.RegisterEndpointDiscoveryServiceServer(g, s)
-	listenerservice.RegisterListenerDiscoveryServiceServer(g, s)
-	routeservice.RegisterRouteDiscoveryServiceServer(g, s)
-	routeservice.RegisterScopedRoutesDiscoveryServiceServer(g, s)
-	routeservice.RegisterVirtualHostDiscoveryServiceServer(g, s)
-	secretservice.RegisterSecretDiscoveryServiceServer(g, s)
-	runtimeservice.RegisterRuntimeDiscoveryServiceServer(g, s)
-	extensionservice.RegisterExtensionConfigDiscoveryServiceServer(g, s)
+	g := grpc.NewServer(append(xdsserver.GRPCOptions(), grpc.Creds(creds))...)
+	xdsserver.NewServer(ctx, cache, nil, xdsserver.Options{
+		Logger:            logger,
+		HeartbeatInterval: c.Heartbeat,
+	}).Register(g)
 	return &xdsServer{grpc: g, cancel: cancel}
 }
 

@@ -1,0 +1,281 @@
+package xdsserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// request is a request of either protocol.
+type request struct {
+	delta   bool
+	node    *corev3.Node
+	typeURL string
+	nonce   string
+	err     *rpcstatus.Status
+	// Of SotW: all names.
+	names []string
+	// Of delta.
+	subscribe, unsubscribe []string
+	initial                map[string]string
+}
+
+// protocol is what SotW and delta streams differ in.
+type protocol interface {
+	open(ctx context.Context, id int64, typeURL string) error
+	closed(id int64, node *corev3.Node)
+	// receive returns the next request, after setting what separate services and later
+	// requests may omit.
+	receive() (proto.Message, error)
+	// accept completes a request and calls the callback.
+	accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error)
+	send(id int64, out *outgoing, body []byte) error
+}
+
+// StreamHandler serves a SotW stream of one type, or of all types if the URL is empty. It
+// is called by the service methods.
+func (s *Server) StreamHandler(str stream.Stream, typeURL string) error {
+	return s.serve(str, &sotwProtocol{server: s, stream: str, last: map[string]*discoveryv3.DiscoveryRequest{}}, false, typeURL)
+}
+
+// DeltaStreamHandler is StreamHandler for the delta protocol.
+func (s *Server) DeltaStreamHandler(str stream.DeltaStream, typeURL string) error {
+	return s.serve(str, &deltaProtocol{server: s, stream: str, last: map[string]*discoveryv3.DeltaDiscoveryRequest{}}, true, typeURL)
+}
+
+func (s *Server) serve(str grpc.ServerStream, p protocol, delta bool, service string) error {
+	ctx := str.Context()
+	address := ""
+	if from, ok := peer.FromContext(ctx); ok && from.Addr != nil {
+		address = from.Addr.String()
+	}
+	id := s.streams.Add(1)
+	of := newSession(s, delta, service, address, time.Now())
+	if err := s.open(of); err != nil {
+		return err
+	}
+	defer func() {
+		s.close(of)
+		p.closed(id, of.node)
+	}()
+	if err := p.open(ctx, id, service); err != nil {
+		return err
+	}
+	requests, failed := receiveAll(ctx, p)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return status.Error(codes.Unavailable, "the server is shutting down")
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return s.received(of, err)
+		case m := <-requests:
+			req, err := p.accept(id, m, of.node, service)
+			if err != nil {
+				return err
+			}
+			if err := of.handle(ctx, req); err != nil {
+				return err
+			}
+		case <-of.changed:
+		case <-timer.C:
+		}
+		if err := s.sendAll(id, of, p, timer); err != nil {
+			return err
+		}
+	}
+}
+
+// sendAll sends what the client is owed. Each answer is made when the client has taken the
+// one before.
+func (s *Server) sendAll(id int64, of *session, p protocol, timer *time.Timer) error {
+	for {
+		out, again := of.next(time.Now())
+		if out == nil {
+			if again.IsZero() {
+				timer.Stop()
+			} else {
+				timer.Reset(max(time.Until(again), 0))
+			}
+			return nil
+		}
+		body := s.answers.marshal(out.answer)
+		err := p.send(id, out, body.bytes)
+		runtime.KeepAlive(body) // so that others share it
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receiveAll receives requests until the stream ends.
+func receiveAll(ctx context.Context, p protocol) (<-chan proto.Message, <-chan error) {
+	requests, failed := make(chan proto.Message), make(chan error, 1)
+	go func() {
+		for {
+			m, err := p.receive()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, failed
+}
+
+// received returns the error that ends a stream from which nothing can be received.
+func (s *Server) received(of *session, err error) error {
+	switch {
+	case errors.Is(err, io.EOF), status.Code(err) == codes.Canceled:
+		return nil
+	case status.Code(err) == codes.ResourceExhausted:
+		return s.refuse(of, codes.ResourceExhausted, "request size", "%s", status.Convert(err).Message())
+	}
+	return err
+}
+
+type sotwProtocol struct {
+	server *Server
+	stream stream.Stream
+	last   map[string]*discoveryv3.DiscoveryRequest // by type, for callbacks
+}
+
+func (p *sotwProtocol) open(ctx context.Context, id int64, typeURL string) error {
+	if p.server.callbacks == nil {
+		return nil
+	}
+	return p.server.callbacks.OnStreamOpen(ctx, id, typeURL)
+}
+
+func (p *sotwProtocol) closed(id int64, node *corev3.Node) {
+	if p.server.callbacks != nil {
+		p.server.callbacks.OnStreamClosed(id, node)
+	}
+}
+
+func (p *sotwProtocol) receive() (proto.Message, error) { return p.stream.Recv() }
+
+func (p *sotwProtocol) accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error) {
+	req := m.(*discoveryv3.DiscoveryRequest)
+	if req == nil {
+		return nil, errEmptyRequest
+	}
+	given := req.GetNode()
+	if given == nil {
+		req.Node = node
+	}
+	if err := setTypeURL(&req.TypeUrl, service); err != nil {
+		return nil, err
+	}
+	if p.server.callbacks != nil {
+		if err := p.server.callbacks.OnStreamRequest(id, req); err != nil {
+			return nil, err
+		}
+		p.last[req.GetTypeUrl()] = req
+	}
+	return &request{
+		node: given, typeURL: req.GetTypeUrl(), nonce: req.GetResponseNonce(), err: req.GetErrorDetail(), names: req.GetResourceNames(),
+	}, nil
+}
+
+func (p *sotwProtocol) send(id int64, out *outgoing, body []byte) error {
+	if p.server.callbacks != nil {
+		full, _ := out.message(out.nonce)
+		p.server.callbacks.OnStreamResponse(p.stream.Context(), id, p.last[out.typeURL], full)
+	}
+	m := &discoveryv3.DiscoveryResponse{Nonce: out.nonce}
+	m.ProtoReflect().SetUnknown(body)
+	return p.stream.Send(m)
+}
+
+type deltaProtocol struct {
+	server *Server
+	stream stream.DeltaStream
+	last   map[string]*discoveryv3.DeltaDiscoveryRequest // by type, for callbacks
+}
+
+func (p *deltaProtocol) open(ctx context.Context, id int64, typeURL string) error {
+	if p.server.callbacks == nil {
+		return nil
+	}
+	return p.server.callbacks.OnDeltaStreamOpen(ctx, id, typeURL)
+}
+
+func (p *deltaProtocol) closed(id int64, node *corev3.Node) {
+	if p.server.callbacks != nil {
+		p.server.callbacks.OnDeltaStreamClosed(id, node)
+	}
+}
+
+func (p *deltaProtocol) receive() (proto.Message, error) { return p.stream.Recv() }
+
+func (p *deltaProtocol) accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error) {
+	req := m.(*discoveryv3.DeltaDiscoveryRequest)
+	if req == nil {
+		return nil, errEmptyRequest
+	}
+	given := req.GetNode()
+	if given == nil {
+		req.Node = node
+	}
+	if err := setTypeURL(&req.TypeUrl, service); err != nil {
+		return nil, err
+	}
+	if p.server.callbacks != nil {
+		if err := p.server.callbacks.OnStreamDeltaRequest(id, req); err != nil {
+			return nil, err
+		}
+		p.last[req.GetTypeUrl()] = req
+	}
+	return &request{
+		delta: true, node: given, typeURL: req.GetTypeUrl(), nonce: req.GetResponseNonce(), err: req.GetErrorDetail(),
+		subscribe: req.GetResourceNamesSubscribe(), unsubscribe: req.GetResourceNamesUnsubscribe(), initial: req.GetInitialResourceVersions(),
+	}, nil
+}
+
+func (p *deltaProtocol) send(id int64, out *outgoing, body []byte) error {
+	if p.server.callbacks != nil {
+		_, full := out.message(out.nonce)
+		p.server.callbacks.OnStreamDeltaResponse(id, p.last[out.typeURL], full)
+	}
+	m := &discoveryv3.DeltaDiscoveryResponse{Nonce: out.nonce}
+	m.ProtoReflect().SetUnknown(body)
+	return p.stream.Send(m)
+}
+
+var errEmptyRequest = status.Error(codes.InvalidArgument, "empty request")
+
+// setTypeURL sets the type of a request of a separate service, which may omit it.
+func setTypeURL(url *string, service string) error {
+	switch {
+	case *url == "" && service == "":
+		return status.Error(codes.InvalidArgument, "type URL is required for ADS")
+	case *url == "":
+		*url = service
+	case service != "" && *url != service:
+		return status.Errorf(codes.InvalidArgument, "type URL %q does not belong to the service of %s", *url, service)
+	}
+	return nil
+}
+
+func protoSize(m proto.Message) int { return proto.Size(m) }
