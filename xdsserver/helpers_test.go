@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,14 +146,14 @@ func (c *deltaClient) receive() (*discoveryv3.DeltaDiscoveryResponse, string) {
 	c.t.Helper()
 	select {
 	case resp := <-c.got:
-		out := short(resp.GetTypeUrl())
+		out := []string{short(resp.GetTypeUrl())}
 		for _, r := range resp.GetResources() {
-			out += " +" + r.GetName()
+			out = append(out, "+"+r.GetName())
 		}
 		for _, name := range resp.GetRemovedResources() {
-			out += " -" + name
+			out = append(out, "-"+name)
 		}
-		return resp, out
+		return resp, strings.Join(out, " ")
 	case err := <-c.ended:
 		require.FailNow(c.t, "the stream has ended", "%v", err)
 	case <-time.After(timeout):
@@ -190,4 +191,8 @@ func doneContext() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+func secret(name string) types.Resource {
+	return testresource.MakeSecrets(name, "root")[0]
 }

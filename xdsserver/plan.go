@@ -186,10 +186,10 @@ func (s *subscription) planDue(p *plan) {
 }
 
 // commit records that the client gets what was planned, and returns the answer, or nil if
-// there is nothing to send. While hold is set, resources that are gone stay with the
-// client. grace is the delay after which a SotW client is told that an assignment does
-// not exist.
-func (s *subscription) commit(p *plan, hold bool, now time.Time, grace time.Duration) *answer {
+// there is nothing to send. Resources that are gone since a time after until stay with
+// the client. grace is the delay after which a SotW client is told that an assignment
+// does not exist.
+func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration) *answer {
 	a := &answer{typeURL: s.typeURL, delta: s.delta, resources: p.upserts, changed: p.upserts}
 	for _, r := range p.upserts {
 		delete(s.held, r.Name)
@@ -202,16 +202,16 @@ func (s *subscription) commit(p *plan, hold bool, now time.Time, grace time.Dura
 			s.held[name] = heldResource{r, now}
 		}
 	}
-	for name := range s.held {
-		if p.now.Get(name) != nil {
-			delete(s.held, name) // it exists again, as the client has it
-		}
-	}
 	removed := false
-	if !hold {
-		removed = len(s.held) > 0
-		a.removed = slices.Collect(maps.Keys(s.held))
-		clear(s.held)
+	for name, h := range s.held {
+		switch {
+		case p.now.Get(name) != nil: // exists again, as the client has it
+			delete(s.held, name)
+		case !h.since.After(until):
+			delete(s.held, name)
+			a.removed = append(a.removed, name)
+			removed = true
+		}
 	}
 	for _, name := range p.missing {
 		removed = removed || s.delta

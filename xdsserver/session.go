@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal/internal/feed"
 	"github.com/xdswal/xdswal/journal"
@@ -192,11 +193,15 @@ func (s *session) setNode(node *corev3.Node) error {
 		}
 		return nil
 	}
-	if size := protoSize(node); size > s.server.opt.MaxNodeBytes {
+	if size := proto.Size(node); size > s.server.opt.MaxNodeBytes {
 		return s.server.refuse(s, codes.ResourceExhausted, "node size", "the node message has %d bytes, more than %d; see Options.MaxNodeBytes", size, s.server.opt.MaxNodeBytes)
 	}
 	if len(s.subs) > 0 && node.GetId() != s.nodeID {
 		return s.server.refuse(s, codes.InvalidArgument, "node id", "the node id changed from %q to %q; a stream belongs to one node", s.nodeID, node.GetId())
+	}
+	if s.server.callbacks == nil {
+		// Envoy's list of its extensions is large, and nobody reads it.
+		node.Extensions = nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -370,9 +375,11 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 		return nil
 	}
 	sub.blockedSince = time.Time{}
-	hold := sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) &&
-		!s.heldTooLong(sub, now) && s.routesPending(sub, p, now)
-	a := sub.commit(p, hold, now, s.server.opt.missingGrace)
+	until := now // removes everything that is gone
+	if sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) && s.routesPending(sub, p) {
+		until = now.Add(-s.holdTime())
+	}
+	a := sub.commit(p, until, now, s.server.opt.missingGrace)
 	if a == nil {
 		a = sub.heartbeatAnswer()
 	}
@@ -407,7 +414,7 @@ func (s *session) clustersPending() bool {
 
 // routesPending reports whether the client has not yet acknowledged everything that may
 // have referred to what is to be removed. p is the plan of sub, which is not repeated.
-func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool {
+func (s *session) routesPending(sub *subscription, p *plan) bool {
 	for _, other := range s.subs {
 		if !other.traits.refersToClusters || other.node == nil || other.node.node == nil {
 			continue
@@ -426,21 +433,9 @@ func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool 
 	return false
 }
 
-// heldTooLong reports whether the client was given enough time to acknowledge.
-func (s *session) heldTooLong(sub *subscription, now time.Time) bool {
-	for _, h := range sub.held {
-		if !now.Before(s.heldUntil(h)) {
-			return true
-		}
-	}
-	return false
-}
-
-// heldUntil is the bound of a removal: what refers to the resource may be sent as late as
-// AckTimeout, and may be acknowledged AckTimeout later.
-func (s *session) heldUntil(h heldResource) time.Time {
-	return h.since.Add(2 * s.server.opt.AckTimeout)
-}
+// holdTime bounds the wait before a removal: what refers to the resource may be sent as
+// late as AckTimeout, and may be acknowledged AckTimeout later.
+func (s *session) holdTime() time.Duration { return 2 * s.server.opt.AckTimeout }
 
 // record numbers an answer and records it as sent.
 func (s *session) record(sub *subscription, a *answer) *outgoing {
@@ -553,7 +548,7 @@ func (s *session) deadline() time.Time {
 			at(sub.blockedSince.Add(s.server.opt.AckTimeout))
 		}
 		for _, h := range sub.held {
-			at(s.heldUntil(h))
+			at(h.since.Add(s.holdTime()))
 		}
 		for _, t := range sub.missing {
 			at(t)

@@ -81,7 +81,9 @@ func (s *Server) serve(str grpc.ServerStream, p protocol, delta bool, service st
 		case <-s.ctx.Done():
 			return status.Error(codes.Unavailable, "the server is shutting down")
 		case <-ctx.Done():
-			return nil
+			// Why is in the error of the receiver: gRPC ends the stream of a request that is
+			// too large.
+			return s.received(of, <-failed)
 		case err := <-failed:
 			return s.received(of, err)
 		case m := <-requests:
@@ -136,6 +138,7 @@ func receiveAll(ctx context.Context, p protocol) (<-chan proto.Message, <-chan e
 			select {
 			case requests <- m:
 			case <-ctx.Done():
+				failed <- io.EOF
 				return
 			}
 		}
@@ -277,5 +280,3 @@ func setTypeURL(url *string, service string) error {
 	}
 	return nil
 }
-
-func protoSize(m proto.Message) int { return proto.Size(m) }
