@@ -33,10 +33,6 @@ type plan struct {
 	always bool
 }
 
-func (p *plan) isEmpty() bool {
-	return len(p.upserts) == 0 && len(p.gone) == 0 && len(p.missing) == 0 && !p.always
-}
-
 // isFull reports whether each answer contains the complete state.
 func (s *subscription) isFull() bool { return !s.delta && (s.wildcard || s.traits.fullState) }
 

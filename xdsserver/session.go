@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -38,6 +39,9 @@ type session struct {
 	// edsFirst is set if the client asked for endpoints before clusters: it is waiting for
 	// them, so its versions are not trusted.
 	edsFirst bool
+	// resumed is when a delta client asked for clusters, of which it had some when the
+	// stream began: it has routes to them, and asks for those next.
+	resumed time.Time
 	// assignments are those of clusters that were sent before the client has asked for
 	// endpoints.
 	assignments   map[string]struct{}
@@ -137,7 +141,7 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.delta {
-		s.begin(sub, req)
+		s.begin(sub, req, time.Now())
 	}
 	at, _ := slices.BinarySearchFunc(s.subs, sub, func(a, b *subscription) int {
 		if a.traits.rank != b.traits.rank {
@@ -154,7 +158,7 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 
 // begin decides whether the versions are trusted that a delta client had when the stream
 // began.
-func (s *session) begin(sub *subscription, req *request) {
+func (s *session) begin(sub *subscription, req *request, now time.Time) {
 	sub.initial = req.initial
 	switch sub.traits.rank {
 	case endpointRank:
@@ -169,6 +173,9 @@ func (s *session) begin(sub *subscription, req *request) {
 		s.assignments = nil
 	case clusterRank:
 		sub.untrusted = s.edsFirst
+		if s.service == "" && len(req.initial) > 0 {
+			s.resumed = now
+		}
 	}
 }
 
@@ -352,7 +359,7 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 	if progress {
 		s.server.waiters.wake()
 	}
-	return nil, s.deadline()
+	return nil, s.deadline(now)
 }
 
 // concluded records that the client is owed nothing at a sequence, and reports whether it
@@ -376,7 +383,7 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 	}
 	sub.blockedSince = time.Time{}
 	until := now // removes everything that is gone
-	if sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) && s.routesPending(sub, p) {
+	if sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) && s.routesPending(sub, p, now) {
 		until = now.Add(-s.holdTime())
 	}
 	a := sub.commit(p, until, now, s.server.opt.missingGrace)
@@ -394,7 +401,7 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 // isBlocked reports whether a change has to wait for the client to acknowledge the
 // clusters that were sent: it may refer to them.
 func (s *session) isBlocked(sub *subscription, p *plan, now time.Time) bool {
-	if !sub.traits.refersToClusters || !s.clustersPending() {
+	if !sub.traits.refersToClusters || (!s.clustersPending() && !s.clustersUnasked(sub)) {
 		return false
 	}
 	if len(p.upserts) == 0 && (len(p.gone) == 0 || sub.traits.removedLast) {
@@ -412,14 +419,33 @@ func (s *session) clustersPending() bool {
 	return sub != nil && slices.ContainsFunc(sub.outstanding, func(a sentAnswer) bool { return a.adds })
 }
 
+// clustersUnasked reports whether a client that has configuration of the subscription has
+// asked for endpoints and not yet for clusters. It does so once it has the endpoints.
+func (s *session) clustersUnasked(sub *subscription) bool {
+	return s.edsFirst && len(sub.initial) > 0 && s.byRank(clusterRank) == nil
+}
+
+// routesUnasked reports whether a client has asked for clusters again, and not yet for the
+// listeners that lead to them.
+func (s *session) routesUnasked(now time.Time) bool {
+	return !s.resumed.IsZero() && now.Before(s.resumed.Add(resumeGrace)) && s.subscription(resourcev3.ListenerType) == nil
+}
+
+// resumeGrace is how long a client that reconnects has to ask for listeners. An Envoy asks
+// for all types at once.
+const resumeGrace = 500 * time.Millisecond
+
 // routesPending reports whether the client has not yet acknowledged everything that may
 // have referred to what is to be removed. p is the plan of sub, which is not repeated.
-func (s *session) routesPending(sub *subscription, p *plan) bool {
+func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool {
+	if s.routesUnasked(now) {
+		return true
+	}
 	for _, other := range s.subs {
 		if !other.traits.refersToClusters || other.node == nil || other.node.node == nil {
 			continue
 		}
-		if len(other.outstanding) > 0 || !other.blockedSince.IsZero() {
+		if !other.answered || len(other.outstanding) > 0 || !other.blockedSince.IsZero() {
 			return true
 		}
 		op := p
@@ -536,7 +562,7 @@ func (s *subscription) heartbeatAnswer() *answer {
 }
 
 // deadline returns the time at which an answer may become due without a change, or zero.
-func (s *session) deadline() time.Time {
+func (s *session) deadline(now time.Time) time.Time {
 	var first time.Time
 	at := func(t time.Time) {
 		if first.IsZero() || t.Before(first) {
@@ -549,6 +575,9 @@ func (s *session) deadline() time.Time {
 		}
 		for _, h := range sub.held {
 			at(h.since.Add(s.holdTime()))
+			if s.routesUnasked(now) {
+				at(s.resumed.Add(resumeGrace))
+			}
 		}
 		for _, t := range sub.missing {
 			at(t)

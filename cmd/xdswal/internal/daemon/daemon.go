@@ -145,7 +145,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		return err
 	}
 	metrics.Attach(d.store.Status)
-	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger})
+	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}) //nolint:contextcheck // A notification outlives the caller.
 	return nil
 }
 
