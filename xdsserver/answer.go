@@ -28,6 +28,7 @@ type answer struct {
 	removed []string // of the delta protocol
 	// heartbeat answers renew TTLs and contain no bodies.
 	heartbeat bool
+	expires   bool // some of the resources have a TTL
 }
 
 // Fields of DiscoveryResponse and DeltaDiscoveryResponse, which have the same numbers up

@@ -54,6 +54,7 @@ func (s *subscription) plan(now *state.Type) *plan {
 	default:
 		s.planChanges(p)
 		s.planDue(p)
+		p.always = s.resend
 	}
 	return p
 }
@@ -156,10 +157,8 @@ func (s *subscription) planDue(p *plan) {
 		switch {
 		case isGlob:
 			found := false
-			for r := range p.now.All() {
-				if g.matches(r.Name) {
-					add[r.Name], found = r, true
-				}
+			for r := range g.resources(p.now) {
+				add[r.Name], found = r, true
 			}
 			if !found {
 				p.missing = append(p.missing, name)
@@ -219,7 +218,7 @@ func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration
 		s.awaitMissing(p.missing, now.Add(grace))
 		s.addMissing(a, now)
 	}
-	s.base, s.answered, s.all, s.initial = p.now, true, false, nil
+	s.base, s.answered, s.all, s.resend, s.initial = p.now, true, false, false, nil
 	clear(s.due)
 	if len(a.resources) == 0 && !removed && !p.always {
 		return nil
@@ -229,7 +228,7 @@ func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration
 	}
 	slices.Sort(a.removed)
 	a.removed = slices.Compact(a.removed)
-	s.noteSent(a.resources, now)
+	s.noteSent(a, now)
 	return a
 }
 
@@ -291,10 +290,10 @@ func (s *subscription) addMissing(a *answer, now time.Time) {
 
 // noteSent records which of the resources that are sent expire, and which must be sent
 // again in time.
-func (s *subscription) noteSent(sent []*journal.Resource, now time.Time) {
-	for _, r := range sent {
+func (s *subscription) noteSent(a *answer, now time.Time) {
+	for _, r := range a.resources {
 		if r.TTL != nil {
-			s.hasTTL = true
+			s.hasTTL, a.expires = true, true
 		}
 		if s.traits.rank != endpointRank {
 			continue

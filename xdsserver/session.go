@@ -533,7 +533,7 @@ func (s *subscription) beat() {
 	case s.isFull():
 		// A heartbeat without bodies would be taken for the complete state: Envoy deletes
 		// what is missing.
-		s.all = true
+		s.resend = true
 	default:
 		for _, r := range s.subscribed(s.base) {
 			if r.TTL != nil {

@@ -9,6 +9,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -116,6 +117,7 @@ func (s *Server) sendAll(id int64, of *session, p protocol, timer *time.Timer) e
 			}
 			return nil
 		}
+		s.warnOfTTL(of, out)
 		body := s.answers.marshal(out.answer)
 		err := p.send(id, out, body.bytes)
 		runtime.KeepAlive(body) // so that others share it
@@ -123,6 +125,20 @@ func (s *Server) sendAll(id int64, of *session, p protocol, timer *time.Timer) e
 			return err
 		}
 	}
+}
+
+// warnOfTTL logs, once for each type of a stream, that a resource is sent with a TTL that
+// Envoy does not survive.
+func (s *Server) warnOfTTL(of *session, out *outgoing) {
+	if out.delta || !out.expires || out.sub.warnedOfTTL {
+		return
+	}
+	if out.typeURL != resourcev3.EndpointType && out.typeURL != resourcev3.RouteType {
+		return
+	}
+	out.sub.warnedOfTTL = true
+	s.opt.Logger.Warn("sending resources with a TTL over SotW: Envoy crashes when endpoints or routes expire; use the delta protocol, or set no TTL",
+		"node", bounded(of.nodeID), "peer", of.peer, "type", out.typeURL)
 }
 
 // receiveAll receives requests until the stream ends.

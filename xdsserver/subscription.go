@@ -39,8 +39,9 @@ type subscription struct {
 	untrusted bool
 
 	// What the client is owed beside the difference to base.
-	all bool                // everything that it subscribes to
-	due map[string]struct{} // these names, whether they exist or not
+	all    bool                // everything that it subscribes to
+	resend bool                // the complete state, though nothing in it is new
+	due    map[string]struct{} // these names, whether they exist or not
 	// missing are names of assignments that do not exist, and the time at which a SotW
 	// client is told so; told are those that it was told of.
 	missing map[string]time.Time
@@ -52,6 +53,7 @@ type subscription struct {
 	blockedSince time.Time
 	hasTTL       bool // a resource that was sent expires
 	heartbeat    bool // TTLs have to be renewed
+	warnedOfTTL  bool
 
 	// What the client answered.
 	outstanding []sentAnswer // not acknowledged, by nonce
@@ -207,23 +209,20 @@ func (s *subscription) distrust(name string) {
 
 // subscribed returns the resources of a type that the client subscribes to, sorted by name.
 func (s *subscription) subscribed(t *state.Type) []*journal.Resource {
-	var out []*journal.Resource
-	if s.wildcard || len(s.globs) > 0 {
-		out = make([]*journal.Resource, 0, t.Len())
-		for r := range t.All() {
-			if s.wants(r.Name) {
-				out = append(out, r)
-			}
-		}
-		return out
+	if s.wildcard {
+		return slices.AppendSeq(make([]*journal.Resource, 0, t.Len()), t.All())
 	}
+	var out []*journal.Resource
 	for name := range s.names {
 		if r := t.Get(name); r != nil {
 			out = append(out, r)
 		}
 	}
+	for _, g := range s.globs {
+		out = slices.AppendSeq(out, g.resources(t))
+	}
 	sortResources(out)
-	return out
+	return slices.Compact(out)
 }
 
 // exists reports whether the node has a resource that a subscribed name stands for.
@@ -232,10 +231,8 @@ func (s *subscription) exists(t *state.Type, name string) bool {
 	if !ok {
 		return t.Get(name) != nil
 	}
-	for r := range t.All() {
-		if g.matches(r.Name) {
-			return true
-		}
+	for range g.resources(t) {
+		return true
 	}
 	return false
 }

@@ -1,9 +1,13 @@
 package xdsserver
 
 import (
+	"iter"
 	"strings"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 )
 
 // lbEndpointType is the type of LEDS, which go-control-plane has no constant for yet.
@@ -79,4 +83,15 @@ func (g glob) matches(name string) bool {
 	}
 	rest, ok = strings.CutSuffix(rest, g.suffix)
 	return ok && rest != "" && (g.suffix != "" || !strings.Contains(rest, "?"))
+}
+
+// resources yields the resources of a type that the glob matches.
+func (g glob) resources(t *state.Type) iter.Seq[*journal.Resource] {
+	return func(yield func(*journal.Resource) bool) {
+		for r := range t.From(g.prefix) {
+			if !strings.HasPrefix(r.Name, g.prefix) || (g.matches(r.Name) && !yield(r)) {
+				return
+			}
+		}
+	}
 }

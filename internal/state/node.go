@@ -127,9 +127,12 @@ func (t *Type) Get(name string) *journal.Resource {
 }
 
 // All yields the resources, sorted by name.
-func (t *Type) All() iter.Seq[*journal.Resource] {
+func (t *Type) All() iter.Seq[*journal.Resource] { return t.From("") }
+
+// From yields the resources from a name on, sorted by name.
+func (t *Type) From(name string) iter.Seq[*journal.Resource] {
 	return func(yield func(*journal.Resource) bool) {
-		for _, r := range t.resources.all() {
+		for _, r := range t.resources.from(name) {
 			if !yield(r) {
 				return
 			}

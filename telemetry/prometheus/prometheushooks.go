@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 // Metrics are the metrics of one store. Its methods are safe for concurrent
@@ -55,6 +56,9 @@ func New(reg prometheus.Registerer) (*Metrics, error) {
 
 // Hooks returns the hooks that count a store's work.
 func (m *Metrics) Hooks() xdswal.Hooks { return m.work.hooks() }
+
+// ServerHooks returns the hooks that count what the clients of an xDS server do.
+func (m *Metrics) ServerHooks() xdsserver.Hooks { return m.work.serverHooks() }
 
 // Attach sets the function that returns the store's status, [xdswal.Store.Status]. It
 // is called at each scrape. Before Attach, and after Attach(nil), the metrics of the

@@ -28,6 +28,7 @@ import (
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
 	prometheushooks "github.com/xdswal/xdswal/telemetry/prometheus"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 var errTest = errors.New("test")
@@ -549,4 +550,15 @@ func TestRulesNameMetrics(t *testing.T) {
 			assert.Contains(t, got, name, file)
 		}
 	}
+}
+
+func TestServer(t *testing.T) {
+	m, reg := register(t)
+	h := m.ServerHooks()
+	h.Rejected(xdsserver.Rejection{TypeURL: resourcev3.ClusterType})
+	h.Refused("n", "127.0.0.1:1", "names")
+	h.Refused("n", "127.0.0.1:1", "names")
+	got := values(t, reg)
+	require.EqualValues(t, 1, got["xdswal_xds_rejections_total "+resourcev3.ClusterType])
+	require.EqualValues(t, 2, got["xdswal_xds_refused_streams_total names"])
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/xdswal/xdswal/compactor"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/replay"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 // prefix begins the name of every metric.
@@ -55,6 +56,7 @@ type work struct {
 	restoreSeconds, restoreEvents              prometheus.Gauge
 	restoreShipped, restoreSkipped             prometheus.Gauge
 	restoreFailures, degradations, cacheErrors prometheus.Counter
+	rejections, refusedStreams                 *prometheus.CounterVec
 }
 
 func newWork() *work {
@@ -98,7 +100,23 @@ func newWork() *work {
 
 	w.degradations = w.counter("degradations_total", "Times that the journal stopped accepting updates.")
 	w.cacheErrors = w.counter("cache_errors_total", "Updates that failed in a method that returns no error.")
+
+	w.rejections = add(w, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "xds_rejections_total",
+		Help: "Answers that clients rejected, by type.",
+	}, []string{"type_url"}))
+	w.refusedStreams = add(w, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "xds_refused_streams_total",
+		Help: "Streams that the xDS server ended because they were over a bound or broke the protocol, by reason.",
+	}, []string{"reason"}))
 	return w
+}
+
+func (w *work) serverHooks() xdsserver.Hooks {
+	return xdsserver.Hooks{
+		Rejected: func(r xdsserver.Rejection) { w.rejections.WithLabelValues(r.TypeURL).Inc() },
+		Refused:  func(_, _, reason string) { w.refusedStreams.WithLabelValues(reason).Inc() },
+	}
 }
 
 func (w *work) hooks() xdswal.Hooks {

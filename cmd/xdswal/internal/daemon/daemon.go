@@ -29,6 +29,7 @@ import (
 	"github.com/xdswal/xdswal/replay"
 	prometheushooks "github.com/xdswal/xdswal/telemetry/prometheus"
 	"github.com/xdswal/xdswal/xdscache"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 // Run serves until ctx is done, then closes the clients' streams, waits until all
@@ -67,6 +68,8 @@ type daemon struct {
 	registry *prometheus.Registry
 	store    *xdswal.Store
 	cache    *xdscache.SnapshotCache
+	// serverHooks are those of the xDS server.
+	serverHooks xdsserver.Hooks
 }
 
 func (d *daemon) run(ctx context.Context) (err error) {
@@ -97,7 +100,9 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.closeStore()) }() //nolint:contextcheck // As above.
 
-	x := newXDSServer(d.config, xdsListener.Addr(), creds, d.cache, d.logger) //nolint:contextcheck // Stop ends it, after the streams.
+	x := newXDSServer(d.config, xdsListener.Addr(), creds, d.cache, xdsserver.Options{
+		Logger: d.logger, Hooks: d.serverHooks, HeartbeatInterval: d.config.Heartbeat,
+	}) //nolint:contextcheck // Stop ends it, after the streams.
 	xdsFailed := x.serve(xdsListener)
 	defer x.stop()
 	handler.Ready(admin.Service{Store: d.store, Cache: d.cache, Context: ctx})
@@ -145,6 +150,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 		return err
 	}
 	metrics.Attach(d.store.Status)
+	d.serverHooks = metrics.ServerHooks()
 	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}) //nolint:contextcheck // A notification outlives the caller.
 	return nil
 }

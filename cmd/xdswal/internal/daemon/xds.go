@@ -24,16 +24,13 @@ type xdsServer struct {
 	cancel context.CancelFunc
 }
 
-func newXDSServer(c Config, addr net.Addr, creds credentials.TransportCredentials, cache cachev3.Cache, logger *slog.Logger) *xdsServer {
+func newXDSServer(c Config, addr net.Addr, creds credentials.TransportCredentials, cache cachev3.Cache, opt xdsserver.Options) *xdsServer {
 	if c.XDSCert == "" && !isLoopback(addr) {
-		logger.Warn("xDS is served in plain text on an address that is not loopback, so private keys are sent over the network; see --xds-tls-cert", "addr", c.XDSAddr)
+		opt.Logger.Warn("xDS is served in plain text on an address that is not loopback, so private keys are sent over the network; see --xds-tls-cert", "addr", c.XDSAddr)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g := grpc.NewServer(append(xdsserver.GRPCOptions(), grpc.Creds(creds))...)
-	xdsserver.NewServer(ctx, cache, nil, xdsserver.Options{
-		Logger:            logger,
-		HeartbeatInterval: c.Heartbeat,
-	}).Register(g)
+	xdsserver.NewServer(ctx, cache, nil, opt).Register(g)
 	return &xdsServer{grpc: g, cancel: cancel}
 }
 
