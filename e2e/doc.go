@@ -1,8 +1,13 @@
 // Package e2e tests the daemon as a process: with real xDS clients, kill -9, and an oracle
 // that contains no xdswal code.
 //
-// The environment configures the kill loop:
+// A real Envoy runs in the tests whose names begin with TestEnvoy, if it is installed.
 //
-//	XDSWAL_E2E_KILLS  number of kills (default 50; 10 with -short)
-//	XDSWAL_E2E_SEED   seed of the random choices (default: random, logged)
+// The environment configures the loops:
+//
+//	XDSWAL_E2E_KILLS          number of kills (default 50; 10 with -short)
+//	XDSWAL_E2E_ENVOY_CRASHES  number of crashes in each of the four loops of
+//	                          TestEnvoyCrashLoop (default 10; 4 with -short)
+//	XDSWAL_E2E_ENVOY_SWAPS    number of swaps over each protocol (default 10)
+//	XDSWAL_E2E_SEED           seed of the random choices (default: random, logged)
 package e2e

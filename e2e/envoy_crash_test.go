@@ -1,0 +1,265 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/internal/envoytest"
+)
+
+// defaultCrashes is the number of crashes in each loop of TestEnvoyCrashLoop.
+const (
+	defaultCrashes = 10
+	shortCrashes   = 4
+)
+
+// TestEnvoyCrashLoop updates the configuration of an Envoy under traffic, and within
+// 300 ms of each update kills the daemon, which restarts without its data source, or cuts
+// the connection to it. Then Envoy must use what the update has set, and no request may
+// have failed.
+func TestEnvoyCrashLoop(t *testing.T) {
+	crashes := defaultCrashes
+	if testing.Short() {
+		crashes = shortCrashes
+	}
+	crashes = envInt(t, "XDSWAL_E2E_ENVOY_CRASHES", crashes)
+	envoyBinary(t)
+	for _, protocol := range []envoytest.Protocol{{Delta: true}, {}} {
+		for _, fetchTimeout := range []time.Duration{0, 3 * time.Second} {
+			t.Run(fmt.Sprintf("%s, fetch timeout %s", protocol, fetchTimeout), func(t *testing.T) {
+				seed := loopSeed(t)
+				t.Logf("seed %d", seed)
+				l := newCrashLoop(t, protocol, fetchTimeout, seed)
+				for range crashes {
+					l.round()
+				}
+				l.endTraffic()
+				t.Logf("%d crashes (%d kills, %d cuts; %d updates were unanswered): %d stuck, %d slow; converged in %s at the median, %s at most; %s",
+					crashes, l.kills, l.cuts, l.unanswered, l.stuck, l.slow,
+					median(l.times).Round(time.Millisecond), slices.Max(l.times).Round(time.Millisecond), l.counts)
+				require.Zero(t, l.stuck, "Envoys that do not use what was set")
+				require.Zero(t, l.slow, "waits for the fetch timeout")
+				require.Zero(t, l.counts.Failed, "failed requests")
+			})
+		}
+	}
+}
+
+// crashLoop is an Envoy whose connection to the daemon goes through a proxy.
+type crashLoop struct {
+	*envoyNode
+	rand   *rand.Rand
+	proxy  *envoytest.Proxy
+	client *envoytest.Client
+	model  crashModel
+
+	kills, cuts, unanswered, stuck, slow int
+	times                                []time.Duration
+	counts                               envoytest.Counts
+	timeouts                             int64 // of the running Envoy, counted already
+}
+
+// crashModel describes resources: clusters with their endpoints, and a route to one of
+// the clusters. Markers are changed to change nothing else.
+type crashModel struct {
+	clusters        map[string]crashCluster
+	target          string // of the route
+	route, listener int    // their markers
+}
+
+type crashCluster struct {
+	marker    int
+	upstreams []*envoytest.Upstream
+}
+
+func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.Duration, seed uint64) *crashLoop {
+	d := newDaemon(t, "--log-level", "warn")
+	d.start()
+	proxy, err := envoytest.NewProxy(d.xds)
+	require.NoError(t, err)
+	t.Cleanup(proxy.Close)
+	l := &crashLoop{
+		envoyNode: newEnvoyNode(t, d, protocol, fetchTimeout), rand: rand.New(rand.NewPCG(seed, 3)), proxy: proxy,
+		counts: envoytest.Counts{Causes: map[string]int{}},
+	}
+	l.opts.Server = proxy.Addr
+	l.model = crashModel{target: "c0", clusters: map[string]crashCluster{"c0": {upstreams: []*envoytest.Upstream{l.a}}}}
+	l.set(l.render(l.model)...)
+	l.start()
+	l.await()
+	l.beginTraffic()
+	return l
+}
+
+func (l *crashLoop) beginTraffic() {
+	l.awaitUpstreamOf(l.model)
+	l.client = envoytest.NewClient(l.addr, 2, 2*time.Millisecond)
+}
+
+func (l *crashLoop) endTraffic() {
+	counts := l.client.Stop()
+	l.counts.Requests += counts.Requests
+	l.counts.Failed += counts.Failed
+	for cause, n := range counts.Causes {
+		l.counts.Causes[cause] += n
+	}
+}
+
+// render returns the resources of a model.
+func (l *crashLoop) render(m crashModel) []object {
+	resources := []object{
+		l.Listener("http", marker(m.listener), l.addr, "http"),
+		l.Route("http", marker(m.route), m.target),
+	}
+	for name, c := range m.clusters {
+		resources = append(resources, l.Cluster(name, marker(c.marker)), l.Endpoints(name, addrs(c.upstreams)...))
+	}
+	return resources
+}
+
+// draw returns the model with a random change.
+func (l *crashLoop) draw() crashModel {
+	m := l.model
+	m.clusters = map[string]crashCluster{}
+	for name, c := range l.model.clusters {
+		m.clusters[name] = c
+	}
+	for range 1 + l.rand.IntN(3) {
+		name := l.any(m)
+		c := m.clusters[name]
+		switch l.rand.IntN(8) {
+		case 0: // a cluster alone
+			c.marker++
+			m.clusters[name] = c
+		case 1: // endpoints alone
+			c.upstreams = l.upstreams()
+			m.clusters[name] = c
+		case 2: // both
+			m.clusters[name] = crashCluster{c.marker + 1, l.upstreams()}
+		case 3:
+			m.clusters[fmt.Sprint("c", l.rand.IntN(10))] = crashCluster{upstreams: l.upstreams()}
+		case 4:
+			if name != m.target {
+				delete(m.clusters, name)
+			}
+		case 5: // a swap
+			delete(m.clusters, m.target)
+			m.target = fmt.Sprint("c", l.rand.IntN(10))
+			m.clusters[m.target] = crashCluster{upstreams: l.upstreams()}
+		case 6:
+			m.target = name
+			m.route++
+		case 7:
+			m.listener++
+		}
+	}
+	return m
+}
+
+// any returns a random cluster of a model.
+func (l *crashLoop) any(m crashModel) string {
+	names := make([]string, 0, len(m.clusters))
+	for name := range m.clusters {
+		names = append(names, name)
+	}
+	slices.Sort(names) // the seed decides
+	return names[l.rand.IntN(len(names))]
+}
+
+func (l *crashLoop) upstreams() []*envoytest.Upstream {
+	return [][]*envoytest.Upstream{{l.a}, {l.b}, {l.a, l.b}}[l.rand.IntN(3)]
+}
+
+// round makes one update and one crash, and checks the Envoy.
+func (l *crashLoop) round() {
+	l.t.Helper()
+	next := l.draw()
+	version := strconv.Itoa(l.version + 1)
+	answered := make(chan error, 1)
+	go func() {
+		body := object{"version": version, "resources": l.render(next)}
+		answered <- l.d.call(context.Background(), "PUT", nodePath(l.opts.Node, "snapshot"), body, nil)
+	}()
+	within := 300 * time.Millisecond
+	if l.rand.IntN(2) == 0 {
+		within = 20 * time.Millisecond // while responses and requests are on their way
+	}
+	<-time.After(time.Duration(l.rand.Int64N(int64(within))))
+	cut := l.rand.IntN(4) == 0
+	if cut {
+		l.proxy.Cut()
+		l.cuts++
+	} else {
+		l.d.kill()
+		l.d.start()
+		l.kills++
+	}
+	if err := <-answered; err != nil {
+		require.False(l.t, cut, "%v", err)
+		l.unanswered++
+		if !l.survived(version) {
+			next = l.model
+		}
+	}
+	l.model, l.resources = next, l.render(next)
+	l.version++
+	l.check()
+}
+
+// survived reports whether an update is durable that was not answered.
+func (l *crashLoop) survived(version string) bool {
+	l.t.Helper()
+	var doc struct{ Version string }
+	l.d.must("GET", nodePath(l.opts.Node, "snapshot"), nil, &doc)
+	return doc.Version == version
+}
+
+// check waits until the Envoy uses what was set. If it never does, it is replaced, so that
+// the loop can continue.
+func (l *crashLoop) check() {
+	l.t.Helper()
+	took, diff := l.converged(l.resources)
+	l.times = append(l.times, took)
+	if n := l.fetchTimeouts(); n > l.timeouts {
+		l.slow++
+		l.timeouts = n
+	}
+	if diff == "" {
+		l.awaitUpstreamOf(l.model)
+		return
+	}
+	l.t.Logf("crash %d: envoy is stuck: %s", l.kills+l.cuts, diff)
+	l.stuck++
+	l.endTraffic()
+	l.start()
+	l.timeouts = 0
+	l.await()
+	l.beginTraffic()
+}
+
+// awaitUpstreamOf waits until a request is answered by an upstream of the route's target.
+func (l *crashLoop) awaitUpstreamOf(m crashModel) {
+	l.t.Helper()
+	var names []string
+	for _, u := range m.clusters[m.target].upstreams {
+		names = append(names, u.Name)
+	}
+	var got string
+	var err error
+	require.Eventually(l.t, func() bool {
+		got, err = envoytest.Get(context.Background(), l.addr)
+		return err == nil && slices.Contains(names, got)
+	}, envoyTimeout, 5*time.Millisecond, "want an answer of %q", names)
+}
+
+func median(times []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(times))
+	return sorted[len(sorted)/2]
+}

@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdswal/xdswal/internal/envoytest"
+)
+
+// TestEnvoyManyClusters restarts the daemon under an Envoy whose first delta request, with
+// the names and versions of all its clusters, is larger than gRPC's default of 4 MiB.
+func TestEnvoyManyClusters(t *testing.T) {
+	const clusters, nameLength = 15_000, 260
+	envoyBinary(t)
+	d := newDaemon(t, "--log-level", "warn")
+	d.start()
+	x := newEnvoyNode(t, d, envoytest.Protocol{Delta: true}, 0)
+	resources := x.basic("a", x.a)
+	for i := range clusters {
+		name := fmt.Sprintf("%0*d", nameLength, i)
+		resources = append(resources, object{
+			"@type": resources[0]["@type"], "name": name, "alt_stat_name": "many", "type": "STATIC", "connect_timeout": "1s",
+			"load_assignment": object{"cluster_name": name},
+		})
+	}
+	x.set(resources...)
+	x.start()
+	start := time.Now()
+	x.awaitUpstream(x.a)
+	first := time.Since(start)
+
+	d.kill()
+	d.start()
+	start = time.Now()
+	x.d.patch(x.opts.Node, "after the restart", []object{x.Endpoints("a", x.b.Addr)}, nil)
+	x.awaitUpstream(x.b)
+	t.Logf("%d clusters: first configuration in %s, update after the reconnect in %s", clusters, first, time.Since(start))
+}
+
+// TestEnvoyKeepalive runs an Envoy that sends a ping each 5 s. gRPC's default ends the
+// connection at the third one.
+func TestEnvoyKeepalive(t *testing.T) {
+	t.Parallel() // it mostly waits
+	const interval, pings = 5 * time.Second, 4
+	envoyBinary(t)
+	d := newDaemon(t, "--log-level", "warn")
+	d.start()
+	x := newEnvoyNode(t, d, envoytest.Protocol{Delta: true}, 0)
+	x.opts.Keepalive = interval
+	x.serve()
+	const connections = `^cluster\.xds\.upstream_cx_total$`
+	require.EqualValues(t, 1, x.stat(connections))
+	<-time.After(pings*interval + time.Second)
+	require.EqualValues(t, 1, x.stat(connections), "connections to the daemon")
+	x.change(x.Endpoints("a", x.b.Addr))
+	x.awaitUpstream(x.b)
+}
+
+// TestEnvoyHeartbeat serves clusters with a TTL. Envoy removes them when it passes, unless
+// it receives a heartbeat, and a heartbeat without bodies removes them over SotW.
+func TestEnvoyHeartbeat(t *testing.T) {
+	const ttl, heartbeat = time.Second, 200 * time.Millisecond
+	envoyBinary(t)
+	d := newDaemon(t, "--log-level", "warn", "--heartbeat-interval", heartbeat.String())
+	d.start()
+	for _, protocol := range []envoytest.Protocol{{Delta: true}, {}} {
+		t.Run(strings.ReplaceAll(protocol.String(), " ", "_"), func(t *testing.T) {
+			x := newEnvoyNode(t, d, protocol, 0)
+			resources := x.basic("a", x.a)
+			resources[0] = withTTL(resources[0], "1s")
+			x.set(resources...)
+			x.start()
+			x.awaitUpstream(x.a)
+			client := envoytest.NewClient(x.addr, 1, 5*time.Millisecond)
+			defer client.Stop()
+			<-time.After(3 * ttl)
+			counts := client.Stop()
+			t.Log(counts)
+			require.Zero(t, counts.Failed)
+		})
+	}
+}
