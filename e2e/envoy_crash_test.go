@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -64,6 +65,7 @@ type crashLoop struct {
 	times                                []time.Duration
 	counts                               envoytest.Counts
 	timeouts                             int64 // of the running Envoy, counted already
+	failed                               int   // of the running client, reported already
 }
 
 // crashModel describes resources: clusters with their endpoints, and a route to one of
@@ -100,7 +102,7 @@ func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.D
 
 func (l *crashLoop) beginTraffic() {
 	l.awaitUpstreamOf(l.model)
-	l.client = envoytest.NewClient(l.addr, 2, 2*time.Millisecond)
+	l.client, l.failed = envoytest.NewClient(l.addr, 2, 2*time.Millisecond), 0
 }
 
 func (l *crashLoop) endTraffic() {
@@ -127,10 +129,7 @@ func (l *crashLoop) render(m crashModel) []object {
 // draw returns the model with a random change.
 func (l *crashLoop) draw() crashModel {
 	m := l.model
-	m.clusters = map[string]crashCluster{}
-	for name, c := range l.model.clusters {
-		m.clusters[name] = c
-	}
+	m.clusters = maps.Clone(m.clusters)
 	for range 1 + l.rand.IntN(3) {
 		name := l.any(m)
 		c := m.clusters[name]
@@ -165,11 +164,7 @@ func (l *crashLoop) draw() crashModel {
 
 // any returns a random cluster of a model.
 func (l *crashLoop) any(m crashModel) string {
-	names := make([]string, 0, len(m.clusters))
-	for name := range m.clusters {
-		names = append(names, name)
-	}
-	slices.Sort(names) // the seed decides
+	names := slices.Sorted(maps.Keys(m.clusters)) // the seed decides
 	return names[l.rand.IntN(len(names))]
 }
 
@@ -208,9 +203,25 @@ func (l *crashLoop) round() {
 			next = l.model
 		}
 	}
+	failed := l.client.Counts().Failed
+	before := l.model
 	l.model, l.resources = next, l.render(next)
 	l.version++
 	l.check()
+	if n := l.client.Counts().Failed; n > l.failed {
+		l.t.Logf("crash %d (cut: %t): %d requests failed, %d of them before the reconnect, between %s and %s",
+			l.kills+l.cuts, cut, n-l.failed, failed-l.failed, before, next)
+		l.failed = n
+	}
+}
+
+func (m crashModel) String() string {
+	text := fmt.Sprintf("route %d to %s, listener %d", m.route, m.target, m.listener)
+	for _, name := range slices.Sorted(maps.Keys(m.clusters)) {
+		c := m.clusters[name]
+		text += fmt.Sprintf(", %s %d with %d endpoints", name, c.marker, len(c.upstreams))
+	}
+	return text
 }
 
 // survived reports whether an update is durable that was not answered.
