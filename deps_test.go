@@ -84,6 +84,7 @@ func TestImports(t *testing.T) {
 		// Test support.
 		"internal/backendfault": {"backends"},
 		"internal/envoytest":    {},
+		"internal/demo":         {"internal/envoytest"},
 		// Machinery.
 		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
 		"internal/compact":  {"compactor", "internal/bounded", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -59,26 +58,13 @@ type crashLoop struct {
 	rand   *rand.Rand
 	proxy  *envoytest.Proxy
 	client *envoytest.Client
-	model  crashModel
+	model  envoytest.Model
 
 	kills, cuts, unanswered, stuck, slow int
 	times                                []time.Duration
 	counts                               envoytest.Counts
 	timeouts                             int64 // of the running Envoy, counted already
 	failed                               int   // of the running client, reported already
-}
-
-// crashModel describes resources: clusters with their endpoints, and a route to one of
-// the clusters. Markers are changed to change nothing else.
-type crashModel struct {
-	clusters        map[string]crashCluster
-	target          string // of the route
-	route, listener int    // their markers
-}
-
-type crashCluster struct {
-	marker    int
-	upstreams []*envoytest.Upstream
 }
 
 func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.Duration, seed uint64) *crashLoop {
@@ -92,8 +78,8 @@ func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.D
 		counts: envoytest.Counts{Causes: map[string]int{}},
 	}
 	l.opts.Server = proxy.Addr
-	l.model = crashModel{target: "c0", clusters: map[string]crashCluster{"c0": {upstreams: []*envoytest.Upstream{l.a}}}}
-	l.set(l.render(l.model)...)
+	l.model = envoytest.NewModel(l.a)
+	l.set(l.model.Resources(l.Builder, l.addr)...)
 	l.start()
 	l.await()
 	l.beginTraffic()
@@ -101,7 +87,7 @@ func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.D
 }
 
 func (l *crashLoop) beginTraffic() {
-	l.awaitUpstreamOf(l.model)
+	l.awaitAnswer(l.model.Answers()...)
 	l.client, l.failed = envoytest.NewClient(l.addr, 2, 2*time.Millisecond), 0
 }
 
@@ -114,72 +100,14 @@ func (l *crashLoop) endTraffic() {
 	}
 }
 
-// render returns the resources of a model.
-func (l *crashLoop) render(m crashModel) []object {
-	resources := []object{
-		l.Listener("http", marker(m.listener), l.addr, "http"),
-		l.Route("http", marker(m.route), m.target),
-	}
-	for name, c := range m.clusters {
-		resources = append(resources, l.Cluster(name, marker(c.marker)), l.Endpoints(name, addrs(c.upstreams)...))
-	}
-	return resources
-}
-
-// draw returns the model with a random change.
-func (l *crashLoop) draw() crashModel {
-	m := l.model
-	m.clusters = maps.Clone(m.clusters)
-	for range 1 + l.rand.IntN(3) {
-		name := l.any(m)
-		c := m.clusters[name]
-		switch l.rand.IntN(8) {
-		case 0: // a cluster alone
-			c.marker++
-			m.clusters[name] = c
-		case 1: // endpoints alone
-			c.upstreams = l.upstreams()
-			m.clusters[name] = c
-		case 2: // both
-			m.clusters[name] = crashCluster{c.marker + 1, l.upstreams()}
-		case 3:
-			m.clusters[fmt.Sprint("c", l.rand.IntN(10))] = crashCluster{upstreams: l.upstreams()}
-		case 4:
-			if name != m.target {
-				delete(m.clusters, name)
-			}
-		case 5: // a swap
-			delete(m.clusters, m.target)
-			m.target = fmt.Sprint("c", l.rand.IntN(10))
-			m.clusters[m.target] = crashCluster{upstreams: l.upstreams()}
-		case 6:
-			m.target = name
-			m.route++
-		case 7:
-			m.listener++
-		}
-	}
-	return m
-}
-
-// any returns a random cluster of a model.
-func (l *crashLoop) any(m crashModel) string {
-	names := slices.Sorted(maps.Keys(m.clusters)) // the seed decides
-	return names[l.rand.IntN(len(names))]
-}
-
-func (l *crashLoop) upstreams() []*envoytest.Upstream {
-	return [][]*envoytest.Upstream{{l.a}, {l.b}, {l.a, l.b}}[l.rand.IntN(3)]
-}
-
 // round makes one update and one crash, and checks the Envoy.
 func (l *crashLoop) round() {
 	l.t.Helper()
-	next := l.draw()
+	next := l.model.Change(l.rand, []*envoytest.Upstream{l.a, l.b})
 	version := strconv.Itoa(l.version + 1)
 	answered := make(chan error, 1)
 	go func() {
-		body := object{"version": version, "resources": l.render(next)}
+		body := object{"version": version, "resources": next.Resources(l.Builder, l.addr)}
 		answered <- l.d.call(context.Background(), "PUT", nodePath(l.opts.Node, "snapshot"), body, nil)
 	}()
 	within := 300 * time.Millisecond
@@ -205,7 +133,7 @@ func (l *crashLoop) round() {
 	}
 	failed := l.client.Counts().Failed
 	before := l.model
-	l.model, l.resources = next, l.render(next)
+	l.model, l.resources = next, next.Resources(l.Builder, l.addr)
 	l.version++
 	l.check()
 	if n := l.client.Counts().Failed; n > l.failed {
@@ -213,15 +141,6 @@ func (l *crashLoop) round() {
 			l.kills+l.cuts, cut, n-l.failed, failed-l.failed, before, next)
 		l.failed = n
 	}
-}
-
-func (m crashModel) String() string {
-	text := fmt.Sprintf("route %d to %s, listener %d", m.route, m.target, m.listener)
-	for _, name := range slices.Sorted(maps.Keys(m.clusters)) {
-		c := m.clusters[name]
-		text += fmt.Sprintf(", %s %d with %d endpoints", name, c.marker, len(c.upstreams))
-	}
-	return text
 }
 
 // survived reports whether an update is durable that was not answered.
@@ -243,7 +162,7 @@ func (l *crashLoop) check() {
 		l.timeouts = n
 	}
 	if diff == "" {
-		l.awaitUpstreamOf(l.model)
+		l.awaitAnswer(l.model.Answers()...)
 		return
 	}
 	l.t.Logf("crash %d: envoy is stuck: %s", l.kills+l.cuts, diff)
@@ -253,21 +172,6 @@ func (l *crashLoop) check() {
 	l.timeouts = 0
 	l.await()
 	l.beginTraffic()
-}
-
-// awaitUpstreamOf waits until a request is answered by an upstream of the route's target.
-func (l *crashLoop) awaitUpstreamOf(m crashModel) {
-	l.t.Helper()
-	var names []string
-	for _, u := range m.clusters[m.target].upstreams {
-		names = append(names, u.Name)
-	}
-	var got string
-	var err error
-	require.Eventually(l.t, func() bool {
-		got, err = envoytest.Get(context.Background(), l.addr)
-		return err == nil && slices.Contains(names, got)
-	}, envoyTimeout, 5*time.Millisecond, "want an answer of %q", names)
 }
 
 func median(times []time.Duration) time.Duration {

@@ -113,7 +113,7 @@ func (x *envoyNode) serve() {
 	x.set(x.basic("a", x.a)...)
 	x.start()
 	x.await()
-	x.awaitUpstream(x.a)
+	x.awaitAnswer("a")
 }
 
 // set replaces the node's resources.
@@ -154,30 +154,20 @@ func (x *envoyNode) await() time.Duration {
 // long that took, and the remaining difference.
 func (x *envoyNode) converged(resources []object) (time.Duration, string) {
 	x.t.Helper()
-	start := time.Now()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		config, err := x.Config(context.Background())
-		require.NoError(x.t, err)
-		diff, err := config.Diff(resources)
-		require.NoError(x.t, err)
-		if took := time.Since(start); diff == "" || took > envoyTimeout {
-			return took, diff
-		}
-		<-poll.C
-	}
+	took, diff, err := x.Await(context.Background(), resources, envoyTimeout)
+	require.NoError(x.t, err)
+	return took, diff
 }
 
-// awaitUpstream waits until requests are answered by one upstream.
-func (x *envoyNode) awaitUpstream(u *envoytest.Upstream) {
+// awaitAnswer waits until a request is answered by one of the upstreams.
+func (x *envoyNode) awaitAnswer(upstreams ...string) {
 	x.t.Helper()
 	var got string
 	var err error
 	require.Eventually(x.t, func() bool {
 		got, err = envoytest.Get(context.Background(), x.addr)
-		return err == nil && got == u.Name
-	}, envoyTimeout, 5*time.Millisecond, "want an answer of upstream %q", u.Name)
+		return err == nil && slices.Contains(upstreams, got)
+	}, envoyTimeout, 5*time.Millisecond, "want an answer of %q", upstreams)
 }
 
 // stat returns the sum of the Envoy's stats whose name matches a regular expression.
@@ -188,11 +178,11 @@ func (x *envoyNode) stat(filter string) int64 {
 	return n
 }
 
-// fetchTimeouts returns how often the Envoy has waited in vain for the first answer about
-// something that it asked for.
 func (x *envoyNode) fetchTimeouts() int64 {
 	x.t.Helper()
-	return x.stat(`\.init_fetch_timeout$`)
+	n, err := x.FetchTimeouts(context.Background())
+	require.NoError(x.t, err)
+	return n
 }
 
 // envInt returns the value of an environment variable, or the default.

@@ -30,14 +30,14 @@ func TestEnvoyManyClusters(t *testing.T) {
 	x.set(resources...)
 	x.start()
 	start := time.Now()
-	x.awaitUpstream(x.a)
+	x.awaitAnswer("a")
 	first := time.Since(start)
 
 	d.kill()
 	d.start()
 	start = time.Now()
 	x.d.patch(x.opts.Node, "after the restart", []object{x.Endpoints("a", x.b.Addr)}, nil)
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 	t.Logf("%d clusters: first configuration in %s, update after the reconnect in %s", clusters, first, time.Since(start))
 }
 
@@ -57,7 +57,7 @@ func TestEnvoyKeepalive(t *testing.T) {
 	<-time.After(pings*interval + time.Second)
 	require.EqualValues(t, 1, x.stat(connections), "connections to the daemon")
 	x.change(x.Endpoints("a", x.b.Addr))
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 // TestEnvoyHeartbeat serves clusters with a TTL. Envoy removes them when it passes, unless
@@ -74,7 +74,7 @@ func TestEnvoyHeartbeat(t *testing.T) {
 			resources[0] = withTTL(resources[0], "1s")
 			x.set(resources...)
 			x.start()
-			x.awaitUpstream(x.a)
+			x.awaitAnswer("a")
 			client := envoytest.NewClient(x.addr, 1, 5*time.Millisecond)
 			defer client.Stop()
 			<-time.After(3 * ttl)

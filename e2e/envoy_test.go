@@ -47,7 +47,7 @@ func testEnvoyEndpoints(_ *testing.T, x *envoyNode) {
 	x.serve()
 	x.change(x.Endpoints("a", x.b.Addr))
 	x.await()
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 // Envoy warms an updated cluster anew: it uses the update once it is sent the cluster's
@@ -59,7 +59,7 @@ func testEnvoyClusterAlone(t *testing.T, x *envoyNode) {
 		x.await()
 	}
 	require.Zero(t, x.fetchTimeouts())
-	x.awaitUpstream(x.a)
+	x.awaitAnswer("a")
 }
 
 func testEnvoySameVersion(_ *testing.T, x *envoyNode) {
@@ -67,15 +67,15 @@ func testEnvoySameVersion(_ *testing.T, x *envoyNode) {
 	x.version--
 	x.change(x.Endpoints("a", x.b.Addr))
 	x.await()
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 func testEnvoyOrphan(_ *testing.T, x *envoyNode) {
 	x.set(append(x.basic("a", x.a), x.Endpoints("orphan", x.a.Addr))...)
 	x.start()
-	x.awaitUpstream(x.a)
+	x.awaitAnswer("a")
 	x.change(x.Endpoints("a", x.b.Addr))
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 func testEnvoyReadded(_ *testing.T, x *envoyNode) {
@@ -90,14 +90,14 @@ func testEnvoyReadded(_ *testing.T, x *envoyNode) {
 	}
 	x.set(replaced(with, x.Route("http", "", "b"))...)
 	x.await()
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 func testEnvoySetLate(t *testing.T, x *envoyNode) {
 	x.start()
 	require.Eventually(t, func() bool { return x.stat(`control_plane\.connected_state$`) > 0 }, envoyTimeout, 5*time.Millisecond)
 	x.set(x.basic("a", x.a)...)
-	x.awaitUpstream(x.a)
+	x.awaitAnswer("a")
 	x.await()
 }
 
@@ -106,7 +106,7 @@ func testEnvoyCleared(_ *testing.T, x *envoyNode) {
 	x.d.must(http.MethodDelete, nodePath(x.opts.Node, "snapshot"), nil, nil)
 	x.set(x.basic("b", x.b)...)
 	x.await()
-	x.awaitUpstream(x.b)
+	x.awaitAnswer("b")
 }
 
 func testEnvoyRejected(t *testing.T, x *envoyNode) {

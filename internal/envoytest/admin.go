@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -90,6 +91,32 @@ func nameOf(r Resource) string {
 		name, _ = r["cluster_name"].(string)
 	}
 	return name
+}
+
+// Await waits until Envoy uses exactly the resources of its node, at most for the timeout.
+// It returns how long that took, and the remaining difference, which is "" if there is
+// none.
+func (e *Envoy) Await(ctx context.Context, resources []Resource, timeout time.Duration) (took time.Duration, diff string, err error) {
+	start := time.Now()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		config, err := e.Config(ctx)
+		if err != nil {
+			return time.Since(start), "", err
+		}
+		diff, err := config.Diff(resources)
+		if took := time.Since(start); err != nil || diff == "" || took > timeout {
+			return took, diff, err
+		}
+		<-poll.C
+	}
+}
+
+// FetchTimeouts returns how often Envoy has waited in vain for the first answer about
+// something that it had asked for.
+func (e *Envoy) FetchTimeouts(ctx context.Context) (int64, error) {
+	return e.Sum(ctx, `\.init_fetch_timeout$`)
 }
 
 // Diff returns the first difference between the configuration that Envoy uses and the
