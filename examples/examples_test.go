@@ -4,7 +4,10 @@ package examples_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/xdswal/xdswal/internal/envoytest"
 )
 
 // timeout bounds waits that are short unless the test fails.
@@ -57,6 +62,59 @@ func TestQuickstart(t *testing.T) {
 	shipped, err := filepath.Glob(filepath.Join(dir, "backend", "snapshots", "*.zst"))
 	require.NoError(t, err)
 	require.Len(t, shipped, 1, "SIGINT ships a last snapshot")
+}
+
+// TestQuickstartEnvoy sends requests through an Envoy on the quickstart's resources, as
+// the README has it, with other ports.
+func TestQuickstartEnvoy(t *testing.T) {
+	envoy, err := envoytest.Find()
+	if err != nil {
+		t.Skip(err)
+	}
+	bin, dir := build(t, "../cmd/xdswal"), t.TempDir()
+	ports, addrs := []string{}, map[string]string{}
+	for _, port := range []string{"18000", "8080", "8443", "9001", "9002", "9003", "9443", "9901"} {
+		addr, err := envoytest.FreeAddr()
+		require.NoError(t, err)
+		addrs[port] = addr
+		_, free, err := net.SplitHostPort(addr)
+		require.NoError(t, err)
+		ports = append(ports, "port_value: "+port+"}", "port_value: "+free+"}")
+	}
+	replace := func(from, to string) {
+		data, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, []byte(strings.NewReplacer(ports...).Replace(string(data))), 0o600))
+	}
+	resources, config := filepath.Join(dir, "resources"), filepath.Join(dir, "envoy.yaml")
+	require.NoError(t, os.Mkdir(resources, 0o700))
+	replace("quickstart/resources/edge-1.yaml", filepath.Join(resources, "edge-1.yaml"))
+	replace("quickstart/envoy.yaml", config)
+
+	serve := []string{"serve", "--dir", filepath.Join(dir, "data"), "--xds-addr", addrs["18000"], "--admin-addr", freeAddr(t)}
+	first := start(t, bin, append(serve, "--resources", resources)...)
+	start(t, envoy, "--config-path", config, "--disable-hot-restart", "--log-level", "warning")
+	get := func(url string) (body string) {
+		client := &http.Client{Transport: &http.Transport{
+			DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		}}
+		require.Eventually(t, func() bool {
+			resp, err := client.Get(url)
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			data, err := io.ReadAll(resp.Body)
+			body = string(data)
+			return err == nil && resp.StatusCode == http.StatusOK
+		}, timeout, 10*time.Millisecond, "no answer from %s", url)
+		return body
+	}
+	require.Contains(t, get("http://"+addrs["8080"]), "hello from 127.0.0.1:")
+	require.Contains(t, get("https://"+addrs["8443"]), "hello from 127.0.0.1:")
+	first.kill(t)
+	start(t, bin, serve...)
+	require.Contains(t, get("http://"+addrs["8080"]), "hello from 127.0.0.1:")
 }
 
 func build(t *testing.T, pkg string) string {
