@@ -46,6 +46,12 @@ func (s *subscription) plan(now *state.Type) *plan {
 		p.upserts = s.subscribed(now)
 		p.missing = s.missingNames(now)
 		p.always = s.isFull()
+		if len(s.former) > 0 {
+			p.gone = make(map[string]*journal.Resource, len(s.former))
+		}
+		for name, h := range s.former {
+			p.gone[name] = h.resource
+		}
 	case s.all:
 		p.upserts = s.subscribed(now)
 		p.missing = s.missingNames(now)
@@ -194,7 +200,11 @@ func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration
 	for name, r := range p.gone {
 		delete(s.refresh, name)
 		if s.canRemove() {
-			s.held[name] = heldResource{r, now}
+			from := s.from
+			if h, ok := s.former[name]; ok {
+				from = h.from
+			}
+			s.held[name] = heldResource{r, now, from}
 		}
 	}
 	removed := false
@@ -269,6 +279,16 @@ func (s *subscription) awaitMissing(names []string, at time.Time) {
 			s.missing = map[string]time.Time{}
 		}
 		s.missing[name] = at
+	}
+}
+
+// postponeMissing makes a SotW client not be told before a time that assignments do not
+// exist.
+func (s *subscription) postponeMissing(until time.Time) {
+	for name, at := range s.missing {
+		if at.Before(until) {
+			s.missing[name] = until
+		}
 	}
 }
 

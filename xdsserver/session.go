@@ -39,8 +39,8 @@ type session struct {
 	// edsFirst is set if the client asked for endpoints before clusters: it is waiting for
 	// them, so its versions are not trusted.
 	edsFirst bool
-	// resumed is when a delta client asked for clusters, of which it had some when the
-	// stream began: it has routes to them, and asks for those next.
+	// resumed is when a client asked for clusters, of which it had some when the stream
+	// began: it has routes to them, and asks for those next.
 	resumed time.Time
 	// assignments are those of clusters that were sent before the client has asked for
 	// endpoints.
@@ -140,8 +140,11 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	sub.legacyWildcard = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.delta {
+	switch {
+	case s.delta:
 		s.begin(sub, req, time.Now())
+	case s.service == "" && sub.traits.rank == clusterRank:
+		sub.resumed = req.version
 	}
 	at, _ := slices.BinarySearchFunc(s.subs, sub, func(a, b *subscription) int {
 		if a.traits.rank != b.traits.rank {
@@ -377,6 +380,10 @@ func (s *subscription) concluded(seq journal.Sequence) bool {
 
 // answer returns the answer of one type that may be sent now, or nil.
 func (s *session) answer(sub *subscription, now time.Time) *answer {
+	if sub.resumed != "" {
+		sub.former, sub.from = formerClusters(sub.node.node, sub.typeURL, sub.resumed)
+		sub.resumed, s.resumed = "", now
+	}
 	p := sub.plan(typeOf(sub.node.node, sub.typeURL))
 	if s.isBlocked(sub, p, now) {
 		return nil
@@ -386,7 +393,12 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 	if sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) && s.routesPending(sub, p, now) {
 		until = now.Add(-s.holdTime())
 	}
+	if clusters := s.byRank(clusterRank); sub.traits.rank == endpointRank && clusters != nil && len(clusters.held) > 0 {
+		// The client may use the endpoints of a held cluster, which the node no longer has.
+		sub.postponeMissing(now.Add(s.server.opt.missingGrace))
+	}
 	a := sub.commit(p, until, now, s.server.opt.missingGrace)
+	sub.from, sub.former = sub.node.node.Sequence(), nil
 	if a == nil {
 		a = sub.heartbeatAnswer()
 	}
@@ -395,6 +407,9 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 		return nil
 	}
 	a.version = sub.node.source.Version(sub.node.node, sub.typeURL)
+	if !s.delta && s.service == "" && sub.traits.rank == clusterRank {
+		a.version = heldVersion(a.version, sub.held)
+	}
 	return a
 }
 

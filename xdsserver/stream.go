@@ -26,8 +26,9 @@ type request struct {
 	typeURL string
 	nonce   string
 	err     *rpcstatus.Status
-	// Of SotW: all names.
-	names []string
+	// Of SotW: all names, and the version that the client has.
+	names   []string
+	version string
 	// Of delta.
 	subscribe, unsubscribe []string
 	initial                map[string]string
@@ -213,7 +214,7 @@ func (p *sotwProtocol) accept(id int64, m proto.Message, node *corev3.Node, serv
 		p.last[req.GetTypeUrl()] = req
 	}
 	return &request{
-		node: given, typeURL: req.GetTypeUrl(), nonce: req.GetResponseNonce(), err: req.GetErrorDetail(), names: req.GetResourceNames(),
+		node: given, typeURL: req.GetTypeUrl(), nonce: req.GetResponseNonce(), err: req.GetErrorDetail(), names: req.GetResourceNames(), version: req.GetVersionInfo(),
 	}, nil
 }
 

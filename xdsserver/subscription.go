@@ -35,6 +35,13 @@ type subscription struct {
 	// initial are the versions that the client had when the stream began, until the first
 	// answer.
 	initial map[string]string
+	// resumed is the version that a SotW client had when the stream began, until the first
+	// answer.
+	resumed string
+	// former are clusters that the client had then and that its node no longer has.
+	former map[string]heldResource
+	// from is the sequence of the state that the client was last sent.
+	from journal.Sequence
 	// untrusted reports that the client may lack what it has these versions of.
 	untrusted bool
 
@@ -71,6 +78,7 @@ type subscription struct {
 type heldResource struct {
 	resource *journal.Resource
 	since    time.Time
+	from     journal.Sequence // of the state that the client has it from
 }
 
 // sentAnswer is an answer that was sent and to which the client has not replied.

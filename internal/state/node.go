@@ -17,6 +17,9 @@ type Node struct {
 	types       []Type // sorted by URL
 	resources   int
 	bytes       int64
+
+	clustersSince journal.Sequence
+	former        []Former
 }
 
 // NewNode returns an empty node.
@@ -65,6 +68,7 @@ func (n *Node) Apply(ev *journal.Event) *Node {
 	next := *n
 	next.seq, next.at = ev.Sequence, ev.Time
 	next.types = slices.Clone(n.types)
+	next.keepClusters(n, ev)
 	for i := range ev.Types {
 		next.applyType(&ev.Types[i])
 	}

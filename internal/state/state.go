@@ -4,8 +4,8 @@
 // A [State] at sequence S is the result of events 1 to S for every node of every
 // cache. It is a tree that shares with its predecessor everything that the last event
 // did not change. So keeping a state is cheap, and readers never block the goroutine
-// that applies events. A state keeps its own nodes and resources in memory and nothing
-// of earlier states; resources are kept as they are passed in, and so is any memory
+// that applies events. A state keeps its own nodes and resources in memory, and of
+// earlier states only a bounded number of clusters; resources are kept as they are passed in, and so is any memory
 // that they share with others.
 //
 // This package has no I/O, no locks, and imports only the journal's types.
