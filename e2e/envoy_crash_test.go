@@ -25,6 +25,7 @@ const (
 // the connection to it. Then Envoy must use what the update has set, and no request may
 // have failed.
 func TestEnvoyCrashLoop(t *testing.T) {
+	t.Parallel() // with TestEnvoyKeepalive
 	crashes := defaultCrashes
 	if testing.Short() {
 		crashes = shortCrashes
@@ -70,7 +71,7 @@ type crashLoop struct {
 func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.Duration, seed uint64) *crashLoop {
 	d := newDaemon(t, "--log-level", "warn")
 	d.start()
-	proxy, err := envoytest.NewProxy(d.xds)
+	proxy, err := envoytest.NewProxy(context.Background(), d.xds)
 	require.NoError(t, err)
 	t.Cleanup(proxy.Close)
 	l := &crashLoop{
@@ -88,7 +89,7 @@ func newCrashLoop(t *testing.T, protocol envoytest.Protocol, fetchTimeout time.D
 
 func (l *crashLoop) beginTraffic() {
 	l.awaitAnswer(l.model.Answers()...)
-	l.client, l.failed = envoytest.NewClient(l.addr, 2, 2*time.Millisecond), 0
+	l.client, l.failed = envoytest.NewClient(context.Background(), l.addr, 2, 2*time.Millisecond), 0
 }
 
 func (l *crashLoop) endTraffic() {

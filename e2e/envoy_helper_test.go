@@ -57,7 +57,7 @@ func envoyBinary(t testing.TB) string {
 
 func newUpstream(t testing.TB, name string) *envoytest.Upstream {
 	t.Helper()
-	u, err := envoytest.NewUpstream(name, time.Millisecond)
+	u, err := envoytest.NewUpstream(context.Background(), name, time.Millisecond)
 	require.NoError(t, err)
 	t.Cleanup(u.Close)
 	return u

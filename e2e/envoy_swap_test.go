@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func TestEnvoySwap(t *testing.T) {
 		t.Run(protocol.String(), func(t *testing.T) {
 			x := newEnvoyNode(t, d, protocol, 3*time.Second)
 			x.serve()
-			client := envoytest.NewClient(x.addr, 4, time.Millisecond)
+			client := envoytest.NewClient(context.Background(), x.addr, 4, time.Millisecond)
 			defer client.Stop()
 			upstreams := []*envoytest.Upstream{x.a, x.b}
 			var slowest time.Duration

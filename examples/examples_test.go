@@ -74,7 +74,7 @@ func TestQuickstartEnvoy(t *testing.T) {
 	bin, dir := build(t, "../cmd/xdswal"), t.TempDir()
 	ports, addrs := []string{}, map[string]string{}
 	for _, port := range []string{"18000", "8080", "8443", "9001", "9002", "9003", "9443", "9901"} {
-		addr, err := envoytest.FreeAddr()
+		addr, err := envoytest.FreeAddr(context.Background())
 		require.NoError(t, err)
 		addrs[port] = addr
 		_, free, err := net.SplitHostPort(addr)

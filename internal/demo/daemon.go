@@ -26,13 +26,13 @@ type daemon struct {
 	exited chan struct{} // closed when the process has exited
 }
 
-func newDaemon(binary, dir string) (*daemon, error) {
+func newDaemon(ctx context.Context, binary, dir string) (*daemon, error) {
 	d := &daemon{binary: binary, dir: filepath.Join(dir, "data"), http: &http.Client{Timeout: stepTimeout}}
 	var err error
-	if d.xds, err = envoytest.FreeAddr(); err != nil {
+	if d.xds, err = envoytest.FreeAddr(ctx); err != nil {
 		return nil, err
 	}
-	if d.admin, err = envoytest.FreeAddr(); err != nil {
+	if d.admin, err = envoytest.FreeAddr(ctx); err != nil {
 		return nil, err
 	}
 	d.log, err = os.Create(filepath.Join(dir, "daemon.log"))

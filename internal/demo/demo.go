@@ -58,17 +58,17 @@ func newDemo(ctx context.Context, s settings, dir string) (*demo, error) {
 }
 
 func (d *demo) start(ctx context.Context, binary, dir string) (err error) {
-	if d.addr, err = envoytest.FreeAddr(); err != nil {
+	if d.addr, err = envoytest.FreeAddr(ctx); err != nil {
 		return err
 	}
 	for _, name := range []string{"a", "b"} {
-		u, err := envoytest.NewUpstream(name, time.Millisecond)
+		u, err := envoytest.NewUpstream(ctx, name, time.Millisecond)
 		if err != nil {
 			return err
 		}
 		d.upstreams = append(d.upstreams, u)
 	}
-	if d.daemon, err = newDaemon(d.binary, dir); err != nil {
+	if d.daemon, err = newDaemon(ctx, d.binary, dir); err != nil {
 		return err
 	}
 	if err := d.daemon.start(ctx); err != nil {
@@ -106,15 +106,14 @@ func (d *demo) say(format string, args ...any) {
 }
 
 // set makes one update, and waits until Envoy uses it.
-func (d *demo) set(ctx context.Context, m envoytest.Model) (time.Duration, error) {
-	start := time.Now()
+func (d *demo) set(ctx context.Context, m envoytest.Model) error {
 	if err := d.daemon.put(ctx, d.version+1, m.Resources(d.builder, d.addr)); err != nil {
-		return 0, err
+		return err
 	}
 	d.version++
 	d.acked++
 	d.model = m
-	return time.Since(start), d.await(ctx)
+	return d.await(ctx)
 }
 
 // await waits until Envoy uses the last update.
@@ -131,14 +130,14 @@ func (d *demo) await(ctx context.Context) error {
 
 func (d *demo) begin(ctx context.Context) error {
 	start := time.Now()
-	if _, err := d.set(ctx, envoytest.NewModel(d.upstreams...)); err != nil {
+	if err := d.set(ctx, envoytest.NewModel(d.upstreams...)); err != nil {
 		return err
 	}
 	if _, err := envoytest.Get(ctx, d.addr); err != nil {
 		return fmt.Errorf("the first request: %w", err)
 	}
 	d.say("The first update, with a cluster, its endpoints, a listener and a route, was durable and in use %s later.", millis(time.Since(start)))
-	d.client = envoytest.NewClient(d.addr, 4, 2*time.Millisecond)
+	d.client = envoytest.NewClient(ctx, d.addr, 4, 2*time.Millisecond)
 	d.say("From now on, a client sends requests through Envoy on 4 connections, without retries.")
 	return nil
 }
@@ -146,7 +145,7 @@ func (d *demo) begin(ctx context.Context) error {
 func (d *demo) update(ctx context.Context) error {
 	for range d.updates {
 		start := time.Now()
-		if _, err := d.set(ctx, d.model.Change(d.rand, d.upstreams)); err != nil {
+		if err := d.set(ctx, d.model.Change(d.rand, d.upstreams)); err != nil {
 			return err
 		}
 		d.updated = append(d.updated, time.Since(start))
@@ -229,7 +228,7 @@ func pause(ctx context.Context, t time.Duration) error {
 func (d *demo) swap(ctx context.Context) error {
 	for i := range d.swaps {
 		start := time.Now()
-		if _, err := d.set(ctx, d.model.Swap(fmt.Sprint("swap-", i), d.upstreams[i%len(d.upstreams)])); err != nil {
+		if err := d.set(ctx, d.model.Swap(fmt.Sprint("swap-", i), d.upstreams[i%len(d.upstreams)])); err != nil {
 			return err
 		}
 		d.swapped = append(d.swapped, time.Since(start))
@@ -240,7 +239,7 @@ func (d *demo) swap(ctx context.Context) error {
 
 // reject sets a listener that Envoy rejects, then others updates, then a good listener.
 func (d *demo) reject(ctx context.Context) error {
-	addr, err := envoytest.FreeAddr()
+	addr, err := envoytest.FreeAddr(ctx)
 	if err != nil {
 		return err
 	}
@@ -312,8 +311,8 @@ func until(ctx context.Context, what string, is func() (bool, error)) error {
 }
 
 // summarize prints what happened, and reports whether all of it is as it should be.
-func (d *demo) summarize() bool {
-	timeouts, err := d.envoy.FetchTimeouts(context.Background())
+func (d *demo) summarize(ctx context.Context) bool {
+	timeouts, err := d.envoy.FetchTimeouts(ctx)
 	if err != nil {
 		timeouts = -1
 	}

@@ -64,7 +64,7 @@ func run(ctx context.Context, s settings) (bool, error) {
 			return false, fmt.Errorf("%w (logs are in %s)", err, dir)
 		}
 	}
-	ok := d.summarize()
+	ok := d.summarize(ctx)
 	if ok {
 		d.close()
 		return true, os.RemoveAll(dir)

@@ -69,9 +69,10 @@ type Client struct {
 }
 
 // NewClient starts a client with a number of connections. On each, the next request
-// follows the response of the one before after the pause.
-func NewClient(addr string, connections int, pause time.Duration) *Client {
-	ctx, cancel := context.WithCancel(context.Background())
+// follows the response of the one before after the pause. It ends with Stop, or when ctx is
+// done.
+func NewClient(ctx context.Context, addr string, connections int, pause time.Duration) *Client {
+	ctx, cancel := context.WithCancel(ctx)
 	c := &Client{
 		cancel: cancel, counts: Counts{Causes: map[string]int{}},
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}},

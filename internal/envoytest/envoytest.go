@@ -49,20 +49,20 @@ var reserved sync.Map
 
 // FreeAddr returns a loopback address with a free port. The port is outside the range for
 // outgoing connections, so that it is still free while its listener is restarted.
-func FreeAddr() (string, error) {
+func FreeAddr(ctx context.Context) (string, error) {
 	for range 1000 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(20_000))
 		if _, taken := reserved.LoadOrStore(addr, true); taken {
 			continue
 		}
-		if l, err := listen(addr); err == nil {
+		if l, err := listen(ctx, addr); err == nil {
 			return addr, l.Close()
 		}
 	}
 	return "", errors.New("no free port on 127.0.0.1")
 }
 
-func listen(addr string) (net.Listener, error) {
+func listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
-	return lc.Listen(context.Background(), "tcp", addr)
+	return lc.Listen(ctx, "tcp", addr)
 }

@@ -14,13 +14,13 @@ const timeout = 10 * time.Second
 
 // A client counts what fails and why, and a proxy cuts connections and forwards the next.
 func TestClientThroughProxy(t *testing.T) {
-	u, err := envoytest.NewUpstream("a", 0)
+	u, err := envoytest.NewUpstream(context.Background(), "a", 0)
 	require.NoError(t, err)
 	defer u.Close()
-	p, err := envoytest.NewProxy(u.Addr)
+	p, err := envoytest.NewProxy(context.Background(), u.Addr)
 	require.NoError(t, err)
 	defer p.Close()
-	c := envoytest.NewClient(p.Addr, 2, time.Millisecond)
+	c := envoytest.NewClient(context.Background(), p.Addr, 2, time.Millisecond)
 	defer c.Stop()
 	answered := func(n int64) func() bool {
 		n += u.Requests()

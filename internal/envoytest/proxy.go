@@ -22,8 +22,8 @@ type Proxy struct {
 }
 
 // NewProxy starts a proxy for the server at an address.
-func NewProxy(to string) (*Proxy, error) {
-	l, err := listen("127.0.0.1:0")
+func NewProxy(ctx context.Context, to string) (*Proxy, error) {
+	l, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -31,19 +31,19 @@ func NewProxy(to string) (*Proxy, error) {
 	p.done.Add(1)
 	go func() {
 		defer p.done.Done()
-		p.accept()
+		p.accept(context.WithoutCancel(ctx))
 	}()
 	return p, nil
 }
 
-func (p *Proxy) accept() {
+func (p *Proxy) accept(ctx context.Context) {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
 			return // closed
 		}
 		dialer := net.Dialer{Timeout: time.Second}
-		server, err := dialer.DialContext(context.Background(), "tcp", p.to)
+		server, err := dialer.DialContext(ctx, "tcp", p.to)
 		if err != nil {
 			client.Close()
 			continue

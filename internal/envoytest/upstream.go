@@ -1,6 +1,7 @@
 package envoytest
 
 import (
+	"context"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -22,8 +23,8 @@ type Upstream struct {
 
 // NewUpstream starts a server that answers each request after a delay, so that requests
 // are in flight when the configuration changes.
-func NewUpstream(name string, delay time.Duration) (*Upstream, error) {
-	l, err := listen("127.0.0.1:0")
+func NewUpstream(ctx context.Context, name string, delay time.Duration) (*Upstream, error) {
+	l, err := listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
