@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xdswal/xdswal/bench/fleet"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/bench/workload"
 )
@@ -29,6 +30,7 @@ type options struct {
 }
 
 func main() {
+	fleet.Main()
 	var o options
 	flag.StringVar(&o.run, "run", "", "run the workloads whose names match this `regexp`")
 	flag.StringVar(&o.only, "only", "", "run the candidates whose names match this `regexp`")
