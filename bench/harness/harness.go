@@ -6,13 +6,10 @@
 // changes from round to round, so that other load on the machine affects all of them
 // alike. A figure is the median over the rounds. A ratio is the median of the ratios
 // within each round, so it is valid even if the machine is twice as fast in one round
-// as in the next. Only ratios are asserted, by a [Claim].
+// as in the next. Only ratios and differences within a round are asserted, by a [Claim].
 package harness
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
 // Metric is one figure that candidates report.
 type Metric struct {
@@ -36,30 +33,28 @@ type Comparison struct {
 }
 
 // Claim is a bound of a ratio on every machine: Candidate's Metric, divided by To's, is
-// at most AtMost, or at least AtLeast, if those are not 0.
+// at most AtMost, or at least AtLeast, if those are not 0. If AtMostMore is not 0, it is a
+// bound of the difference instead: Candidate's Metric is at most To's plus AtMostMore, in
+// the metric's unit.
 type Claim struct {
-	Candidate string  `json:"candidate"`
-	Metric    string  `json:"metric"`
-	To        string  `json:"to"`
-	AtMost    float64 `json:"at_most,omitempty"`
-	AtLeast   float64 `json:"at_least,omitempty"`
+	Candidate  string  `json:"candidate"`
+	Metric     string  `json:"metric"`
+	To         string  `json:"to"`
+	AtMost     float64 `json:"at_most,omitempty"`
+	AtLeast    float64 `json:"at_least,omitempty"`
+	AtMostMore float64 `json:"at_most_more,omitempty"`
 }
 
-// holds reports whether the ratio is within the bound. NaN is not.
-func (c Claim) holds(ratio float64) bool {
-	return ratio >= c.AtLeast && (c.AtMost == 0 || ratio <= c.AtMost)
-}
-
-// bound returns the bound as text: "at most 1.50×".
-func (c Claim) bound() string {
-	var bounds []string
-	if c.AtMost != 0 {
-		bounds = append(bounds, "at most "+formatRatio(c.AtMost))
+// verdict compares the samples of both candidates, of which index i is the same round.
+func (c Claim) verdict(own, other []float64) Verdict {
+	v := Verdict{Claim: c, Ratio: Ratio(own, other).Median}
+	if c.AtMostMore != 0 {
+		v.Difference = difference(own, other).Median
+		v.Holds = v.Difference <= c.AtMostMore // NaN is not
+		return v
 	}
-	if c.AtLeast != 0 {
-		bounds = append(bounds, "at least "+formatRatio(c.AtLeast))
-	}
-	return strings.Join(bounds, ", ")
+	v.Holds = v.Ratio >= c.AtLeast && (c.AtMost == 0 || v.Ratio <= c.AtMost)
+	return v
 }
 
 // Workload is one piece of work and the candidates that do it.

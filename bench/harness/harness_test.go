@@ -159,6 +159,34 @@ func TestClaimThatDoesNotHold(t *testing.T) {
 	require.Contains(t, b.String(), "DOES NOT HOLD")
 }
 
+func TestClaimOfAtMostMore(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ours  float64
+		holds bool
+	}{
+		"less": {ours: 9, holds: true}, "as much more": {ours: 12, holds: true}, "too much more": {ours: 12.1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log []string
+			w := fixed(func(candidate string, round int) float64 {
+				// The machine is slower in some rounds, by the same for both.
+				if candidate == "ours" {
+					return tc.ours + float64(round)
+				}
+				return 10 + float64(round)
+			}, &log, "floor", "ours")
+			w.Claims = []harness.Claim{{Candidate: "ours", Metric: "time", To: "floor", AtMostMore: 2}}
+			results, err := run(t, w, 3)
+			require.NoError(t, err)
+			report := harness.Report{Results: results}
+			require.Equal(t, tc.holds, report.Holds())
+			var b bytes.Buffer
+			require.NoError(t, report.WriteMarkdown(&b))
+			require.Contains(t, b.String(), "ms more than that of floor, at most 2.00 ms more")
+		})
+	}
+}
+
 func TestClaimOfAtLeast(t *testing.T) {
 	for name, tc := range map[string]struct {
 		ours  float64

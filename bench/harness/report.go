@@ -77,8 +77,34 @@ func (r *Result) write(b *strings.Builder) {
 		if !c.Holds {
 			verdict = "DOES NOT HOLD"
 		}
-		fmt.Fprintf(b, "- %s: %s of %s is %s that of %s, %s\n", verdict, c.Metric, c.Candidate, formatRatio(c.Ratio), c.To, c.bound())
+		fmt.Fprintf(b, "- %s: %s of %s is %s\n", verdict, c.Metric, c.Candidate, c.measured(r.unit(c.Metric)))
 	}
+}
+
+// unit returns the unit of a metric.
+func (r *Result) unit(metric string) string {
+	for _, m := range r.Metrics {
+		if m.Name == metric {
+			return m.Unit
+		}
+	}
+	return ""
+}
+
+// measured returns what was measured and the bound as text: "1.20× that of floor, at most
+// 1.50×", or "0.3 ms more than that of floor, at most 1 ms more".
+func (v Verdict) measured(unit string) string {
+	if v.AtMostMore != 0 {
+		return fmt.Sprintf("%s %s more than that of %s, at most %s %s more", format(v.Difference), unit, v.To, format(v.AtMostMore), unit)
+	}
+	out := fmt.Sprintf("%s that of %s", formatRatio(v.Ratio), v.To)
+	if v.AtMost != 0 {
+		out += ", at most " + formatRatio(v.AtMost)
+	}
+	if v.AtLeast != 0 {
+		out += ", at least " + formatRatio(v.AtLeast)
+	}
+	return out
 }
 
 func (r *Result) table() [][]string {
@@ -172,7 +198,10 @@ func format(v float64) string {
 }
 
 func formatRatio(v float64) string {
-	if math.Abs(v) < 0.1 {
+	switch abs := math.Abs(v); {
+	case abs < 0.01 && abs != 0:
+		return fmt.Sprintf("%.2g×", v)
+	case abs < 0.1:
 		return fmt.Sprintf("%.3f×", v)
 	}
 	return format(v) + "×"

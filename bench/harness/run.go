@@ -56,11 +56,13 @@ type Row struct {
 	Ratios map[string]Summary `json:"ratios,omitempty"`
 }
 
-// Verdict is a claim with the measured ratio.
+// Verdict is a claim with the measured ratio, and the measured difference if the claim
+// is about that.
 type Verdict struct {
 	Claim
-	Ratio float64 `json:"ratio"`
-	Holds bool    `json:"holds"`
+	Ratio      float64 `json:"ratio"`
+	Difference float64 `json:"difference,omitempty"`
+	Holds      bool    `json:"holds"`
 }
 
 // Run runs the selected workloads. A workload that fails has no result; Run continues
@@ -228,8 +230,7 @@ func evaluate(w Workload, p Prepared, all samples) Result {
 		if len(own) == 0 || len(own) != len(other) {
 			continue
 		}
-		ratio := Ratio(own, other).Median
-		result.Claims = append(result.Claims, Verdict{Claim: claim, Ratio: ratio, Holds: claim.holds(ratio)})
+		result.Claims = append(result.Claims, claim.verdict(own, other))
 	}
 	return result
 }

@@ -48,6 +48,16 @@ func Ratio(samples, others []float64) Summary {
 	return Summarize(ratios)
 }
 
+// difference returns the summary of the differences of samples to others within each
+// round.
+func difference(samples, others []float64) Summary {
+	differences := make([]float64, 0, len(samples))
+	for i := range min(len(samples), len(others)) {
+		differences = append(differences, samples[i]-others[i])
+	}
+	return Summarize(differences)
+}
+
 // Latencies are the durations of operations. They are not safe for concurrent use;
 // Merge joins those of several goroutines.
 type Latencies []time.Duration

@@ -66,7 +66,7 @@ func newBeside(ctx context.Context, f *fixture, shape corpus.Shape, dir string) 
 	b := &beside{shape: shape}
 	store, err := open(ctx, xdswal.Options{Dir: dir, Hooks: xdswal.Hooks{
 		Compactor: compactor.Hooks{SnapshotWriteEnd: func(s compactor.Snapshot) { b.wrote = append(b.wrote, s.Duration) }},
-	}})
+	}}, immutable...)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (b *beside) report(r *harness.Round, d driven) error {
 		if err != nil {
 			return fmt.Errorf("check node: %w", err)
 		}
-		if err := s.checkNode(have); err != nil {
+		if err := s.checkNode(have, true); err != nil {
 			return err
 		}
 	}

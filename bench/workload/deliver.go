@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -33,8 +32,11 @@ const (
 	ownSetName         = "xdswal SetSnapshot"
 )
 
-// deliverNode is the node of all clients.
-const deliverNode = "edge-proxy-00000.eu-west-1"
+// All clients have the same node. Its size is that of the workloads with one size.
+const (
+	deliverNode = "edge-proxy-00000.eu-west-1"
+	deliverSize = 10_000
+)
 
 var metricCPU = harness.Metric{Name: "cpu", Unit: "ms"}
 
@@ -54,7 +56,7 @@ func deliverWorkload(clients int) harness.Workload {
 	}
 	w.Open = func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
 		return openDelivery(ctx, env, w.Name, clients, func(ctx context.Context) ([]publisher, error) {
-			n := newEndpointNode(10_000)
+			n := newEndpointNode(deliverSize)
 			upstream, err := upstreamSetPublisher(ctx, n)
 			if err != nil {
 				return nil, err
@@ -63,12 +65,16 @@ func deliverWorkload(clients int) harness.Workload {
 			if clients > 0 {
 				all = append(all, &rawPublisher{})
 			}
-			for _, name := range []string{ownSetName, ownUpdateName, ownDurableName} {
-				own, err := newOwnPublisher(ctx, env.Dir, name, n)
+			own := []string{ownSetName, ownUpdateName, ownDurableName}
+			if env.Short {
+				own = []string{ownUpdateName}
+			}
+			for _, name := range own {
+				p, err := newOwnPublisher(ctx, env.Dir, name, n)
 				if err != nil {
 					return all, err
 				}
-				all = append(all, own)
+				all = append(all, p)
 			}
 			return all, nil
 		})
@@ -121,8 +127,9 @@ func count(n int, what string) string {
 // publisher is one way to change a resource of a node that clients watch.
 type publisher interface {
 	name() string
-	// serve starts a server, and returns its address, the clients' first request and
-	// the number of updates in a round.
+	// size returns the number of resources of the node.
+	size() int
+	// serve starts a server, and returns its address and the clients' first request.
 	serve(ctx context.Context, workload string) (address string, request []byte, err error)
 	// calls returns the number of updates in a round.
 	calls(clients int) int
@@ -210,7 +217,7 @@ func (d *deliverer) round(ctx context.Context, r *harness.Round) error {
 	bodies := make([][]byte, len(resources))
 	for i := range resources {
 		d.revision++
-		resources[i] = corpus.Endpoints(d.revision*7919%smallestNode, d.revision)
+		resources[i] = corpus.Endpoints(d.revision*7919%d.size(), d.revision)
 		var err error
 		if bodies[i], err = cachev3.MarshalResource(resources[i]); err != nil {
 			return err
@@ -246,10 +253,6 @@ func (d *deliverer) round(ctx context.Context, r *harness.Round) error {
 	r.Report("p50", l.Quantile(0.50))
 	return d.check(resources[len(resources)-1])
 }
-
-// smallestNode is the size of the smallest node. Only its resources change, so that the
-// same ones change in all nodes.
-const smallestNode = 100
 
 // endpointNode are the assignments of a node.
 type endpointNode struct {
@@ -295,11 +298,13 @@ type cachePublisher struct {
 	label     string
 	cache     cachev3.Cache
 	newServer serverOf
-	request   []byte
+	node      *endpointNode
 	server    *served // nil without clients
 }
 
 func (p *cachePublisher) name() string { return p.label }
+
+func (p *cachePublisher) size() int { return len(p.node.resources) }
 
 func (p *cachePublisher) serve(ctx context.Context, workload string) (string, []byte, error) {
 	var err error
@@ -307,7 +312,7 @@ func (p *cachePublisher) serve(ctx context.Context, workload string) (string, []
 	if err != nil {
 		return "", nil, err
 	}
-	return p.server.address, p.request, nil
+	return p.server.address, p.node.request, nil
 }
 
 func (p *cachePublisher) close(context.Context) error {
@@ -317,31 +322,10 @@ func (p *cachePublisher) close(context.Context) error {
 	return p.server.close()
 }
 
-// snapshots replaces one assignment after another in a snapshot.
-type snapshots struct {
-	last *cachev3.Snapshot
-	made int
-}
-
-// next returns the snapshots with each of the resources.
-func (s *snapshots) next(resources []types.Resource) []*cachev3.Snapshot {
-	out := make([]*cachev3.Snapshot, len(resources))
-	for i, m := range resources {
-		s.made++
-		next := &cachev3.Snapshot{Resources: s.last.Resources} // without the version map
-		group := &next.Resources[types.Endpoint]
-		items := maps.Clone(group.Items)
-		items[cachev3.GetResourceName(m)] = types.ResourceWithTTL{Resource: m}
-		*group = cachev3.Resources{Version: "r" + strconv.Itoa(s.made), Items: items}
-		s.last, out[i] = next, next
-	}
-	return out
-}
-
 // setPublisher sets snapshots in a snapshot cache.
 type setPublisher struct {
 	cachePublisher
-	snapshots
+	series *series
 	setter interface {
 		SetSnapshot(ctx context.Context, node string, snapshot cachev3.ResourceSnapshot) error
 		GetSnapshot(node string) (cachev3.ResourceSnapshot, error)
@@ -355,8 +339,8 @@ func upstreamSetPublisher(ctx context.Context, n *endpointNode) (*setPublisher, 
 	}
 	cache := cachev3.NewSnapshotCache(false, cachev3.IDHash{}, nil)
 	p := &setPublisher{
-		cachePublisher: cachePublisher{label: upstreamSetName, cache: cache, newServer: upstreamServer, request: n.request},
-		snapshots:      snapshots{last: first}, setter: cache,
+		cachePublisher: cachePublisher{label: upstreamSetName, cache: cache, newServer: upstreamServer, node: n},
+		series:         newSeries(first), setter: cache,
 	}
 	return p, cache.SetSnapshot(ctx, deliverNode, first)
 }
@@ -366,14 +350,17 @@ func (p *setPublisher) calls(clients int) int {
 	case 0:
 		return 20
 	case 1:
-		return 10
+		return 5
 	default:
-		return 4
+		return 2
 	}
 }
 
 func (p *setPublisher) prepare(resources []types.Resource) (func(context.Context, int) error, error) {
-	all := p.next(resources)
+	all := make([]*cachev3.Snapshot, len(resources))
+	for i, m := range resources {
+		all[i] = p.series.with(m)
+	}
 	return func(ctx context.Context, i int) error {
 		return p.setter.SetSnapshot(ctx, deliverNode, all[i])
 	}, nil
@@ -400,7 +387,7 @@ func upstreamLinearPublisher(n *endpointNode) *upstreamLinear {
 	}
 	cache := cachev3.NewLinearCache(resourcev3.EndpointType, cachev3.WithInitialResources(initial))
 	return &upstreamLinear{
-		cachePublisher: cachePublisher{label: upstreamLinearName, cache: cache, newServer: upstreamServer, request: n.request},
+		cachePublisher: cachePublisher{label: upstreamLinearName, cache: cache, newServer: upstreamServer, node: n},
 		linear:         cache,
 	}
 }
@@ -412,7 +399,7 @@ func (p *upstreamLinear) calls(clients int) int {
 	case 1:
 		return 50
 	default:
-		return 6
+		return 4
 	}
 }
 
@@ -431,7 +418,8 @@ type ownPublisher struct {
 	setPublisher
 	store *opened
 	whole bool // by SetSnapshot
-	size  int
+	// updates is the number of calls of UpdateResources.
+	updates int
 }
 
 func newOwnPublisher(ctx context.Context, dir, name string, n *endpointNode) (*ownPublisher, error) {
@@ -439,16 +427,16 @@ func newOwnPublisher(ctx context.Context, dir, name string, n *endpointNode) (*o
 	if err != nil {
 		return nil, err
 	}
-	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name != ownDurableName})
+	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name != ownDurableName}, immutable...)
 	if err != nil {
 		return nil, err
 	}
 	p := &ownPublisher{
 		setPublisher: setPublisher{
-			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: ownServer, request: n.request},
-			snapshots:      snapshots{last: first}, setter: store.cache,
+			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: ownServer, node: n},
+			series:         newSeries(first), setter: store.cache,
 		},
-		store: store, whole: name == ownSetName, size: len(n.resources),
+		store: store, whole: name == ownSetName,
 	}
 	return p, store.cache.SetSnapshot(ctx, deliverNode, first)
 }
@@ -471,15 +459,15 @@ func (p *ownPublisher) prepare(resources []types.Resource) (func(context.Context
 		return p.setPublisher.prepare(resources)
 	}
 	return func(ctx context.Context, i int) error {
-		p.made++
-		return setOne(ctx, p.store.cache, deliverNode, resources[i], "r"+strconv.Itoa(p.made))
+		p.updates++
+		return setOne(ctx, p.store.cache, deliverNode, resources[i], version(p.updates))
 	}, nil
 }
 
 func (p *ownPublisher) check(last types.Resource) error {
 	node := p.store.cache.GetNode(deliverNode)
-	if n := node.NumResources(); n != p.size {
-		return fmt.Errorf("got %d resources in the node, want %d", n, p.size)
+	if n := node.NumResources(); n != p.size() {
+		return fmt.Errorf("got %d resources in the node, want %d", n, p.size())
 	}
 	return sameBytes((*xdscache.Resource)(node.Type(resourcev3.EndpointType).Get(cachev3.GetResourceName(last))), last)
 }
@@ -492,6 +480,8 @@ func (p *ownPublisher) close(ctx context.Context) error {
 type rawPublisher struct{ server *rawServer }
 
 func (p *rawPublisher) name() string { return rawSendName }
+
+func (p *rawPublisher) size() int { return deliverSize }
 
 func (p *rawPublisher) serve(ctx context.Context, workload string) (string, []byte, error) {
 	var err error

@@ -18,16 +18,23 @@ type opened struct {
 	opt   xdswal.Options
 }
 
+// The two ways of a cache to find what a SetSnapshot has changed. The callers of immutable
+// caches never change a message that they have set.
+var (
+	immutable []xdscache.SnapshotOption
+	byContent = []xdscache.SnapshotOption{xdscache.WithContentComparison()}
+)
+
 // open opens a store that keeps no snapshot for its age. An update may wait a minute for
 // its commit: a busy disk must make a run slow, not fail it.
-func open(ctx context.Context, opt xdswal.Options) (*opened, error) {
+func open(ctx context.Context, opt xdswal.Options, cacheOpts ...xdscache.SnapshotOption) (*opened, error) {
 	opt.KeepFor = xdswal.Off
 	opt.CommitTimeout = time.Minute
 	store, err := xdswal.Open(ctx, opt)
 	if err != nil {
 		return nil, err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil) //nolint:contextcheck // It has no context.
+	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil, cacheOpts...) //nolint:contextcheck // It has no context.
 	return &opened{Store: store, cache: cache, opt: opt}, nil
 }
 

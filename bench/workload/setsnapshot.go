@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 
 	"github.com/xdswal/xdswal"
@@ -21,6 +22,11 @@ const (
 	memoryName   = "xdswal, memory only"
 	durableName  = "xdswal, durable"
 	persistName  = "marshal and fsync all"
+
+	memoryImmutableName  = "xdswal, memory only, immutable"
+	durableImmutableName = "xdswal, durable, immutable"
+	commitName           = "xdswal, durable, the change alone"
+	marshalName          = "marshal all, one core"
 )
 
 // setters is the shape of the node of SetSnapshot.
@@ -32,22 +38,38 @@ const (
 	slowCalls = 4
 )
 
+// numSlow returns the number of slow calls in a round.
+func numSlow(env harness.Env) int {
+	if env.Short {
+		return slowCalls / 2
+	}
+	return slowCalls
+}
+
 func setSnapshotWorkload() harness.Workload {
 	return harness.Workload{
 		Name: "setsnapshot/1-of-10000",
 		About: "One caller sets snapshots of a node of 10,000 resources; in each, one is new and all others are the same pointers as before. Creating the snapshots is not measured. " +
-			"Floors: go-control-plane's own cache, which stores a pointer and persists nothing; and one raw durable append of an event of the same size. " +
+			"Immutable: the caller promises not to change a message that it has set, so the same pointer is unchanged. Without that promise, xdswal marshals all messages to compare their contents. " +
+			"Floors: go-control-plane's own cache, which stores a pointer and persists nothing; one raw durable append of an event of the same size; the commit of the same change alone; and marshaling all messages on one core. " +
 			"Peer, the simplest durable code: marshal all, write a file, fsync, rename.",
 		Metrics: []harness.Metric{metricP50, metricP99},
 		Comparisons: []harness.Comparison{
-			{Metric: "p50", To: rawName}, {Metric: "p50", To: persistName},
+			{Metric: "p50", To: rawName}, {Metric: "p50", To: commitName}, {Metric: "p50", To: marshalName}, {Metric: "p50", To: persistName},
+		},
+		Claims: []harness.Claim{
+			{Candidate: durableImmutableName, Metric: "p50", To: commitName, AtMostMore: 1},
+			{Candidate: durableName, Metric: "p50", To: marshalName, AtMost: 0.6},
 		},
 		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
 			first, err := setters.Snapshot(0, "1")
 			if err != nil {
 				return harness.Prepared{}, err
 			}
-			upstream, raw, persist := upstreamSetter(first), rawSetter{}, persistSetter{dir: env.Dir, series: newSeries(first)}
+			upstream, raw := upstreamSetter(first), rawSetter{}
+			slow := numSlow(env)
+			marshal := marshalSetter{series: newSeries(first), number: slow}
+			persist := persistSetter{dir: env.Dir, marshalSetter: marshalSetter{series: newSeries(first), number: slow}}
 			if err := raw.open(env.Dir); err != nil {
 				return harness.Prepared{}, err
 			}
@@ -55,14 +77,33 @@ func setSnapshotWorkload() harness.Workload {
 				{Name: upstreamName, Round: upstream.changed},
 				{Name: rawName, Round: raw.round, Close: raw.close},
 			}
-			for _, memory := range []bool{true, false} {
-				s, err := newStoreSetter(ctx, env.Dir, memory, first)
+			for _, own := range []struct {
+				name  string
+				calls int
+				round func(*storeSetter, context.Context, *harness.Round) error
+			}{
+				{commitName, fastCalls, (*storeSetter).commit},
+				{memoryImmutableName, fastCalls, (*storeSetter).changed},
+				{durableImmutableName, fastCalls, (*storeSetter).changed},
+				{memoryName, slow, (*storeSetter).changed},
+				{durableName, slow, (*storeSetter).changed},
+			} {
+				if env.Short && own.name == memoryName {
+					continue
+				}
+				s, err := newStoreSetter(ctx, env.Dir, own.name, first)
 				if err != nil {
 					return harness.Prepared{Candidates: candidates}, err
 				}
-				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.changed, Close: s.store.closeChecked})
+				s.number = own.calls
+				candidates = append(candidates, harness.Candidate{
+					Name: own.name, Close: s.store.closeChecked,
+					Round: func(ctx context.Context, r *harness.Round) error { return own.round(s, ctx, r) },
+				})
 			}
-			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
+			candidates = append(candidates,
+				harness.Candidate{Name: marshalName, Round: marshal.round},
+				harness.Candidate{Name: persistName, Round: persist.round})
 			return harness.Prepared{Candidates: candidates}, nil
 		},
 	}
@@ -84,16 +125,17 @@ func equalSnapshotWorkload() harness.Workload {
 			if err != nil {
 				return harness.Prepared{}, err
 			}
-			upstream, persist := upstreamSetter(first), persistSetter{dir: env.Dir, series: newSeries(first)}
-			upstream.again = again
+			slow := numSlow(env)
+			upstream, persist := upstreamSetter(first), persistSetter{dir: env.Dir, marshalSetter: marshalSetter{series: newSeries(first), number: slow}}
+			upstream.again, upstream.number = again, slow
 			candidates := []harness.Candidate{{Name: upstreamName, Round: upstream.equal}}
-			for _, memory := range []bool{true, false} {
-				s, err := newStoreSetter(ctx, env.Dir, memory, first)
+			for _, name := range []string{memoryName, durableName} {
+				s, err := newStoreSetter(ctx, env.Dir, name, first)
 				if err != nil {
 					return harness.Prepared{Candidates: candidates}, err
 				}
-				s.again = again
-				candidates = append(candidates, harness.Candidate{Name: s.name(), Round: s.equal, Close: s.store.closeChecked})
+				s.again, s.number = again, slow
+				candidates = append(candidates, harness.Candidate{Name: name, Round: s.equal, Close: s.store.closeChecked})
 			}
 			candidates = append(candidates, harness.Candidate{Name: persistName, Round: persist.round})
 			return harness.Prepared{Candidates: candidates}, nil
@@ -112,15 +154,16 @@ type setter struct {
 	series *series
 	again  *cachev3.Snapshot // new messages with the content of first
 	first  *cachev3.Snapshot
+	number int // calls in a round
 }
 
 func upstreamSetter(first *cachev3.Snapshot) *setter {
-	return &setter{cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), series: newSeries(first), first: first}
+	return &setter{cache: cachev3.NewSnapshotCache(true, cachev3.IDHash{}, nil), series: newSeries(first), first: first, number: fastCalls}
 }
 
 // changed sets snapshots in which one resource differs.
 func (s *setter) changed(ctx context.Context, r *harness.Round) error {
-	snapshots := s.series.take(fastCalls)
+	snapshots := s.series.take(s.number)
 	l, err := timed(len(snapshots), func(i int) error {
 		return s.cache.SetSnapshot(ctx, setters.Node(0), snapshots[i])
 	})
@@ -132,12 +175,12 @@ func (s *setter) changed(ctx context.Context, r *harness.Round) error {
 	if err != nil {
 		return fmt.Errorf("check node: %w", err)
 	}
-	return s.series.checkNode(have)
+	return s.series.checkNode(have, r.Number == 0)
 }
 
 // equal sets equal snapshots of two sets of messages in turn.
 func (s *setter) equal(ctx context.Context, r *harness.Round) error {
-	l, err := timed(slowCalls, func(i int) error {
+	l, err := timed(s.number, func(i int) error {
 		if i%2 == 0 {
 			return s.cache.SetSnapshot(ctx, setters.Node(0), s.again)
 		}
@@ -158,8 +201,13 @@ type storeSetter struct {
 	calls uint64
 }
 
-func newStoreSetter(ctx context.Context, dir string, memory bool, first *cachev3.Snapshot) (*storeSetter, error) {
-	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, "store"), MemoryOnly: memory})
+func newStoreSetter(ctx context.Context, dir, name string, first *cachev3.Snapshot) (*storeSetter, error) {
+	opt := xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name == memoryName || name == memoryImmutableName}
+	compare := byContent
+	if name == memoryImmutableName || name == durableImmutableName {
+		compare = immutable
+	}
+	store, err := open(ctx, opt, compare...)
 	if err != nil {
 		return nil, err
 	}
@@ -167,18 +215,28 @@ func newStoreSetter(ctx context.Context, dir string, memory bool, first *cachev3
 	return s, s.cache.SetSnapshot(ctx, setters.Node(0), first)
 }
 
-func (s *storeSetter) name() string {
-	if s.store.opt.MemoryOnly {
-		return memoryName
-	}
-	return durableName
-}
-
 func (s *storeSetter) changed(ctx context.Context, r *harness.Round) error {
-	s.calls += fastCalls
+	s.calls += uint64(s.number)
 	if err := s.setter.changed(ctx, r); err != nil {
 		return err
 	}
+	return s.checkSequence()
+}
+
+// commit makes the changes of the series without its snapshots.
+func (s *storeSetter) commit(ctx context.Context, r *harness.Round) error {
+	changes := make([]types.Resource, s.number)
+	for i := range changes {
+		changes[i] = s.series.change()
+	}
+	l, err := timed(len(changes), func(i int) error {
+		s.calls++
+		return setOne(ctx, s.store.cache, setters.Node(0), changes[i], version(int(s.calls)))
+	})
+	if err != nil {
+		return err
+	}
+	report(r, l)
 	return s.checkSequence()
 }
 
@@ -228,14 +286,39 @@ func (s *rawSetter) close(context.Context) error {
 	return err
 }
 
+// marshalSetter marshals the whole snapshot, and keeps nothing.
+type marshalSetter struct {
+	series *series
+	number int // calls in a round
+}
+
+func (s *marshalSetter) round(_ context.Context, r *harness.Round) error {
+	snapshots := s.series.take(s.number)
+	l, err := timed(len(snapshots), func(i int) error {
+		for _, group := range snapshots[i].Resources {
+			for _, item := range group.Items {
+				if _, err := cachev3.MarshalResource(item.Resource); err != nil {
+					return fmt.Errorf("marshal: %w", err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	report(r, l)
+	return nil
+}
+
 // persistSetter writes the whole snapshot to a file for each change.
 type persistSetter struct {
-	dir    string
-	series *series
+	marshalSetter
+	dir string
 }
 
 func (s *persistSetter) round(_ context.Context, r *harness.Round) error {
-	snapshots := s.series.take(slowCalls)
+	snapshots := s.series.take(s.number)
 	var size int
 	l, err := timed(len(snapshots), func(i int) error {
 		b, err := marshalAll(snapshots[i])

@@ -18,7 +18,9 @@ import (
 // for xdswal depends on the last snapshot that the candidate has set.
 type series struct {
 	last     *cachev3.Snapshot
-	revision int
+	revision int    // of the last change
+	versions int    // number of snapshots
+	changed  string // name of the resource that the last snapshot replaced
 }
 
 // newSeries returns a series that starts with a snapshot, which series may share.
@@ -26,18 +28,31 @@ func newSeries(first *cachev3.Snapshot) *series { return &series{last: first} }
 
 // next returns a snapshot in which one assignment of endpoints is new; all
 // other messages are the same pointers.
-func (s *series) next() *cachev3.Snapshot {
+func (s *series) next() *cachev3.Snapshot { return s.with(s.change()) }
+
+// change returns the next new assignment.
+func (s *series) change() types.Resource {
 	s.revision++
-	next := *s.last
+	number := endpointNumber(s.revision % max(1, len(s.last.Resources[types.Endpoint].Items)/20))
+	return corpus.Endpoints(number, s.revision)
+}
+
+// with returns a snapshot in which one assignment is replaced. Its version map, which
+// belongs to the contents, is not that of the last snapshot.
+func (s *series) with(m types.Resource) *cachev3.Snapshot {
+	next := &cachev3.Snapshot{Resources: s.last.Resources}
 	group := &next.Resources[types.Endpoint]
 	items := maps.Clone(group.Items)
-	number := endpointNumber(s.revision % max(1, len(items)/20))
-	m := corpus.Endpoints(number, s.revision)
-	items[cachev3.GetResourceName(m)] = types.ResourceWithTTL{Resource: m}
-	*group = cachev3.Resources{Version: "r" + strconv.Itoa(s.revision), Items: items}
-	s.last = &next
-	return &next
+	s.changed = cachev3.GetResourceName(m)
+	items[s.changed] = types.ResourceWithTTL{Resource: m}
+	s.versions++
+	*group = cachev3.Resources{Version: version(s.versions), Items: items}
+	s.last = next
+	return next
 }
+
+// version returns the version of the n-th change.
+func version(n int) string { return "r" + strconv.Itoa(n) }
 
 // take returns the next n snapshots, so that their creation is not measured.
 func (s *series) take(n int) []*cachev3.Snapshot {
@@ -48,8 +63,9 @@ func (s *series) take(n int) []*cachev3.Snapshot {
 	return out
 }
 
-// checkNode checks that a node is equal to the last snapshot.
-func (s *series) checkNode(have cachev3.ResourceSnapshot) error {
+// checkNode checks that a node is equal to the last snapshot. It compares the contents of
+// the assignments, of which whole includes those that the last change did not replace.
+func (s *series) checkNode(have cachev3.ResourceSnapshot, whole bool) error {
 	for at := range s.last.Resources {
 		url, err := cachev3.GetResponseTypeURL(types.ResponseType(at))
 		if err != nil {
@@ -63,6 +79,9 @@ func (s *series) checkNode(have cachev3.ResourceSnapshot) error {
 			continue
 		}
 		for name, item := range want.Items {
+			if !whole && name != s.changed {
+				continue
+			}
 			if err := sameBytes(got[name].Resource, item.Resource); err != nil {
 				return fmt.Errorf("resource %q: %w", name, err)
 			}

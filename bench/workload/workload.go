@@ -29,12 +29,13 @@ func All(dir string, short bool) []harness.Workload {
 	restored := []corpus.Shape{small, typical, oneNode, tinyNode}
 	written := []corpus.Shape{small, typical}
 	beside, updated := typical, []int{100, 10_000, 100_000}
-	delivered, connected := []int{100, 1_000, 10_000, 100_000}, 10_000
+	watching, delivered, connected := []int{0, 1, 100}, []int{100, 1_000, 10_000, 100_000}, 10_000
+	equal := corpus.Shape{Nodes: 100, PerNode: 2_000}
 	if short {
 		restored = []corpus.Shape{small, typical}
 		written = []corpus.Shape{small}
 		beside, updated = small, updated[:2]
-		delivered, connected = []int{100, 10_000}, 1_000
+		watching, delivered, connected, equal = []int{1, 100}, []int{100, 10_000}, 1_000, corpus.Shape{Nodes: 100, PerNode: 200}
 	}
 	var out []harness.Workload
 	for _, writers := range []int{1, 16, 128, 1024} {
@@ -44,15 +45,13 @@ func All(dir string, short bool) []harness.Workload {
 		setSnapshotWorkload(), equalSnapshotWorkload(),
 		updateWorkload(updated, false), updateWorkload(updated, true),
 	)
-	for _, clients := range []int{0, 1, 100} {
-		out = append(out, deliverWorkload(clients))
-	}
-	for _, clients := range []int{0, 1, 100} {
-		out = append(out, flatWorkload(clients, delivered))
+	for _, clients := range watching {
+		out = append(out, deliverWorkload(clients), flatWorkload(clients, delivered))
 	}
 	for _, delta := range []bool{false, true} {
 		out = append(out, connectWorkload(100, connected, delta))
 	}
+	out = append(out, memoryWorkload(equal))
 	for _, shape := range restored {
 		out = append(out, restoreWorkload(fixtures, shape))
 	}
