@@ -18,6 +18,7 @@ import (
 
 	"github.com/xdswal/xdswal/bench/fleet"
 	"github.com/xdswal/xdswal/bench/harness"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 const (
@@ -42,9 +43,9 @@ func upstreamServer(ctx context.Context, cache cachev3.Cache) (discoveryServer, 
 	return serverv3.NewServer(ctx, cache, nil), nil
 }
 
-// ownServer is the server of xdswal's caches.
+// ownServer is xdswal's server.
 func ownServer(ctx context.Context, cache cachev3.Cache) (discoveryServer, []grpc.ServerOption) {
-	return serverv3.NewServer(ctx, cache, nil), nil
+	return xdsserver.NewServer(ctx, cache, nil), xdsserver.GRPCOptions()
 }
 
 // served is a gRPC server on a loopback port of this process.
