@@ -46,7 +46,7 @@ const countedCPU = "cpu is the processor time of the server's process for one up
 func deliverWorkload(clients int) harness.Workload {
 	w := harness.Workload{
 		Name: "deliver/1-of-10000/" + count(clients, "client"),
-		About: "One assignment of 10,000 changes, and each of " + count(clients, "delta client") + " of the node receives it, through gRPC on loopback, before the next one changes. " +
+		About: fmt.Sprintf("One assignment of a node of %d changes, and all %d clients of the node receive it before the next one changes: delta clients of the EDS service with a wildcard, through gRPC on loopback. ", deliverSize, clients) +
 			countedCPU + "Floor: the same responses, marshaled before and sent to each stream.",
 		Metrics: []harness.Metric{metricCPU, metricP50},
 		Comparisons: []harness.Comparison{
@@ -55,8 +55,8 @@ func deliverWorkload(clients int) harness.Workload {
 		Claims: deliverClaims(clients),
 	}
 	w.Open = func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
-		return openDelivery(ctx, env, w.Name, clients, func(ctx context.Context) ([]publisher, error) {
-			n := newEndpointNode(deliverSize)
+		return openDelivery(ctx, w.Name, clients, func(ctx context.Context) ([]publisher, error) {
+			n := newEndpointNode(deliverSize, false)
 			upstream, err := upstreamSetPublisher(ctx, n)
 			if err != nil {
 				return nil, err
@@ -90,11 +90,16 @@ func deliverClaims(clients int) []harness.Claim {
 	return []harness.Claim{{Candidate: ownUpdateName, Metric: "cpu", To: upstreamSetName, AtMost: atMost}}
 }
 
-// flatWorkload measures updates of nodes of different sizes.
-func flatWorkload(clients int, sizes []int) harness.Workload {
+// flatWorkload measures updates of nodes of different sizes. The clients subscribe to a
+// wildcard, or to all assignments by name, as an Envoy does.
+func flatWorkload(clients int, sizes []int, byName bool) harness.Workload {
+	name, subscribed := "deliver/flat/", "a wildcard"
+	if byName {
+		name, subscribed = "deliver/flat-by-name/", "all assignments by name"
+	}
 	w := harness.Workload{
-		Name: "deliver/flat/" + count(clients, "client"),
-		About: "As deliver/1-of-10000, with nodes of different sizes and UpdateResources of xdswal, in memory. The cost of an update should grow with the change and the clients, not with the node. " +
+		Name: name + count(clients, "client"),
+		About: "As deliver/1-of-10000, with nodes of different sizes and UpdateResources of xdswal, in memory. The clients subscribe to " + subscribed + ". The cost of an update should grow with the change and the clients, not with the node. " +
 			countedCPU,
 		Metrics:     []harness.Metric{metricCPU, metricP50},
 		Comparisons: []harness.Comparison{{Metric: "cpu", To: updateName(sizes[0])}},
@@ -103,9 +108,9 @@ func flatWorkload(clients int, sizes []int) harness.Workload {
 		w.Claims = append(w.Claims, harness.Claim{Candidate: updateName(size), Metric: "cpu", To: updateName(sizes[0]), AtMost: 1.5})
 	}
 	w.Open = func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
-		return openDelivery(ctx, env, w.Name, clients, func(ctx context.Context) (all []publisher, err error) {
+		return openDelivery(ctx, w.Name, clients, func(ctx context.Context) (all []publisher, err error) {
 			for _, size := range sizes {
-				own, err := newOwnPublisher(ctx, env.Dir, updateName(size), newEndpointNode(size))
+				own, err := newOwnPublisher(ctx, env.Dir, updateName(size), newEndpointNode(size, byName))
 				if err != nil {
 					return all, err
 				}
@@ -141,15 +146,17 @@ type publisher interface {
 }
 
 // openDelivery connects clients to each publisher.
-func openDelivery(ctx context.Context, env harness.Env, workload string, clients int, open func(context.Context) ([]publisher, error)) (_ harness.Prepared, err error) {
+func openDelivery(ctx context.Context, workload string, clients int, open func(context.Context) ([]publisher, error)) (_ harness.Prepared, err error) {
 	d := &delivery{clients: clients}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close(ctx))
 		}
 	}()
-	if d.fleet, err = fleet.Start(ctx); err != nil {
-		return harness.Prepared{}, err
+	if clients > 0 {
+		if d.fleet, err = fleet.Start(ctx); err != nil {
+			return harness.Prepared{}, err
+		}
 	}
 	d.publishers, err = open(ctx)
 	if err != nil {
@@ -262,16 +269,20 @@ type endpointNode struct {
 	request []byte
 }
 
-func newEndpointNode(size int) *endpointNode {
+func newEndpointNode(size int, byName bool) *endpointNode {
+	var names []string // none is a wildcard
 	n := &endpointNode{resources: make([]types.Resource, size)}
 	versions := make(map[string]string, size)
 	for i := range n.resources {
 		m := corpus.Endpoints(i, 0)
 		n.resources[i] = m
 		versions[cachev3.GetResourceName(m)] = cachev3.HashResource(mustMarshal(m))
+		if byName {
+			names = append(names, cachev3.GetResourceName(m))
+		}
 	}
 	n.request = mustMarshal(&discoveryv3.DeltaDiscoveryRequest{
-		Node: &corev3.Node{Id: deliverNode}, TypeUrl: resourcev3.EndpointType, InitialResourceVersions: versions,
+		Node: &corev3.Node{Id: deliverNode}, TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: names, InitialResourceVersions: versions,
 	})
 	return n
 }
@@ -399,7 +410,7 @@ func (p *upstreamLinear) calls(clients int) int {
 	case 1:
 		return 50
 	default:
-		return 4
+		return 2
 	}
 }
 

@@ -29,13 +29,12 @@ func All(dir string, short bool) []harness.Workload {
 	restored := []corpus.Shape{small, typical, oneNode, tinyNode}
 	written := []corpus.Shape{small, typical}
 	beside, updated := typical, []int{100, 10_000, 100_000}
-	watching, delivered, connected := []int{0, 1, 100}, []int{100, 1_000, 10_000, 100_000}, 10_000
-	equal := corpus.Shape{Nodes: 100, PerNode: 2_000}
+	connected, equal := 10_000, corpus.Shape{Nodes: 100, PerNode: 2_000}
 	if short {
 		restored = []corpus.Shape{small, typical}
 		written = []corpus.Shape{small}
 		beside, updated = small, updated[:2]
-		watching, delivered, connected, equal = []int{1, 100}, []int{100, 10_000}, 1_000, corpus.Shape{Nodes: 100, PerNode: 200}
+		connected, equal = 1_000, corpus.Shape{Nodes: 100, PerNode: 200}
 	}
 	var out []harness.Workload
 	for _, writers := range []int{1, 16, 128, 1024} {
@@ -45,9 +44,7 @@ func All(dir string, short bool) []harness.Workload {
 		setSnapshotWorkload(), equalSnapshotWorkload(),
 		updateWorkload(updated, false), updateWorkload(updated, true),
 	)
-	for _, clients := range watching {
-		out = append(out, deliverWorkload(clients), flatWorkload(clients, delivered))
-	}
+	out = append(out, deliverWorkloads(short)...)
 	for _, delta := range []bool{false, true} {
 		out = append(out, connectWorkload(100, connected, delta))
 	}
@@ -60,6 +57,23 @@ func All(dir string, short bool) []harness.Workload {
 	}
 	out = append(out, besideWorkload(fixtures, beside), replayWorkload())
 	return append(out, s3Workloads(fixtures, short)...)
+}
+
+// deliverWorkloads returns the workloads of updates that clients wait for.
+func deliverWorkloads(short bool) []harness.Workload {
+	if short {
+		sizes := []int{100, 10_000}
+		return []harness.Workload{
+			deliverWorkload(1), deliverWorkload(100), flatWorkload(1, sizes, false), flatWorkload(100, sizes, true),
+		}
+	}
+	sizes := []int{100, 1_000, 10_000, 100_000}
+	return []harness.Workload{
+		deliverWorkload(0), deliverWorkload(1), deliverWorkload(100),
+		flatWorkload(0, sizes, false),
+		flatWorkload(1, sizes, false), flatWorkload(1, sizes, true),
+		flatWorkload(100, sizes, false), flatWorkload(100, sizes, true),
+	}
 }
 
 // s3Workloads returns the workloads that require an S3 server.

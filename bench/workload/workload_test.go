@@ -8,9 +8,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/xdswal/xdswal/bench/fleet"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/bench/workload"
 )
+
+// TestMain lets the workloads start their clients: the test binary again.
+func TestMain(m *testing.M) {
+	fleet.Main()
+	os.Exit(m.Run())
+}
 
 func TestNamesAreDistinct(t *testing.T) {
 	for _, short := range []bool{true, false} {
@@ -29,11 +36,11 @@ func TestWorkloadsRun(t *testing.T) {
 	}
 	dir := t.TempDir()
 	results, err := harness.Run(t.Context(), workload.All(dir, true), harness.Options{
-		Match:  regexp.MustCompile(`^(append/16-writers|setsnapshot/1-of-10000|restore/100x100|snapshot/100x100)$`),
+		Match:  regexp.MustCompile(`^(append/16-writers|setsnapshot/1-of-10000|restore/100x100|snapshot/100x100|deliver/1-of-10000/1-client|connect/.*/delta|memory/.*)$`),
 		Rounds: 1, Window: 10 * time.Millisecond, Short: true, Dir: dir,
 	})
 	require.NoError(t, err)
-	require.Len(t, results, 4)
+	require.Len(t, results, 7)
 	for _, r := range results {
 		require.Greater(t, len(r.Rows), 1, r.Name)
 		for _, row := range r.Rows {
