@@ -20,8 +20,11 @@ import (
 	"github.com/xdswal/xdswal/bench/harness"
 )
 
-// connectedName is xdswal's cache with its server.
-const connectedName = "xdswal"
+// Names of xdswal's cache behind its own server and behind go-control-plane's.
+const (
+	connectedName = "xdswal"
+	behindName    = "xdswal, go-control-plane's server"
+)
 
 // connectWorkload measures clients that connect at once and have nothing yet.
 func connectWorkload(clients, resources int, delta bool) harness.Workload {
@@ -38,7 +41,7 @@ func connectWorkload(clients, resources int, delta bool) harness.Workload {
 		Metrics:     []harness.Metric{metricCPU, metricTime, {Name: "sent", Unit: "MB"}},
 		Comparisons: []harness.Comparison{{Metric: "cpu", To: rawSendName}, {Metric: "cpu", To: upstreamName}},
 		Claims:      []harness.Claim{{Candidate: connectedName, Metric: "cpu", To: upstreamName, AtMost: 1.0 / 10}},
-		Open: func(ctx context.Context, _ harness.Env) (_ harness.Prepared, err error) {
+		Open: func(ctx context.Context, env harness.Env) (_ harness.Prepared, err error) {
 			c := &connection{clients: clients, delta: delta}
 			defer func() {
 				if err != nil {
@@ -48,7 +51,7 @@ func connectWorkload(clients, resources int, delta bool) harness.Workload {
 			if c.fleet, err = fleet.Start(ctx); err != nil {
 				return harness.Prepared{}, err
 			}
-			if err := c.open(ctx, "connect", shape); err != nil {
+			if err := c.open(ctx, env.Short, shape); err != nil {
 				return harness.Prepared{}, err
 			}
 			p := harness.Prepared{Close: c.close}
@@ -76,7 +79,8 @@ type connectServer struct {
 }
 
 // open starts the servers.
-func (c *connection) open(ctx context.Context, workload string, shape corpus.Shape) error {
+func (c *connection) open(ctx context.Context, short bool, shape corpus.Shape) error {
+	const workload = "connect"
 	snapshot, err := shape.Snapshot(0, "1")
 	if err != nil {
 		return err
@@ -108,8 +112,12 @@ func (c *connection) open(ctx context.Context, workload string, shape corpus.Sha
 		newServer serverOf
 	}{
 		{upstreamName, upstream, upstreamServer},
+		{behindName, c.store.cache, upstreamServer},
 		{connectedName, c.store.cache, ownServer},
 	} {
+		if short && s.name == behindName {
+			continue
+		}
 		server, err := serveCache(ctx, workload, s.name, s.cache, s.newServer)
 		if err != nil {
 			return err

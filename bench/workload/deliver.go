@@ -30,6 +30,8 @@ const (
 	ownUpdateName      = "xdswal UpdateResources"
 	ownDurableName     = "xdswal UpdateResources, durable"
 	ownSetName         = "xdswal SetSnapshot"
+	// Of xdswal's cache behind go-control-plane's server.
+	ownBehindName = "xdswal UpdateResources, go-control-plane's server"
 )
 
 // All clients have the same node. Its size is that of the workloads with one size.
@@ -65,7 +67,7 @@ func deliverWorkload(clients int) harness.Workload {
 			if clients > 0 {
 				all = append(all, &rawPublisher{})
 			}
-			own := []string{ownSetName, ownUpdateName, ownDurableName}
+			own := []string{ownBehindName, ownSetName, ownUpdateName, ownDurableName}
 			if env.Short {
 				own = []string{ownUpdateName}
 			}
@@ -442,9 +444,13 @@ func newOwnPublisher(ctx context.Context, dir, name string, n *endpointNode) (*o
 	if err != nil {
 		return nil, err
 	}
+	server := serverOf(ownServer)
+	if name == ownBehindName {
+		server = upstreamServer
+	}
 	p := &ownPublisher{
 		setPublisher: setPublisher{
-			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: ownServer, node: n},
+			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: server, node: n},
 			series:         newSeries(first), setter: store.cache,
 		},
 		store: store, whole: name == ownSetName,
