@@ -16,10 +16,10 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
-	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 
 	"github.com/xdswal/xdswal"
+	"github.com/xdswal/xdswal/xdsserver"
 )
 
 func main() {
@@ -36,8 +36,8 @@ func main() {
 	cache := store.SnapshotCache(false, cachev3.IDHash{}, nil) // instead of cachev3.NewSnapshotCache
 	log.Printf("restored %d nodes at sequence %d", store.Status().Nodes, store.Status().Sequence)
 
-	server := grpc.NewServer()
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, serverv3.NewServer(ctx, cache, nil))
+	server := grpc.NewServer(xdsserver.GRPCOptions()...)
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, xdsserver.NewServer(ctx, cache, nil)) // instead of serverv3.NewServer
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatal(err)
