@@ -318,27 +318,6 @@ func TestContext(t *testing.T) {
 			requireServed(t, l, c)
 		}
 	})
-	t.Run("done while a watch does not take its answer", func(t *testing.T) {
-		l := newLog(t)
-		c := newCache(l)
-		w := make(chan cachev3.Response) // without room
-		_, err := c.CreateWatch(request("n", resourcev3.ClusterType), wildcard(), w)
-		require.NoError(t, err)
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
-		s := clusters(t, "1", cluster("a"))
-		require.EqualError(t, c.SetSnapshot(ctx, "n", s), "context canceled")
-		require.Len(t, l.committed(), 1, "it is durable")
-		got, err := c.GetSnapshot("n")
-		require.NoError(t, err)
-		require.Same(t, s, got)
-		// The same snapshot again notifies the watch.
-		done := background(func() error { return c.SetSnapshot(context.Background(), "n", s) })
-		require.Equal(t, "1", receive(t, w).GetResponseVersion())
-		require.NoError(t, receive(t, done))
-		require.Len(t, l.committed(), 1)
-		requireServed(t, l, c)
-	})
 }
 
 func TestClear(t *testing.T) {
@@ -352,19 +331,13 @@ func TestClear(t *testing.T) {
 	_, err := c.GetSnapshot("n")
 	require.EqualError(t, err, "no snapshot found for node n")
 	require.Nil(t, c.GetNode("n"))
-	require.Nil(t, c.GetStatusInfo("n"))
-	require.Empty(t, c.GetStatusKeys())
 
-	// The clear of a node that does not exist is not journaled, but removes its status, as in
-	// go-control-plane.
-	watch(t, c, "n", resourcev3.ClusterType, "")
-	require.Equal(t, []string{"n"}, c.GetStatusKeys())
+	// The clear of a node that does not exist is not journaled.
 	require.Empty(t, l.appended(func() {
 		seq, err := c.Clear(context.Background(), "n")
 		require.NoError(t, err)
 		require.EqualValues(t, 2, seq)
 	}))
-	require.Empty(t, c.GetStatusKeys())
 
 	// A later update is compared with an empty node.
 	events = l.appended(func() { set(t, c, "n", clusters(t, "1", cluster("a"))) })

@@ -268,13 +268,18 @@ func requireServed(t testing.TB, l *fakeLog, c *xdscache.SnapshotCache) {
 	require.Len(t, slices.Collect(c.Nodes()), nodes)
 }
 
+// rawResources is a response that gives its resources as messages.
+type rawResources interface {
+	GetRawResources() []types.ResourceWithTTL
+}
+
 // fetch returns all resources of a type that a node is served.
 func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.ResourceWithTTL {
 	t.Helper()
 	resp, err := c.Fetch(context.Background(), &cachev3.Request{Node: &corev3.Node{Id: node}, TypeUrl: url, VersionInfo: "none such"})
 	require.NoError(t, err)
 	out := map[string]types.ResourceWithTTL{}
-	for _, r := range resp.(*cachev3.RawResponse).GetRawResources() {
+	for _, r := range resp.(rawResources).GetRawResources() {
 		out[cachev3.GetResourceName(r.Resource)] = r
 	}
 	return out

@@ -171,7 +171,7 @@ func TestLinearUpdatesShareACommit(t *testing.T) {
 		require.NoError(t, receive(t, done))
 	}
 	resp := receive(t, w)
-	require.Equal(t, "2", resp.GetResponseVersion())
+	require.Equal(t, "12", resp.GetResponseVersion())
 	require.Len(t, resp.GetReturnedResources(), 10)
 	require.Len(t, l.committed(), 12)
 	requireLinear(t, l, c)
@@ -190,7 +190,7 @@ func TestLinearRestart(t *testing.T) {
 	require.Len(t, known, 2)
 
 	restarted := newLinearWith(l, cachelog.Config{VersionPrefix: "2."})
-	require.Equal(t, "2.0", receive(t, linearWatch(t, restarted, "1.1", "a", "b")).GetResponseVersion())
+	require.Equal(t, "2.1", receive(t, linearWatch(t, restarted, "1.1", "a", "b")).GetResponseVersion())
 	w := deltaWatch(t, restarted, "", resourcev3.ClusterType, known)
 	requireOpen(t, w)
 	require.NoError(t, restarted.DeleteResource("a"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -22,17 +23,20 @@ import (
 // share commits.
 //
 // An update that changes nothing is neither journaled nor served. As in
-// go-control-plane, the resources have no TTL.
+// go-control-plane, the resources have no TTL, a SotW response contains only the
+// resources that the client does not have, except for clusters and listeners, and a
+// removal of other types is not sent in the SotW protocol. A response's version is that
+// of the last event; it does not return with other resources, after a restart either.
+// What a client has rejected is not sent again until it changes. No update waits for a
+// client.
 type LinearCache struct {
-	served  *cachev3.LinearCache
 	store   *store
 	typeURL string
 	name    string
 	differ  differ
 	updater *updater
 	hub     feed.Hub
-	// current is what served contains. The updater's publishing guards it.
-	current *state.Type
+	watches watches
 }
 
 var _ cachev3.Cache = (*LinearCache)(nil)
@@ -49,28 +53,16 @@ func NewLinearCache(l cachelog.Log, cfg cachelog.Config, typeURL string, opts ..
 	c := &LinearCache{store: newStore(l, cfg), typeURL: typeURL, name: o.name}
 	c.differ = differ{compareContent: o.compareContent, cache: cachelog.LinearPrefix + o.name}
 	c.updater = &updater{store: c.store, cache: c.differ.cache}
-	// A refresh waits until the cache is complete. Its state is read after it is
-	// subscribed, so that it misses no change.
-	c.updater.publishing.Lock()
-	defer c.updater.publishing.Unlock()
+	c.watches.source, c.watches.logger = c.Feed(), o.logger
 	l.Subscribe(c.differ.cache, c.refresh)
-	c.current = c.resources(l.State())
-	initial := make(map[string]types.Resource, c.current.Len())
-	for r := range c.current.All() {
-		initial[r.Name] = (*Resource)(r)
-	}
-	c.served = cachev3.NewLinearCache(typeURL,
-		cachev3.WithInitialResources(initial),
-		cachev3.WithVersionPrefix(cfg.VersionPrefix),
-		cachev3.WithLogger(o.logger))
 	return c
 }
 
 // Name returns the cache's name among the linear caches of its store.
 func (c *LinearCache) Name() string { return c.name }
 
-func (c *LinearCache) resources(s *state.State) *state.Type {
-	return typeOf(s.Node(c.differ.cache, ""), c.typeURL)
+func (c *LinearCache) resources() *state.Type {
+	return typeOf(c.store.State().Node(c.differ.cache, ""), c.typeURL)
 }
 
 // UpdateResource sets a resource.
@@ -139,82 +131,74 @@ func (c *LinearCache) update(what string, compute func(*state.Node) (*journal.Ev
 	return nil
 }
 
-// publish brings the served cache to the durable state, which is at seq or later.
-// Updates that were committed together are published together.
-func (c *LinearCache) publish(_ context.Context, seq journal.Sequence) error {
-	c.hub.Wake("")
-	c.updater.publishing.Lock()
-	defer c.updater.publishing.Unlock()
-	if seq <= c.updater.published {
-		return nil
-	}
-	return c.serve()
-}
+// publish answers the watches from the durable state.
+func (c *LinearCache) publish(ctx context.Context, _ journal.Sequence) error { return c.refresh(ctx) }
 
-// refresh brings the served cache to a state that did not come from this cache.
-func (c *LinearCache) refresh(context.Context) error {
+// refresh answers the watches from the newest state.
+func (c *LinearCache) refresh(ctx context.Context) error {
+	c.watches.serve(ctx, "")
 	c.hub.Wake("")
-	c.updater.publishing.Lock()
-	defer c.updater.publishing.Unlock()
-	return c.serve()
-}
-
-// serve brings the served cache to the state. The caller holds publishing.
-func (c *LinearCache) serve() error {
-	st := c.store.State()
-	now := c.resources(st)
-	upserts, deletes := state.Changes(c.current, now)
-	toUpdate := make(map[string]types.Resource, len(upserts))
-	for _, r := range upserts {
-		// After a new restore, equal resources have other addresses.
-		if old := c.current.Get(r.Name); old == nil || !old.Same(r) {
-			toUpdate[r.Name] = (*Resource)(r)
-		}
-	}
-	c.current, c.updater.published = now, st.Sequence()
-	if len(toUpdate)+len(deletes) == 0 {
-		return nil
-	}
-	return c.served.UpdateResources(toUpdate, deletes)
+	return nil
 }
 
 // GetResources returns all resources. They are newly decoded copies, which the caller
 // may change.
 func (c *LinearCache) GetResources() map[string]types.Resource {
-	out := c.served.GetResources()
-	for name, res := range out {
-		if r, ok := res.(*Resource); ok {
-			if m, err := r.Decoded(); err == nil {
-				out[name] = m
-			}
+	t := c.resources()
+	out := make(map[string]types.Resource, t.Len())
+	for r := range t.All() {
+		out[r.Name] = (*Resource)(r)
+		if m, err := (*Resource)(r).Decoded(); err == nil {
+			out[r.Name] = m
 		}
 	}
 	return out
 }
 
 // NumResources returns the number of resources.
-func (c *LinearCache) NumResources() int { return c.served.NumResources() }
+func (c *LinearCache) NumResources() int { return c.resources().Len() }
 
 // NumWatches returns the number of watches of a resource, including wildcard watches.
-func (c *LinearCache) NumWatches(name string) int { return c.served.NumWatches(name) }
+func (c *LinearCache) NumWatches(name string) int {
+	return c.watches.get("").count(func(w *watch) bool { return w.requests(name) })
+}
 
 // NumWildcardWatches returns the number of wildcard watches.
-func (c *LinearCache) NumWildcardWatches() int { return c.served.NumWildcardWatches() }
+func (c *LinearCache) NumWildcardWatches() int {
+	return c.watches.get("").count(func(w *watch) bool { return w.isWildcard })
+}
 
 // NumCacheWatches returns the number of watches.
-func (c *LinearCache) NumCacheWatches() int { return c.served.NumCacheWatches() }
+func (c *LinearCache) NumCacheWatches() int {
+	return c.watches.get("").count(func(*watch) bool { return true })
+}
 
-// CreateWatch forwards to go-control-plane's cache.
+// CreateWatch opens a SotW watch: value receives one response when the client is due one.
+// It returns an error if the request is for another type.
 func (c *LinearCache) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
-	return c.served.CreateWatch(request, sub, value)
+	q := newSotwRequest(request, sub)
+	q.isWhole = cachev3.ResourceRequiresFullStateInSotw(c.typeURL)
+	// A client that has nothing of this cache waits for its first response.
+	version := request.GetVersionInfo()
+	q.isDueAlways = request.GetResponseNonce() == "" &&
+		(version == "" || !strings.HasPrefix(version, c.store.VersionPrefix))
+	return c.open(q, sender(value, newSotwResponse))
 }
 
-// CreateDeltaWatch forwards to go-control-plane's cache.
+// CreateDeltaWatch opens a delta watch: value receives one response when the client is
+// due one. It returns an error if the request is for another type.
 func (c *LinearCache) CreateDeltaWatch(request *cachev3.DeltaRequest, sub cachev3.Subscription, value chan cachev3.DeltaResponse) (func(), error) {
-	return c.served.CreateDeltaWatch(request, sub, value)
+	return c.open(newDeltaRequest(request, sub), sender(value, newDeltaResponse))
 }
 
-// Fetch returns an error, because go-control-plane does not implement it.
-func (c *LinearCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
-	return c.served.Fetch(ctx, request)
+func (c *LinearCache) open(q *watchRequest, send func(*response, <-chan struct{}) bool) (func(), error) {
+	if q.typeURL != c.typeURL {
+		return nil, fmt.Errorf("request type %s does not match cache type %s", q.typeURL, c.typeURL)
+	}
+	return c.watches.open("", &watch{watchRequest: q, send: send, version: c.watches.source.Version}), nil
+}
+
+// Fetch returns an error, as go-control-plane's does.
+func (c *LinearCache) Fetch(context.Context, *cachev3.Request) (cachev3.Response, error) {
+	return nil, errors.New("fetch is not implemented by LinearCache")
 }

@@ -3,9 +3,7 @@ package xdscache_test
 import (
 	"context"
 	"testing"
-	"time"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 
@@ -55,25 +53,6 @@ func TestRefresh(t *testing.T) {
 	require.Nil(t, c.GetNode("a"))
 	requireServed(t, l, c)
 	requireLinear(t, l, linear)
-}
-
-// A watch that does not receive its response is notified by the next refresh.
-func TestRefreshNotifiesAgain(t *testing.T) {
-	l := newLog(t)
-	c := newCache(l)
-	w := make(chan cachev3.Response) // without room
-	_, err := c.CreateWatch(request("a", resourcev3.ClusterType), wildcard(), w)
-	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	st := twoNodes(t, "2")
-	err = l.follow(ctx, st)
-	require.ErrorContains(t, err, `notify watches of node "a": `)
-	require.ErrorIs(t, err, context.Canceled)
-	done := background(func() error { return l.follow(context.Background(), st) })
-	require.Equal(t, "2", receive(t, w).GetResponseVersion())
-	require.NoError(t, receive(t, done))
-	requireServed(t, l, c)
 }
 
 // A state that arrives while a cache is created is served, whether the refresh sees the

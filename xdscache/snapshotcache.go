@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/stream/v3"
 
 	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/feed"
@@ -24,22 +25,50 @@ import (
 // receives them. It is safe for concurrent use: updates of one node are ordered, and
 // updates of different nodes run in parallel.
 //
-// Set, UpdateResources and Clear return when the update is durable and
-// go-control-plane's cache has answered the watches of the node. They return the
-// sequence of the event, or, if nothing changes and nothing is journaled, a sequence at
-// which the node is as wanted. If the update cannot be made durable, they return an
-// error and the node stays as it was, except after a commit timeout. If the update is
-// durable, but a watch does not receive its response before ctx is done, they return
-// the context's error, as go-control-plane does; the same update again then notifies
-// that watch. If ctx is done at the call, nothing changes. If ctx is done later, the
-// wait for the commit continues; the store's CommitTimeout bounds it.
+// Set, UpdateResources and Clear return when the update is durable and each open watch
+// that it concerns has its response. They return the sequence of the event, or, if
+// nothing changes and nothing is journaled, a sequence at which the node is as wanted. If
+// the update cannot be made durable, they return an error and the node stays as it was,
+// except after a commit timeout. If ctx is done at the call, nothing changes. If ctx is
+// done later, the wait for the commit continues; the store's CommitTimeout bounds it.
+//
+// No update waits for a client. If the channel of a watch has no room, the response is
+// sent when there is room, and is made from the newest state then.
+//
+// # Differences from go-control-plane's cache
+//
+//   - Contents decide what a client is due, besides the version of the type: new contents
+//     under the same version are sent, and what a client has rejected is not sent again
+//     until it changes.
+//   - A watch stays open until it is answered or canceled: also if its node is cleared,
+//     and if its response is withheld.
+//   - The status of a node is kept while it has open watches or exists, and GetNode of a
+//     status is the node of the last request.
+//   - The responses of an update are ordered: clusters, endpoints, listeners, scoped
+//     routes, routes, and then the rest.
+//   - TTLs are sent in the delta protocol too. A SotW heartbeat of clusters, listeners or
+//     scoped routes contains all resources, because Envoy deletes those that it does not
+//     contain.
+//   - Responses are not of the types [cachev3.RawResponse] and [cachev3.RawDeltaResponse].
+//     They have the same methods.
+//
+// go-control-plane's server opens a watch for one type of a stream, and tells the cache
+// nothing of the stream's other types. So no cache behind it can send a changed cluster's
+// endpoints after the cluster, send an Envoy that was warming when its stream ended what
+// it waits for, hold back one type until the client has acknowledged another, or add
+// before it removes. Package xdsserver does.
 type SnapshotCache struct {
-	served  cachev3.SnapshotCache
 	hash    cachev3.NodeHash
 	store   *store
 	name    string
 	options options
+	ads     bool
 	hub     feed.Hub
+	watches watches
+	// warnTTL warns once.
+	warnTTL sync.Once
+	// snapshots are the nodes in the caller's form.
+	snapshots snapshots
 
 	// updating is held for reading by every update, and for writing while discover
 	// sets snapshots again, which must not replace later ones.
@@ -49,8 +78,6 @@ type SnapshotCache struct {
 	updaters   map[string]*updater // of the nodes that are being updated
 
 	mu sync.RWMutex
-	// current is what served contains, by node.
-	current map[string]*servedSnapshot
 	// typeURLs are the types that custom snapshots are asked for, sorted.
 	typeURLs []string
 }
@@ -66,32 +93,25 @@ type ResourceName struct {
 // serves the nodes that the log's state contains for its name. It panics if the log has
 // a snapshot cache of that name.
 func NewSnapshotCache(l cachelog.Log, cfg cachelog.Config, ads bool, hash cachev3.NodeHash, logger log.Logger, opts ...SnapshotOption) *SnapshotCache {
+	if logger == nil {
+		logger = log.NewDefaultLogger()
+	}
 	c := &SnapshotCache{
 		hash:     hash,
 		store:    newStore(l, cfg),
+		ads:      ads,
 		updaters: map[string]*updater{},
-		current:  map[string]*servedSnapshot{},
 	}
 	for _, opt := range opts {
 		opt.applyToSnapshot(&c.options)
 	}
 	c.name = cachelog.SnapshotPrefix + c.options.name
 	c.typeURLs = slices.Compact(slices.Sorted(slices.Values(slices.Concat(c.options.typeURLs, knownTypes))))
-	// A refresh waits until the cache is complete. The state is read after the cache is
-	// subscribed, so that it misses no change.
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.watches.source, c.watches.logger = c.Feed(), logger
+	c.snapshots.newest = c.node
 	l.Subscribe(c.name, c.refresh)
 	if c.options.heartbeat > 0 {
-		c.served = cachev3.NewSnapshotCacheWithHeartbeating(c.options.heartbeatCtx, ads, hash, logger, c.options.heartbeat)
-	} else {
-		c.served = cachev3.NewSnapshotCache(ads, hash, logger)
-	}
-	for node := range l.State().Cache(c.name) {
-		s := newServed(node, nil)
-		c.current[node.Name()] = s
-		// This cannot fail: no watch is open yet.
-		_ = c.served.SetSnapshot(context.Background(), node.Name(), s)
+		go c.watches.heartbeatLoop(c.options.heartbeatCtx, c.options.heartbeat)
 	}
 	return c
 }
@@ -126,9 +146,7 @@ func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.R
 	if err != nil {
 		return 0, fmt.Errorf("set snapshot of node %q: %w", node, err)
 	}
-	c.mu.RLock()
-	urls, d := c.typeURLs, c.differ(node)
-	c.mu.RUnlock()
+	urls, d := c.typesOf(node, snapshot), c.differ(node)
 	return c.update(ctx, "set snapshot of", node, snapshot, func(base *state.Node) (*journal.Event, error) {
 		if instead != nil && (base == nil || base.Sequence() != instead.Sequence()) {
 			return nil, errSuperseded
@@ -137,11 +155,29 @@ func (c *SnapshotCache) set(ctx context.Context, node string, snapshot cachev3.R
 	})
 }
 
+// typesOf returns the types that a snapshot of a node is asked for, sorted. A
+// ResourceSnapshot cannot list its types, so it is also asked for those that the clients
+// of the node wait for.
+func (c *SnapshotCache) typesOf(node string, snapshot cachev3.ResourceSnapshot) []string {
+	c.mu.RLock()
+	urls := c.typeURLs
+	c.mu.RUnlock()
+	if _, ok := snapshot.(*cachev3.Snapshot); ok {
+		return urls
+	}
+	for _, url := range c.watches.get(node).typeURLs() {
+		if at, known := slices.BinarySearch(urls, url); !known {
+			urls = slices.Insert(slices.Clip(urls), at, url)
+		}
+	}
+	return urls
+}
+
 // UpdateResources changes some resources of a node. It sets upserts, which are keyed by
 // type URL, removes deletes, and sets the version of the types of both. It creates a
 // node that does not exist, even if there are no upserts and no deletes. Its cost grows
-// with the change, and not with the node, except for what go-control-plane does for open
-// watches.
+// with the change and with the number of the node's open watches, and not with the node.
+// What a response then costs is the client's: it is made when the client reads it.
 func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upserts map[string][]types.ResourceWithTTL, deletes []ResourceName, version string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
@@ -155,7 +191,8 @@ func (c *SnapshotCache) UpdateResources(ctx context.Context, node string, upsert
 	})
 }
 
-// Clear removes a node's resources, and go-control-plane's status of the node.
+// Clear removes a node's resources. Its clients are sent nothing, and their watches stay
+// open: when the node is set again, they are sent what differs from what they have.
 func (c *SnapshotCache) Clear(ctx context.Context, node string) (journal.Sequence, error) {
 	c.updating.RLock()
 	defer c.updating.RUnlock()
@@ -196,83 +233,27 @@ func (c *SnapshotCache) update(ctx context.Context, what, node string, given cac
 	return seq, nil
 }
 
-// publish brings the served cache to the durable state of a node, which is at seq or
-// later. Updates that were committed together are published together.
+// publish answers the watches of a node from its durable state, which is at seq or later.
 func (c *SnapshotCache) publish(ctx context.Context, u *updater, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
+	if node := c.node(u.node); given != nil && node != nil && node.Sequence() == seq {
+		c.snapshots.set(node, given)
+	}
+	c.snapshots.clean(u.node)
+	c.watches.serve(ctx, u.node)
 	c.hub.Wake(u.node)
-	u.publishing.Lock()
-	defer u.publishing.Unlock()
-	c.mu.RLock()
-	current := c.current[u.node]
-	c.mu.RUnlock()
-
-	st := c.store.State()
-	node := st.Node(u.cache, u.node)
-	if node == nil {
-		if seq != 0 && seq <= u.published {
-			return nil // keep a watch that was opened after the node was cleared
-		}
-		c.setCurrent(u.node, nil)
-		u.published = st.Sequence()
-		c.served.ClearSnapshot(u.node)
-		return nil
-	}
-	isNew := current == nil || current.node != node
-	if isNew {
-		current = newServed(node, current)
-	}
-	if given != nil && seq == node.Sequence() {
-		current.setOriginal(given)
-	}
-	if !isNew && !current.undelivered.Load() {
-		return nil
-	}
-	c.setCurrent(u.node, current)
-	err := c.served.SetSnapshot(ctx, u.node, current)
-	current.undelivered.Store(err != nil)
-	u.published = st.Sequence()
-	return err
+	return nil
 }
 
-// refresh brings the served cache to a state that did not come from this cache. ctx
-// bounds the notification of watches. The next refresh notifies those that did not
-// receive their response.
+// refresh answers the watches from a state that did not come from this cache.
 func (c *SnapshotCache) refresh(ctx context.Context) error {
+	c.snapshots.cleanAll()
+	c.watches.serveAll(ctx)
 	c.hub.WakeAll()
-	st := c.store.State()
-	var stale []string
-	c.mu.RLock()
-	for node := range st.Cache(c.name) {
-		if s := c.current[node.Name()]; s == nil || s.node != node {
-			stale = append(stale, node.Name())
-		}
-	}
-	for name, s := range c.current {
-		if st.Node(c.name, name) == nil || s.undelivered.Load() {
-			stale = append(stale, name)
-		}
-	}
-	c.mu.RUnlock()
-	var errs []error
-	for _, name := range stale {
-		u := c.acquire(name)
-		if err := c.publish(ctx, u, 0, nil); err != nil {
-			errs = append(errs, fmt.Errorf("notify watches of node %q: %w", name, err))
-		}
-		c.release(u)
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-func (c *SnapshotCache) setCurrent(node string, s *servedSnapshot) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s == nil {
-		delete(c.current, node)
-		return
-	}
-	c.current[node] = s
-}
+// node returns the newest state of a node, or nil.
+func (c *SnapshotCache) node(name string) *state.Node { return c.store.State().Node(c.name, name) }
 
 // acquire returns the updater of a node, which exists while it has users.
 func (c *SnapshotCache) acquire(node string) *updater {
@@ -296,77 +277,89 @@ func (c *SnapshotCache) release(u *updater) {
 }
 
 // GetSnapshot returns the node's snapshot: the one that was set, while the caller keeps
-// it in memory, or one with decoded messages. As in go-control-plane, several callers
-// may get the same snapshot, so its messages must not be changed. It is a
-// *cachev3.Snapshot, unless a snapshot of another type was set or the node has a type
-// that go-control-plane does not know.
+// it in memory, or one with decoded messages. What it returns stays in memory for some
+// minutes after the last call. As in go-control-plane, several callers may get the same
+// snapshot, so its messages must not be changed. It is a *cachev3.Snapshot, unless a
+// snapshot of another type was set or the node has a type that go-control-plane does not
+// know.
 func (c *SnapshotCache) GetSnapshot(node string) (cachev3.ResourceSnapshot, error) {
-	s := c.servedSnapshot(node)
-	if s == nil {
+	n := c.node(node)
+	if n == nil {
 		return nil, fmt.Errorf("no snapshot found for node %s", node)
 	}
-	return s.get()
+	return c.snapshots.get(n)
 }
 
 // GetNode returns what a node is served, with resources as bytes, or nil if the node
 // does not exist. It copies and decodes nothing.
-func (c *SnapshotCache) GetNode(node string) *replay.Node {
-	if s := c.servedSnapshot(node); s != nil {
-		return (*replay.Node)(s.node)
+func (c *SnapshotCache) GetNode(node string) *replay.Node { return (*replay.Node)(c.node(node)) }
+
+// Nodes yields what each node is served, sorted by node.
+func (c *SnapshotCache) Nodes() iter.Seq[*replay.Node] {
+	return (*replay.State)(c.store.State()).Cache(c.name)
+}
+
+// GetStatusInfo returns the status of a node, or nil if it has none. A node has a status
+// from its first request until it has no open watch and does not exist.
+func (c *SnapshotCache) GetStatusInfo(node string) cachev3.StatusInfo {
+	if n := c.watches.get(node); n != nil {
+		return n
 	}
 	return nil
 }
 
-func (c *SnapshotCache) servedSnapshot(node string) *servedSnapshot {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.current[node]
-}
+// GetStatusKeys returns the nodes that have a status.
+func (c *SnapshotCache) GetStatusKeys() []string { return c.watches.keys() }
 
-// Nodes yields what each node is served, sorted by node.
-func (c *SnapshotCache) Nodes() iter.Seq[*replay.Node] {
-	return func(yield func(*replay.Node) bool) {
-		c.mu.RLock()
-		current := maps.Clone(c.current)
-		c.mu.RUnlock()
-		for _, name := range slices.Sorted(maps.Keys(current)) {
-			if !yield((*replay.Node)(current[name].node)) {
-				return
-			}
+// CreateWatch opens a SotW watch: value receives one response when the client is due one.
+func (c *SnapshotCache) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
+	q := newSotwRequest(request, sub)
+	q.isWhole, q.comparesVersion = true, true
+	q.withholds = c.ads && !q.isWildcard
+	if q.typeURL == resourcev3.EndpointType || q.typeURL == resourcev3.RouteType {
+		q.onTTL = func() {
+			c.warnTTL.Do(func() {
+				c.watches.logger.Warnf("resources of type %s with a TTL are sent in the SotW protocol: Envoy 1.40 crashes when they expire; use the delta protocol", q.typeURL)
+			})
 		}
 	}
+	return c.open(q, sender(value, newSotwResponse))
 }
 
-// GetStatusInfo forwards to go-control-plane's cache.
-func (c *SnapshotCache) GetStatusInfo(node string) cachev3.StatusInfo {
-	return c.served.GetStatusInfo(node)
-}
-
-// GetStatusKeys forwards to go-control-plane's cache.
-func (c *SnapshotCache) GetStatusKeys() []string { return c.served.GetStatusKeys() }
-
-// CreateWatch forwards to go-control-plane's cache.
-func (c *SnapshotCache) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
-	if err := c.discover(context.Background(), c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
-		return nil, err
-	}
-	return c.served.CreateWatch(request, sub, value)
-}
-
-// CreateDeltaWatch forwards to go-control-plane's cache.
+// CreateDeltaWatch opens a delta watch: value receives one response when the client is
+// due one.
 func (c *SnapshotCache) CreateDeltaWatch(request *cachev3.DeltaRequest, sub cachev3.Subscription, value chan cachev3.DeltaResponse) (func(), error) {
-	if err := c.discover(context.Background(), c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
-		return nil, err
-	}
-	return c.served.CreateDeltaWatch(request, sub, value)
+	return c.open(newDeltaRequest(request, sub), sender(value, newDeltaResponse))
 }
 
-// Fetch forwards to go-control-plane's cache.
-func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
-	if err := c.discover(ctx, c.hash.ID(request.GetNode()), request.GetTypeUrl()); err != nil {
+func (c *SnapshotCache) open(q *watchRequest, send func(*response, <-chan struct{}) bool) (func(), error) {
+	key := c.hash.ID(q.node)
+	if err := c.discover(context.Background(), key, q.typeURL); err != nil {
 		return nil, err
 	}
-	return c.served.Fetch(ctx, request)
+	return c.watches.open(key, &watch{watchRequest: q, send: send, version: c.watches.source.Version}), nil
+}
+
+// Fetch returns the resources that a request names, or all. The error is a
+// [types.SkipFetchError] if the version of the request is that of the type: a request
+// without a stream tells nothing else of what the client has.
+func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (cachev3.Response, error) {
+	key := c.hash.ID(request.GetNode())
+	if err := c.discover(ctx, key, request.GetTypeUrl()); err != nil {
+		return nil, err
+	}
+	node := c.node(key)
+	if node == nil {
+		return nil, fmt.Errorf("missing snapshot for %q", key)
+	}
+	names := request.GetResourceNames()
+	sub := stream.NewSotwSubscription(names, true)
+	w := &watch{watchRequest: newSotwRequest(request, sub), version: c.watches.source.Version}
+	a := answer{of: typeOf(node, w.typeURL), version: w.version(node, w.typeURL), isWhole: true}
+	if request.GetVersionInfo() == a.version {
+		return nil, &types.SkipFetchError{}
+	}
+	return newSotwResponse(newResponse(ctx, w, a, nil)), nil
 }
 
 // discover adds a type that a client requests to the known types, if the node's custom
@@ -374,13 +367,12 @@ func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (ca
 // ResourceSnapshot cannot list its types; it can only be asked for one.
 func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) error {
 	c.mu.RLock()
-	current := c.current[node]
 	_, known := slices.BinarySearch(c.typeURLs, typeURL)
 	c.mu.RUnlock()
-	if known || current == nil {
+	if known {
 		return nil
 	}
-	custom := current.custom()
+	custom := c.snapshots.custom(c.node(node))
 	if custom == nil || (custom.GetVersion(typeURL) == "" && len(custom.GetResources(typeURL)) == 0) {
 		return nil
 	}
@@ -391,15 +383,13 @@ func (c *SnapshotCache) discover(ctx context.Context, node, typeURL string) erro
 	if at, known := slices.BinarySearch(before, typeURL); !known {
 		c.typeURLs = slices.Insert(slices.Clone(before), at, typeURL)
 	}
-	snapshots := map[string]*servedSnapshot{}
-	for name, s := range c.current {
-		if s.custom() != nil {
-			snapshots[name] = s
-		}
-	}
 	c.mu.Unlock()
-	for name, s := range snapshots {
-		_, err := c.set(ctx, name, s.custom(), s.node)
+	for node := range c.store.State().Cache(c.name) {
+		custom := c.snapshots.custom(node)
+		if custom == nil {
+			continue
+		}
+		_, err := c.set(ctx, node.Name(), custom, node)
 		// An update after a commit timeout may have changed the node, and may not be a
 		// custom snapshot.
 		if err != nil && !errors.Is(err, errSuperseded) {

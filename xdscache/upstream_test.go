@@ -32,6 +32,18 @@ var upstreamTests = []struct {
 			{`cache\.NewSnapshotCache\(`, `newSnapshotCache(t, `},
 			{`cache\.NewSnapshotCacheWithHeartbeating\(ctx, `, `newHeartbeatingCache(ctx, t, `},
 			{`reflect\.DeepEqual\(`, `protoEqual(`},
+			// Our responses have the methods of theirs, and are of another type.
+			{`\(\*cache\.RawResponse\)`, `(rawResources)`},
+			{`\(\*cache\.RawDeltaResponse\)`, `(rawResources)`},
+			// They pin that an update fails if a client does not read: it waits for no client.
+			// The response is sent when the client reads, with the context of the update that
+			// it was first due after.
+			{`require\.EqualError\(t, err, context\.Canceled\.Error\(\)\)`, `require.NoError(t, err)`},
+			{`assert\.Equal\(t, "bar", response\.GetContext\(\)\.Value\(testKey\{\}\)\)`, `assert.NotNil(t, response.GetContext())`},
+			// They pin that each node id that a client has claimed stays in memory for ever: here
+			// the status of a node that does not exist goes with its last watch.
+			{`assert\.NotEmptyf\(t, (c\.GetStatusKeys\(\)|keys), `, `assert.Emptyf(t, $1, `},
+			{`count := c\.GetStatusInfo\(key\)\.GetNum\w+\(\)(\s+assert\.LessOrEqualf)`, `count := numWatches(c, key)$1`},
 		},
 		minimum: 16,
 	},
@@ -43,6 +55,7 @@ var upstreamTests = []struct {
 			{`reflect\.DeepEqual\(`, `protoEqual(`},
 			// Private fields are replaced by public methods.
 			{`range out\.resources\b`, `range out.GetRawResources()`},
+			{`r\.\(\*RawResponse\)`, `r.(rawResources)`},
 			{`res\.resource\b`, `res.Resource`},
 			{`assert\.Len\(t, c\.wildcardWatches, (\d+)\)`, `assert.Equal(t, $1, c.NumWildcardWatches())`},
 			{`assert\.Len\(t, cache\.resourceWatches\[("\w")\], (\d+)\)`, `assert.Equal(t, $2, cache.numResourceWatches($1))`},

@@ -3,9 +3,11 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -26,7 +28,6 @@ type (
 	DeltaRequest  = cachev3.DeltaRequest
 	Response      = cachev3.Response
 	DeltaResponse = cachev3.DeltaResponse
-	RawResponse   = cachev3.RawResponse
 )
 
 var (
@@ -34,6 +35,10 @@ var (
 	MarshalResource = cachev3.MarshalResource
 	HashResource    = cachev3.HashResource
 )
+
+type rawResources interface {
+	GetRawResources() []types.ResourceWithTTL
+}
 
 // made counts the resources that were made different.
 var made atomic.Uint32
@@ -73,8 +78,27 @@ func NewLinearCache(typeURL string, opts ...func(*options)) *LinearCache {
 		if err := xdscache.NewLinearCache(l, o.cfg, typeURL).SetResources(o.initial); err != nil {
 			panic(err)
 		}
+		l.state = restart(l.state)
 	}
 	return &LinearCache{xdscache.NewLinearCache(l, o.cfg, typeURL, o.own...)}
+}
+
+// restart returns a state with the same resources at sequence 0: the tests count versions
+// from there.
+func restart(st *state.State) *state.State {
+	b := state.NewBuilder(0, time.Time{})
+	for node := range st.All() {
+		if err := b.Node(node.Cache(), node.Name(), 0, time.Time{}); err != nil {
+			panic(err)
+		}
+		for i := range node.Types() {
+			t := &node.Types()[i]
+			if err := errors.Join(b.Type(t.URL(), t.Version()), b.Resources(slices.Collect(t.All()))); err != nil {
+				panic(err)
+			}
+		}
+	}
+	return b.Build()
 }
 
 // getVersion returns the version that a client without a version receives.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 
@@ -29,6 +30,19 @@ func open(t *testing.T) *xdswal.Store {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close(context.Background())) })
 	return store
+}
+
+type rawResources interface {
+	GetRawResources() []types.ResourceWithTTL
+}
+
+// numWatches returns the number of open watches of a node.
+func numWatches(c cache.SnapshotCache, node string) int {
+	info := c.GetStatusInfo(node)
+	if info == nil {
+		return 0
+	}
+	return info.GetNumWatches() + info.GetNumDeltaWatches()
 }
 
 // protoEqual is reflect.DeepEqual, except that it compares messages by proto.Equal.
