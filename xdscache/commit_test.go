@@ -167,7 +167,7 @@ func TestUpdatesShareACommit(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
 	set(t, c, "n", clusters(t, "0"))
-	w := watch(t, c, "n", resourcev3.ClusterType, "0")
+	w := watch(t, c, "n", resourcev3.ClusterType, "0", "gone")
 	l.hold()
 	l.drain()
 	var waiting []<-chan error

@@ -1,4 +1,16 @@
 package xdscache
 
+import (
+	"testing"
+	"time"
+)
+
 // CanCompareAddresses is false with Go 1.24, where addresses are not compared.
 const CanCompareAddresses = canCompareAddresses
+
+// SetHoldSnapshot sets how long GetSnapshot keeps a result, for the time of a test.
+func SetHoldSnapshot(t testing.TB, d time.Duration) {
+	before := holdSnapshot
+	holdSnapshot = d
+	t.Cleanup(func() { holdSnapshot = before })
+}

@@ -132,12 +132,14 @@ func (c *LinearCache) update(what string, compute func(*state.Node) (*journal.Ev
 }
 
 // publish answers the watches from the durable state.
-func (c *LinearCache) publish(ctx context.Context, _ journal.Sequence) error { return c.refresh(ctx) }
-
-// refresh answers the watches from the newest state.
-func (c *LinearCache) refresh(ctx context.Context) error {
+func (c *LinearCache) publish(ctx context.Context, _ journal.Sequence) {
 	c.watches.serve(ctx, "")
 	c.hub.Wake("")
+}
+
+// refresh answers the watches from a state that did not come from this cache.
+func (c *LinearCache) refresh(ctx context.Context) error {
+	c.publish(ctx, 0)
 	return nil
 }
 
@@ -178,10 +180,12 @@ func (c *LinearCache) NumCacheWatches() int {
 func (c *LinearCache) CreateWatch(request *cachev3.Request, sub cachev3.Subscription, value chan cachev3.Response) (func(), error) {
 	q := newSotwRequest(request, sub)
 	q.isWhole = cachev3.ResourceRequiresFullStateInSotw(c.typeURL)
-	// A client that has nothing of this cache waits for its first response.
-	version := request.GetVersionInfo()
-	q.isDueAlways = request.GetResponseNonce() == "" &&
-		(version == "" || !strings.HasPrefix(version, c.store.VersionPrefix))
+	if version := request.GetVersionInfo(); request.GetResponseNonce() == "" {
+		// A client that has nothing of this cache waits for its first response, and one that
+		// has an earlier version may have resources that are gone.
+		q.isDueAlways = version == "" || !strings.HasPrefix(version, c.store.VersionPrefix) ||
+			(q.isWhole && len(q.known) == 0 && version != c.version())
+	}
 	return c.open(q, sender(value, newSotwResponse))
 }
 
@@ -196,6 +200,12 @@ func (c *LinearCache) open(q *watchRequest, send func(*response, <-chan struct{}
 		return nil, fmt.Errorf("request type %s does not match cache type %s", q.typeURL, c.typeURL)
 	}
 	return c.watches.open("", &watch{watchRequest: q, send: send, version: c.watches.source.Version}), nil
+}
+
+// version returns the version of a response.
+func (c *LinearCache) version() string {
+	node, _ := c.watches.source.Node("")
+	return c.watches.source.Version(node, c.typeURL)
 }
 
 // Fetch returns an error, as go-control-plane's does.

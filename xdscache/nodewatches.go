@@ -126,7 +126,7 @@ func (ws *watches) open(key string, w *watch) (cancel func()) {
 	w.hasLeftover = a.hasLeftover
 	if isDue && n.answer(context.Background(), w, a) {
 		ws.logger.Debugf("answered watch of node %q for %s with version %q", key, w.typeURL, a.version)
-		return func() {}
+		return w.cancel
 	}
 	n.add(w)
 	ws.logger.Debugf("opened watch of node %q for %s", key, w.typeURL)

@@ -33,17 +33,22 @@ type response struct {
 // exist any more.
 func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.Node) *response {
 	r := &response{ctx: ctx, request: w.watchRequest}
-	r.answer = func() answer { return a }
-	if newest != nil {
-		r.answer = sync.OnceValue(func() answer {
-			if node := newest(); node != nil {
-				if later, _ := w.compare(node); !w.mustWithhold(later.of) {
-					return later
-				}
-			}
+	r.answer = sync.OnceValue(func() answer {
+		if w.delta != nil && w.isCanceled.Load() {
+			// The client has changed its subscription before it was sent this. The next
+			// response is made from what it had before, so this one changes nothing.
+			return answer{of: a.of, version: a.version, hasLeftover: a.hasLeftover}
+		}
+		if newest == nil {
 			return a
-		})
-	}
+		}
+		if node := newest(); node != nil {
+			if later, _ := w.compare(node); !w.mustWithhold(later.of) {
+				return later
+			}
+		}
+		return a
+	})
 	r.returned = sync.OnceValue(r.returnedResources)
 	return r
 }

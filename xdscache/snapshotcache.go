@@ -218,8 +218,8 @@ func (c *SnapshotCache) differ(node string) differ {
 
 func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*journal.Event, error)) (journal.Sequence, error) {
 	u := c.acquire(node)
-	seq, err := u.update(ctx, compute, func(ctx context.Context, seq journal.Sequence) error {
-		return c.publish(ctx, u, seq, given)
+	seq, err := u.update(ctx, compute, func(ctx context.Context, seq journal.Sequence) {
+		c.publish(ctx, u.node, seq, given)
 	}, func() { c.release(u) })
 	if errors.Is(err, context.Canceled) && err.Error() == context.Canceled.Error() {
 		return 0, err // not wrapped, as in go-control-plane
@@ -234,14 +234,13 @@ func (c *SnapshotCache) update(ctx context.Context, what, node string, given cac
 }
 
 // publish answers the watches of a node from its durable state, which is at seq or later.
-func (c *SnapshotCache) publish(ctx context.Context, u *updater, seq journal.Sequence, given cachev3.ResourceSnapshot) error {
-	if node := c.node(u.node); given != nil && node != nil && node.Sequence() == seq {
+func (c *SnapshotCache) publish(ctx context.Context, name string, seq journal.Sequence, given cachev3.ResourceSnapshot) {
+	if node := c.node(name); given != nil && node != nil && node.Sequence() == seq {
 		c.snapshots.set(node, given)
 	}
-	c.snapshots.clean(u.node)
-	c.watches.serve(ctx, u.node)
-	c.hub.Wake(u.node)
-	return nil
+	c.snapshots.clean(name)
+	c.watches.serve(ctx, name)
+	c.hub.Wake(name)
 }
 
 // refresh answers the watches from a state that did not come from this cache.

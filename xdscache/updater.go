@@ -11,13 +11,8 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// lateTimeout bounds the notification of watches after the caller's context is done
-// or its update has timed out.
-const lateTimeout = time.Second
-
-// updater orders the updates of one node of one cache, so that the journal and
-// go-control-plane's cache receive them in the same order. Updates that are queued
-// together share commits.
+// updater orders the updates of one node of one cache. Updates that are queued together
+// share commits.
 type updater struct {
 	store       *store
 	cache, node string
@@ -32,11 +27,6 @@ type updater struct {
 	generation uint64
 	queued     int
 	last       outcome
-
-	// publishing is held while the node is published, and guards published.
-	publishing sync.Mutex
-	// published is the sequence up to which the node is served.
-	published journal.Sequence
 }
 
 // outcome is what an update results in.
@@ -69,9 +59,9 @@ func (u *updater) pending(generation uint64) bool {
 // release when it no longer uses the updater; after a timeout this is later than its
 // return.
 //
-// It checks ctx at the start, and uses it for publish. It does not cancel the wait for
+// It checks ctx at the start, and passes it to publish. It does not cancel the wait for
 // the commit, because a queued event cannot be withdrawn.
-func (u *updater) update(ctx context.Context, compute func(*state.Node) (*journal.Event, error), publish func(context.Context, journal.Sequence) error, release func()) (journal.Sequence, error) {
+func (u *updater) update(ctx context.Context, compute func(*state.Node) (*journal.Event, error), publish func(context.Context, journal.Sequence), release func()) (journal.Sequence, error) {
 	if ctx.Err() != nil {
 		release()
 		return 0, context.Cause(ctx)
@@ -88,35 +78,30 @@ func (u *updater) update(ctx context.Context, compute func(*state.Node) (*journa
 			go func() {
 				defer release()
 				<-o.commit.Done()
-				_, _ = u.finish(ctx, o, true, publish)
+				_, _ = u.finish(ctx, o, publish)
 			}()
 			return 0, fmt.Errorf("%w after %s; the update may still become durable: check the disk of the data directory", cachelog.ErrCommitTimeout, u.store.CommitTimeout)
 		}
 	}
 	defer release()
-	return u.finish(ctx, o, ctx.Err() != nil, publish)
+	return u.finish(ctx, o, publish)
 }
 
-// finish publishes an outcome whose commit is done. If late is set, the caller has
-// stopped waiting: the outcome is durable nevertheless, so the watches that have room
-// for the response must get it.
-func (u *updater) finish(ctx context.Context, o outcome, late bool, publish func(context.Context, journal.Sequence) error) (journal.Sequence, error) {
+// finish publishes an outcome whose commit is done. It is durable even if the caller has
+// stopped waiting.
+func (u *updater) finish(ctx context.Context, o outcome, publish func(context.Context, journal.Sequence)) (journal.Sequence, error) {
 	if o.own {
 		u.settle()
 	}
 	if o.commit != nil && o.commit.Err() != nil {
 		return 0, o.commit.Err()
 	}
-	if late {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lateTimeout)
-		defer cancel()
-	}
 	seq := o.seq
 	if o.ev != nil {
 		seq = o.ev.Sequence
 	}
-	return seq, publish(ctx, seq)
+	publish(ctx, seq)
+	return seq, nil
 }
 
 // queue computes and queues an event. If nothing changes, the outcome is that of the

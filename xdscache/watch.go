@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -34,6 +35,8 @@ type watch struct {
 	// channel: canceled ends the wait, and delivered is closed when the goroutine is done.
 	canceled, delivered chan struct{}
 	cancelOnce          sync.Once
+
+	isCanceled atomic.Bool
 }
 
 // watchRequest is what a client requests, and by which rules it is answered. It is
@@ -142,8 +145,12 @@ func (q *watchRequest) isRejection() bool { return q.sotw.GetErrorDetail() != ni
 // isVersionDue reports whether a client that has all contents must be told the version
 // of the type. One that rejected the contents is not sent them again until they change.
 func (q *watchRequest) isVersionDue(t *state.Type) bool {
-	if !q.comparesVersion || q.isRejection() || t.Version() == q.sotw.GetVersionInfo() {
+	if !q.comparesVersion || q.isRejection() {
 		return false
+	}
+	if t.Version() == q.sotw.GetVersionInfo() {
+		// Under the same version, an earlier stream may have had other contents.
+		return t.Version() != "" && q.sotw.GetResponseNonce() == "" && len(q.known) == 0
 	}
 	// A type without a version is sent under one that is made for it. The first request of
 	// a stream may have a version from an earlier stream, and then what that had.
@@ -332,6 +339,7 @@ func (w *watch) isPending() bool { return w.canceled != nil }
 // cancel ends the wait for room, and returns when nothing is sent any more: the server
 // then closes the channel. The watch is not open any more.
 func (w *watch) cancel() {
+	w.isCanceled.Store(true)
 	if w.canceled == nil {
 		return
 	}
