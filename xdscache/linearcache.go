@@ -199,6 +199,7 @@ func (c *LinearCache) open(q *watchRequest, send func(*response, <-chan struct{}
 	if q.typeURL != c.typeURL {
 		return nil, fmt.Errorf("request type %s does not match cache type %s", q.typeURL, c.typeURL)
 	}
+	q.remember = c.watches.known.remember
 	return c.watches.open("", &watch{watchRequest: q, send: send, version: c.watches.source.Version}), nil
 }
 

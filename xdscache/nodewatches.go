@@ -23,6 +23,7 @@ import (
 type watches struct {
 	source feed.Source
 	logger log.Logger
+	known  knownStates
 	nodes  sync.Map // of *nodeWatches, by key
 }
 
@@ -110,7 +111,7 @@ func (ws *watches) serveAll(ctx context.Context) {
 func (ws *watches) open(key string, w *watch) (cancel func()) {
 	// The comparison takes time in proportion to the node, so it is made without a lock.
 	node, _ := ws.source.Node(key)
-	a, isDue := w.compare(node)
+	a, isDue := ws.compare(w, node)
 	n := ws.lock(key)
 	defer n.mu.Unlock()
 	n.node = w.node
@@ -121,7 +122,7 @@ func (ws *watches) open(key string, w *watch) (cancel func()) {
 	}
 	n.serve(context.Background())
 	if n.served != node {
-		a, isDue = w.compare(n.served)
+		a, isDue = ws.compare(w, n.served)
 	}
 	w.hasLeftover = a.hasLeftover
 	if isDue && n.answer(context.Background(), w, a) {
@@ -134,6 +135,15 @@ func (ws *watches) open(key string, w *watch) (cancel func()) {
 		n.remove(w)
 		w.cancel()
 	}
+}
+
+// compare is watch.compare. If the client's last response is known, the time depends on
+// what has changed since.
+func (ws *watches) compare(w *watch, node *state.Node) (answer, bool) {
+	if has := ws.known.find(w.watchRequest); has != nil && node != nil {
+		return w.follow(node, newChange(has, typeOf(node, w.typeURL)))
+	}
+	return w.compare(node)
 }
 
 // newest returns the newest state of the node, or nil.

@@ -37,7 +37,7 @@ func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.N
 		if w.delta != nil && w.isCanceled.Load() {
 			// The client has changed its subscription before it was sent this. The next
 			// response is made from what it had before, so this one changes nothing.
-			return answer{of: a.of, version: a.version, hasLeftover: a.hasLeftover}
+			return answer{of: a.of, version: a.version, hasLeftover: a.hasLeftover, isStale: true}
 		}
 		if newest == nil {
 			return a
@@ -49,7 +49,13 @@ func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.N
 		}
 		return a
 	})
-	r.returned = sync.OnceValue(r.returnedResources)
+	r.returned = sync.OnceValue(func() map[string]string {
+		known := r.returnedResources()
+		if r.request.remember != nil && !r.answer().isStale {
+			r.request.remember(known, r.answer().of)
+		}
+		return known
+	})
 	return r
 }
 

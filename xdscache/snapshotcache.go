@@ -336,6 +336,7 @@ func (c *SnapshotCache) open(q *watchRequest, send func(*response, <-chan struct
 	if err := c.discover(context.Background(), key, q.typeURL); err != nil {
 		return nil, err
 	}
+	q.remember = c.watches.known.remember
 	return c.watches.open(key, &watch{watchRequest: q, send: send, version: c.watches.source.Version}), nil
 }
 

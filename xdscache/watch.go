@@ -65,6 +65,9 @@ type watchRequest struct {
 	comparesVersion bool
 	// withholds means that a response waits until the client requests all resources.
 	withholds bool
+	// remember, if not nil, is called with the map of known resources after a response, and
+	// the type of which the client then has what it requests.
+	remember func(known map[string]string, of *state.Type)
 	// onTTL, if not nil, is called when a resource with a TTL is sent.
 	onTTL func()
 }
@@ -179,6 +182,8 @@ type answer struct {
 	isHeartbeat bool
 	// hasLeftover is that of the watch.
 	hasLeftover bool
+	// isStale means that the response changes nothing.
+	isStale bool
 }
 
 // compare returns the answer that brings a client from what it was last sent to what its

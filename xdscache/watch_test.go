@@ -314,6 +314,56 @@ func TestSameVersionNewContent(t *testing.T) {
 	requireServed(t, l, c)
 }
 
+// So are new contents of a resource under a version of the caller's own.
+func TestSameOwnVersionNewContent(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	own := map[string]string{"a": "own", "b": "own"}
+	set(t, c, "n", foreign("1", own, cluster("a"), cluster("b")))
+	sotw := newSotwStream(t, c, "n", resourcev3.ClusterType)
+	sotw.receive()
+	delta, err := serve(t, c).DeltaAggregatedResources(streamContext(t))
+	require.NoError(t, err)
+	require.NoError(t, delta.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n"}, TypeUrl: resourcev3.ClusterType}))
+	resp, err := delta.Recv()
+	require.NoError(t, err)
+	require.Len(t, resp.GetResources(), 2)
+	// Neither has acknowledged its response.
+	set(t, c, "n", foreign("1", own, clusterOf("a", "x"), cluster("b")))
+	sotw.ack()
+	require.Len(t, sotw.receive().GetResources(), 2)
+	require.NoError(t, delta.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType, ResponseNonce: resp.GetNonce()}))
+	resp, err = delta.Recv()
+	require.NoError(t, err)
+	require.Len(t, resp.GetResources(), 1)
+	require.Equal(t, "a", resp.GetResources()[0].GetName())
+	require.Equal(t, "own", resp.GetResources()[0].GetVersion())
+	requireServed(t, l, c)
+}
+
+// Nothing is remembered of clients that are gone.
+func TestClientsAreForgotten(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l)
+	set(t, c, "n", clusters(t, "1", cluster("a"), cluster("b")))
+	const clients = 100
+	func() {
+		for range clients {
+			known := receive(t, deltaWatch(t, c, "n", resourcev3.ClusterType, nil)).GetReturnedResources()
+			w := deltaWatch(t, c, "n", resourcev3.ClusterType, known)
+			defer func() { requireOpen(t, w) }()
+		}
+		require.Equal(t, clients, c.NumKnownStates())
+	}()
+	c.ClearSnapshot("n")
+	set(t, c, "n", clusters(t, "1", cluster("c"))) // answers the watches, whose clients do not read
+	require.Eventually(t, func() bool {
+		runtime.GC()
+		return c.NumKnownStates() == 0
+	}, timeout, time.Millisecond)
+	requireServed(t, l, c)
+}
+
 // What a client rejects is not sent again until it changes.
 func TestRejectedIsNotSentAgain(t *testing.T) {
 	for _, row := range []struct {
