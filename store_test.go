@@ -196,7 +196,7 @@ func TestSecondCachePanics(t *testing.T) {
 	require.NotSame(t, c, namedCache(s, "other"))
 	const text = `xdswal: the store already has a cache %q: use that one, or choose another name with xdscache.WithName`
 	for name, again := range map[string]func(){
-		"snapshot/":      func() { s.SnapshotCache(true, cachev3.IDHash{}, nil, xdscache.WithContentComparison()) },
+		"snapshot/":      func() { s.SnapshotCache(true, cachev3.IDHash{}, nil, xdscache.WithImmutableMessages()) },
 		"snapshot/other": func() { s.SnapshotCache(false, cachev3.IDHash{}, nil, xdscache.WithName("other")) },
 		"linear/" + resourcev3.ClusterType: func() {
 			s.LinearCache(resourcev3.EndpointType, xdscache.WithName(resourcev3.ClusterType))

@@ -71,16 +71,17 @@ type Resource struct {
 	Name string
 	// TypeURL is the type of the message.
 	TypeURL string
-	// Version is the resource's version in the delta protocol: the SHA-256 of
-	// Value in hexadecimal, unless the caller of the cache chose another.
+	// Version is the resource's version in the delta protocol. Unless the caller of the
+	// cache chose one, it is of 16 characters: the first 12 bytes of the SHA-256 of
+	// Value, in the URL-safe base64 without padding. Earlier versions of xdswal used the
+	// whole SHA-256 in hexadecimal; a resource keeps its version until it changes.
 	Version string
 	// Value is the message in deterministic wire format. It may be secret.
 	Value []byte
 	// TTL is nil for a resource that does not expire.
 	TTL *time.Duration
 	// Source points to the message that Value was marshaled from, as long as the caller
-	// keeps it. The same pointer means the same content: such a message is not marshaled
-	// again. Source is not encoded.
+	// keeps it, if the caller has promised not to change it. It is not encoded.
 	Source weak.Pointer[byte]
 }
 

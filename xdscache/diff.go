@@ -1,9 +1,14 @@
 package xdscache
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
+	"weak"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -14,16 +19,17 @@ import (
 
 // differ compares the resources that a caller sets with those of a node.
 type differ struct {
-	compareContent bool
-	cache, node    string
+	// sources are set for callers that never change a message that they have set. Else
+	// every message is marshaled, and compared by its content.
+	sources     *sources
+	cache, node string
 }
 
 // desired is one type as a caller wants it.
 type desired struct {
 	version string
 	items   map[string]types.ResourceWithTTL
-	// versions are the versions of the resources that do not have their hash as
-	// version.
+	// versions are the versions that the caller chose for resources.
 	versions map[string]string
 }
 
@@ -63,17 +69,9 @@ func (d differ) snapshot(base *state.Node, urls []string, want func(url string) 
 	var out []journal.TypeChange
 	for _, url := range urls {
 		have, want := typeOf(base, url), want(url)
-		upserts, kept, err := d.upserts(have, url, want)
+		tc, err := d.replace(have, url, want)
 		if err != nil {
 			return nil, err
-		}
-		tc := journal.TypeChange{TypeURL: url, Version: want.version, Upserts: upserts}
-		if kept < have.Len() {
-			for r := range have.All() {
-				if _, ok := want.items[r.Name]; !ok {
-					tc.Deletes = append(tc.Deletes, r.Name)
-				}
-			}
 		}
 		if have.Version() != want.version || len(tc.Upserts)+len(tc.Deletes) > 0 {
 			out = append(out, tc)
@@ -82,65 +80,162 @@ func (d differ) snapshot(base *state.Node, urls []string, want func(url string) 
 	return d.event(base, out), nil
 }
 
-// upserts returns the resources that want has and that differ from those of have,
-// sorted by name, and the number of resources that both have.
-func (d differ) upserts(have *state.Type, url string, want desired) (upserts []*journal.Resource, kept int, err error) {
-	for name, item := range want.items {
-		old := have.Get(name)
-		if old != nil {
-			kept++
-		}
-		r, err := d.changed(old, url, name, item, want.versions)
-		if err != nil {
-			return nil, 0, err
-		}
-		if r != nil {
-			upserts = append(upserts, r)
-		}
-	}
-	slices.SortFunc(upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
-	return upserts, kept, nil
+// item is a resource that a caller sets.
+type item struct {
+	name string
+	types.ResourceWithTTL
+	old   *journal.Resource // the node's, or nil
+	known *journal.Resource // the one that was last made from the same message, or nil
 }
 
-// changed returns the resource that replaces old, or nil if old is the same.
-func (d differ) changed(old *journal.Resource, url, name string, item types.ResourceWithTTL, versions map[string]string) (*journal.Resource, error) {
-	if old != nil && !d.compareContent && isSource(old, item.Resource) &&
-		sameTTL(old, item) && (versions == nil || versions[name] == old.Version) {
+// replace returns the change after which a type has the resources of want and no others.
+func (d differ) replace(have *state.Type, url string, want desired) (journal.TypeChange, error) {
+	type part struct {
+		upserts []*journal.Resource
+		deletes []string
+		kept    int
+	}
+	tc := journal.TypeChange{TypeURL: url, Version: want.version}
+	olds := slices.AppendSeq(make([]*journal.Resource, 0, have.Len()), have.All())
+	parts, err := inParallel(len(olds), func(s *scratch, lo, hi int) (p part, err error) {
+		for _, old := range olds[lo:hi] {
+			if res, ok := want.items[old.Name]; ok {
+				s.items = append(s.items, item{name: old.Name, ResourceWithTTL: res, old: old})
+			} else {
+				p.deletes = append(p.deletes, old.Name)
+			}
+		}
+		p.kept = len(s.items)
+		p.upserts, err = d.changed(url, want.versions, s)
+		return p, err
+	})
+	if err != nil {
+		return tc, err
+	}
+	kept := 0
+	for _, p := range parts {
+		tc.Upserts = append(tc.Upserts, p.upserts...)
+		tc.Deletes = append(tc.Deletes, p.deletes...)
+		kept += p.kept
+	}
+	if kept == len(want.items) {
+		return tc, nil
+	}
+	added := make([]string, 0, len(want.items)-kept)
+	for name := range want.items {
+		if have.Get(name) == nil {
+			added = append(added, name)
+		}
+	}
+	upserts, err := d.upserts(noType, url, want, added)
+	tc.Upserts = append(tc.Upserts, upserts...)
+	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	return tc, err
+}
+
+// upserts returns the resources of want that have these names and that differ from those
+// of have, sorted by name. It sorts names.
+func (d differ) upserts(have *state.Type, url string, want desired, names []string) ([]*journal.Resource, error) {
+	slices.Sort(names)
+	parts, err := inParallel(len(names), func(s *scratch, lo, hi int) ([]*journal.Resource, error) {
+		for _, name := range names[lo:hi] {
+			s.items = append(s.items, item{name: name, ResourceWithTTL: want.items[name], old: have.Get(name)})
+		}
+		return d.changed(url, want.versions, s)
+	})
+	return slices.Concat(parts...), err
+}
+
+// changed returns the resources that replace those of s.items which differ.
+func (d differ) changed(url string, versions map[string]string, s *scratch) (out []*journal.Resource, err error) {
+	d.sources.find(s.items)
+	for i := range s.items {
+		it := &s.items[i]
+		r, err := d.resource(url, it, versions[it.name], s)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// resource returns the resource that replaces the old one of an item, or nil if that is
+// the same. version is the one that the caller chose, or empty.
+func (d differ) resource(url string, it *item, version string, s *scratch) (*journal.Resource, error) {
+	old := it.old
+	if old != nil && old == it.known && sameTTL(old, it.TTL) && (version == "" || version == old.Version) {
 		return nil, nil
 	}
-	r, err := newResource(url, name, item)
+	c, err := s.content(url, it)
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := versions[name]; ok && v != "" {
-		r.Version = v
+	same := old != nil && old.TypeURL == c.typeURL && bytes.Equal(old.Value, c.value)
+	r := &journal.Resource{
+		Name: it.name, TypeURL: c.typeURL, Value: c.value,
+		Version: chooseVersion(cmp.Or(version, c.version), c.value, old, same),
 	}
-	if old != nil && old.Same(r) {
-		// The next comparison with this message compares addresses only. Source is
-		// guarded by the updater.
-		old.Source = r.Source
+	if it.TTL != nil {
+		ttl := *it.TTL // the caller may change it
+		r.TTL = &ttl
+	}
+	switch {
+	case same && old.Same(r):
+		d.sources.add(it.Resource, old)
 		return nil, nil
+	case it.known != nil && it.known.Name == r.Name && it.known.Same(r):
+		return it.known, nil // it was made for another node
+	case same:
+		r.Value = old.Value
+	case !c.shared:
+		r.Value = bytes.Clone(c.value)
+	}
+	if d.sources != nil {
+		r.Source = weak.Make(address(it.Resource))
+		d.sources.add(it.Resource, r)
 	}
 	return r, nil
 }
 
-func sameTTL(r *journal.Resource, item types.ResourceWithTTL) bool {
-	if r.TTL == nil || item.TTL == nil {
-		return r.TTL == item.TTL
+// chooseVersion returns the version of a resource with this content. given is the one that
+// the caller chose, or empty. If old has the same content, and the caller chose no version,
+// it keeps the version that it has: clients that know it need not receive it again.
+func chooseVersion(given string, value []byte, old *journal.Resource, same bool) string {
+	switch {
+	case same && (given == "" || given == old.Version):
+		return old.Version
+	case given != "" && !mayBeHash(given):
+		return given
 	}
-	return *r.TTL == *item.TTL
+	hash := sha256.Sum256(value)
+	switch {
+	case given != "" && !isHash(given, hash):
+		return given
+	case same:
+		return old.Version
+	default:
+		return hashVersion(hash)
+	}
+}
+
+func sameTTL(r *journal.Resource, ttl *time.Duration) bool {
+	if r.TTL == nil || ttl == nil {
+		return r.TTL == ttl
+	}
+	return *r.TTL == *ttl
 }
 
 // wantSnapshot returns the contents of a caller's snapshot, by type.
 func wantSnapshot(snapshot cachev3.ResourceSnapshot) (func(url string) desired, error) {
-	if own, ok := snapshot.(*cachev3.Snapshot); ok {
-		return func(url string) desired {
-			// Its VersionMap is not needed: it contains the same hashes.
-			return desired{version: own.GetVersion(url), items: own.GetResourcesAndTTL(url)}
-		}, nil
-	}
-	if err := snapshot.ConstructVersionMap(); err != nil {
-		return nil, fmt.Errorf("construct the snapshot's version map: %w", err)
+	// The version map of a cachev3.Snapshot is not constructed: that would marshal
+	// everything, and write to what the caller may set for several nodes at once.
+	if _, ok := snapshot.(*cachev3.Snapshot); !ok {
+		if err := snapshot.ConstructVersionMap(); err != nil {
+			return nil, fmt.Errorf("construct the snapshot's version map: %w", err)
+		}
 	}
 	return func(url string) desired {
 		return desired{
@@ -196,7 +291,7 @@ func (d differ) changes(base *state.Node, c *changes, version string) (*journal.
 	var out []journal.TypeChange
 	for _, url := range c.urls {
 		have := typeOf(base, url)
-		upserts, _, err := d.upserts(have, url, desired{items: c.upserts[url]})
+		upserts, err := d.upserts(have, url, desired{items: c.upserts[url]}, slices.Collect(maps.Keys(c.upserts[url])))
 		if err != nil {
 			return nil, err
 		}

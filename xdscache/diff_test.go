@@ -3,11 +3,13 @@ package xdscache_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -15,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/xdswal/xdswal/internal/cachelog"
+	"github.com/xdswal/xdswal/internal/event"
 	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
@@ -210,16 +213,16 @@ func (s *snapshotOf) GetVersionMap(url string) map[string]string {
 	return s.versions
 }
 
-// A message that is set again under the same address is not marshaled, unless the cache
-// compares contents.
-func TestPointerEquality(t *testing.T) {
+// A message that is set again under the same address is not marshaled, in whatever node,
+// if the messages of the cache are immutable.
+func TestImmutableMessages(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		opts  []xdscache.SnapshotOption
 		looks bool
 	}{
-		{name: "by address", looks: !xdscache.CanCompareAddresses},
-		{name: "by content", opts: []xdscache.SnapshotOption{xdscache.WithContentComparison()}, looks: true},
+		{name: "by content", looks: true},
+		{name: "by address", opts: []xdscache.SnapshotOption{xdscache.WithImmutableMessages()}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l := newLog(t)
@@ -243,59 +246,317 @@ func TestPointerEquality(t *testing.T) {
 			// An equal message at another address is marshaled once.
 			require.Positive(t, looksAt(again))
 			require.Equal(t, row.looks, looksAt(again) > 0)
+			require.Equal(t, row.looks, looksAt(m) > 0, "both addresses are known")
+
+			before := looks.Load()
+			events := l.appended(func() { set(t, c, "other", clusters(t, "1", m)) })
+			require.Len(t, events, 1)
+			require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
+			require.Equal(t, row.looks, looks.Load() > before)
 			requireServed(t, l, c)
 		})
 	}
 }
 
-// A change of a message in place, against the rules, is journaled if the cache compares
-// contents.
-func TestContentComparison(t *testing.T) {
-	for _, compare := range []bool{false, true} {
-		t.Run(fmt.Sprint(compare), func(t *testing.T) {
-			l := newLog(t)
-			var opts []xdscache.SnapshotOption
-			if compare {
-				opts = append(opts, xdscache.WithContentComparison())
-			}
-			c := newCache(l, opts...)
-			m := cluster("a")
-			snapshot := clusters(t, "1", m)
-			set(t, c, "n", snapshot)
-			m.AltStatName = "changed"
-			events := l.appended(func() { set(t, c, "n", snapshot) })
-			if compare || !xdscache.CanCompareAddresses {
-				require.Len(t, events, 1)
-				require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
-			} else {
-				require.Empty(t, events)
-			}
-			requireServed(t, l, c)
-		})
-	}
+// A message of the same address under another name, with another TTL or in another type is
+// not taken for what was made of it before.
+func TestImmutableMessageElsewhere(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l, xdscache.WithImmutableMessages(), xdscache.WithTypeURLs(durationURL))
+	m := cluster("a")
+	set(t, c, "n", clusters(t, "1", m))
+	require.Len(t, l.appended(func() { set(t, c, "n", snapshotWithTTL(t, "1", time.Second, m)) }), 1)
+	require.Len(t, l.appended(func() { set(t, c, "n", foreign("1", map[string]string{"a": "own"}, m)) }), 1)
+	s := foreign("1", nil, m)
+	s.resources["b"] = s.resources["a"]
+	require.Len(t, l.appended(func() { set(t, c, "n", s) }), 1)
+	require.Equal(t, "b", c.GetNode("n").Type(resourcev3.ClusterType).Get("b").Name)
+	s.url = durationURL
+	require.Len(t, l.appended(func() { set(t, c, "n", s) }), 1)
+	require.Equal(t, resourcev3.ClusterType, c.GetNode("n").Type(durationURL).Get("b").TypeURL)
+	requireServed(t, l, c)
 }
 
-// The version of a resource is the caller's, or go-control-plane's hash if the caller gives
-// none.
-func TestResourceVersions(t *testing.T) {
+// A message in a global variable can be set. Go 1.24 ended the process.
+func TestImmutableMessageInGlobalVariable(t *testing.T) {
+	l := newLog(t)
+	c := newCache(l, xdscache.WithImmutableMessages())
+	require.Len(t, l.appended(func() { set(t, c, "n", clusters(t, "1", &globalCluster)) }), 1)
+	require.Empty(t, l.appended(func() { set(t, c, "n", clusters(t, "1", &globalCluster)) }))
+	requireServed(t, l, c)
+}
+
+var globalCluster = clusterv3.Cluster{Name: "global"}
+
+// What is known of messages is dropped with them.
+func TestImmutableMessagesAreForgotten(t *testing.T) {
+	l := newLog(t)
+	l.forget()
+	c := newCache(l, xdscache.WithImmutableMessages())
+	round := func(i int) {
+		var many []types.Resource
+		for j := range 1000 {
+			many = append(many, clusterOf(fmt.Sprint(j), fmt.Sprint(i)))
+		}
+		set(t, c, "n", clusters(t, fmt.Sprint(i), many...))
+		l.forget()
+	}
+	for i := range 3 {
+		round(i)
+	}
+	before := heap()
+	for i := range 100 {
+		round(i + 3)
+		if i%10 == 0 {
+			runtime.GC()
+		}
+	}
+	after := heap()
+	t.Logf("heap %d bytes before, %d after", before, after)
+	require.Less(t, after, before+2<<20)
+}
+
+// A message that was changed in place and is set again is a change: it is journaled, and
+// open watches receive it, also under the same version of the type.
+func TestChangeInPlace(t *testing.T) {
 	l := newLog(t)
 	c := newCache(l)
-	s := foreign("1", map[string]string{"a": "own"}, cluster("a"), cluster("b"))
-	set(t, c, "n", s)
-	require.Positive(t, s.constructed.Load(), "the version map is asked for after it is constructed")
-	typ := c.GetNode("n").Type(resourcev3.ClusterType)
-	require.Equal(t, "own", typ.Get("a").Version)
-	value, err := cachev3.MarshalResource(cluster("b"))
-	require.NoError(t, err)
-	require.Equal(t, cachev3.HashResource(value), typ.Get("b").Version)
+	m := cluster("a")
+	snapshot := clusters(t, "1", m)
+	set(t, c, "n", snapshot)
+	known := receive(t, deltaWatch(t, c, "n", resourcev3.ClusterType, nil)).GetReturnedResources()
+	delta := deltaWatch(t, c, "n", resourcev3.ClusterType, known)
+	m.AltStatName = "changed"
+	events := l.appended(func() { set(t, c, "n", snapshot) })
+	require.Len(t, events, 1)
+	require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
+	require.NotEqual(t, known, receive(t, delta).GetReturnedResources())
+	requireProtoEqual(t, m, fetch(t, c, "n", resourcev3.ClusterType)["a"].Resource)
 
-	w := deltaWatch(t, c, "n", resourcev3.ClusterType, map[string]string{"a": "own"})
-	require.Equal(t, map[string]string{"a": "own", "b": cachev3.HashResource(value)}, receive(t, w).GetReturnedResources())
-
-	got, err := c.GetSnapshot("n")
-	require.NoError(t, err)
-	require.Same(t, s, got)
+	sotw := watch(t, c, "n", resourcev3.ClusterType, "1", "a")
+	m.AltStatName = "changed again"
+	require.Len(t, l.appended(func() { set(t, c, "n", clusters(t, "2", m)) }), 1)
+	require.Equal(t, "2", receive(t, sotw).GetResponseVersion())
+	m.AltStatName = "by an update"
+	events = l.appended(func() {
+		_, err := c.UpdateResources(context.Background(), "n", map[string][]types.ResourceWithTTL{resourcev3.ClusterType: items(m)}, nil, "2")
+		require.NoError(t, err)
+	})
+	require.Len(t, events, 1)
+	requireProtoEqual(t, m, fetch(t, c, "n", resourcev3.ClusterType)["a"].Resource)
+	ttl := time.Minute
+	timed := clusters(t, "2", m)
+	timed.Resources[types.Cluster].Items["a"] = types.ResourceWithTTL{Resource: m, TTL: &ttl}
+	set(t, c, "n", timed)
+	ttl = time.Second
+	require.Len(t, l.appended(func() { set(t, c, "n", timed) }), 1, "the TTL was changed in place")
 	requireServed(t, l, c)
+}
+
+// A linear cache compares contents too.
+func TestLinearChangeInPlace(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		opts []xdscache.LinearOption
+		want int
+	}{
+		{name: "by content", want: 1},
+		{name: "immutable", opts: []xdscache.LinearOption{xdscache.WithImmutableMessages()}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newLinear(l, row.opts...)
+			m := cluster("a")
+			require.NoError(t, c.UpdateResource("a", m))
+			m.AltStatName = "changed"
+			require.Len(t, l.appended(func() { require.NoError(t, c.UpdateResource("a", m)) }), row.want)
+			m.AltStatName = "changed again"
+			require.Len(t, l.appended(func() { require.NoError(t, c.SetResources(resources{"a": m})) }), row.want)
+			requireLinear(t, l, c)
+		})
+	}
+}
+
+// The version of a resource is the caller's, or a short hash if the caller chose none.
+func TestResourceVersions(t *testing.T) {
+	const hashOfB = "m8ruYOKD1HCiDbDI" // of the bytes 0a 01 62
+	for _, row := range []struct {
+		name string
+		make func(versions map[string]string) cachev3.ResourceSnapshot
+	}{
+		{"a caller's snapshot", func(versions map[string]string) cachev3.ResourceSnapshot {
+			return foreign("1", versions, cluster("a"), cluster("b"))
+		}},
+		{"go-control-plane's snapshot", func(versions map[string]string) cachev3.ResourceSnapshot {
+			s := clusters(t, "1", cluster("a"), cluster("b"))
+			s.VersionMap = map[string]map[string]string{resourcev3.ClusterType: versions}
+			return s
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLog(t)
+			c := newCache(l)
+			s := row.make(map[string]string{"a": "own"})
+			set(t, c, "n", s)
+			if s, ok := s.(*snapshotOf); ok {
+				require.Positive(t, s.constructed.Load(), "the version map is asked for after it is constructed")
+			}
+			want := map[string]string{"a": "own", "b": hashOfB}
+			require.Equal(t, want, versions(c, "n"))
+			require.Equal(t, want, receive(t, deltaWatch(t, c, "n", resourcev3.ClusterType, map[string]string{"a": "own"})).GetReturnedResources())
+			got, err := c.GetSnapshot("n")
+			require.NoError(t, err)
+			require.Same(t, s, got)
+			requireServed(t, l, c)
+
+			restarted := newCache(restart(t, l))
+			require.Equal(t, want, versions(restarted, "n"))
+			require.Equal(t, want, receive(t, deltaWatch(t, restarted, "n", resourcev3.ClusterType, nil)).GetReturnedResources())
+			requireOpen(t, deltaWatch(t, restarted, "n", resourcev3.ClusterType, want))
+		})
+	}
+}
+
+// restart returns a log that has restored the state of another from its records.
+func restart(t testing.TB, l *fakeLog) *fakeLog {
+	t.Helper()
+	restored := newLog(t)
+	restored.forget()
+	for _, ev := range l.committed() {
+		record, err := event.Marshal(ev)
+		require.NoError(t, err)
+		event.Seal(record, ev.Sequence, ev.Time)
+		ev, err := event.Unmarshal(record)
+		require.NoError(t, err)
+		restored.state, err = restored.state.Apply(ev)
+		require.NoError(t, err)
+	}
+	require.Equal(t, l.State().Digest(), restored.State().Digest())
+	return restored
+}
+
+// versions returns the versions of a node's clusters.
+func versions(c *xdscache.SnapshotCache, node string) map[string]string {
+	out := map[string]string{}
+	for r := range c.GetNode(node).Type(resourcev3.ClusterType).All() {
+		out[r.Name] = r.Version
+	}
+	return out
+}
+
+// A change of the caller's version is a change, and is delivered. No version means the one
+// that the content has.
+func TestResourceVersionChanges(t *testing.T) {
+	for _, immutable := range []bool{false, true} {
+		t.Run(fmt.Sprint("immutable ", immutable), func(t *testing.T) {
+			l := newLog(t)
+			var opts []xdscache.SnapshotOption
+			if immutable {
+				opts = append(opts, xdscache.WithImmutableMessages())
+			}
+			c := newCache(l, opts...)
+			a, changed := cluster("a"), clusterOf("a", "x")
+			snapshot := func(m types.Resource, versions map[string]string) *cachev3.Snapshot {
+				s := clusters(t, "1", m)
+				if versions != nil {
+					s.VersionMap = map[string]map[string]string{resourcev3.ClusterType: versions}
+				}
+				return s
+			}
+			constructed := func(m types.Resource) *cachev3.Snapshot {
+				s := snapshot(m, nil)
+				require.NoError(t, s.ConstructVersionMap())
+				require.Len(t, s.VersionMap[resourcev3.ClusterType]["a"], 64)
+				return s
+			}
+			set(t, c, "n", snapshot(a, nil))
+			hash := versions(c, "n")["a"]
+			require.Len(t, hash, 16)
+			for _, step := range []struct {
+				name     string
+				snapshot *cachev3.Snapshot
+				want     string
+				changes  bool
+			}{
+				{"its own hash", snapshot(a, map[string]string{"a": hash}), hash, false},
+				{"go-control-plane's hash", constructed(a), hash, false},
+				{"a version of the caller's own", snapshot(a, map[string]string{"a": "v1"}), "v1", true},
+				{"the same", snapshot(a, map[string]string{"a": "v1"}), "v1", false},
+				{"another, with the same content", snapshot(a, map[string]string{"a": "v2"}), "v2", true},
+				{"another of 16 characters", snapshot(a, map[string]string{"a": "0123456789abcdef"}), "0123456789abcdef", true},
+				{"none, with the same content", snapshot(a, nil), "0123456789abcdef", false},
+				{"an empty one", snapshot(a, map[string]string{"a": ""}), "0123456789abcdef", false},
+				{"go-control-plane's hash of the same content", constructed(a), "0123456789abcdef", false},
+				{"none, with another content", snapshot(changed, nil), "", true},
+				{"a version with the content before", snapshot(a, map[string]string{"a": "v3"}), "v3", true},
+				{"the same version with another content", snapshot(changed, map[string]string{"a": "v3"}), "v3", true},
+				{"go-control-plane's hash of a new content", constructed(a), hash, true},
+			} {
+				known := versions(c, "n")
+				w := deltaWatch(t, c, "n", resourcev3.ClusterType, known)
+				events := l.appended(func() { set(t, c, "n", step.snapshot) })
+				got := versions(c, "n")["a"]
+				if step.want != "" {
+					require.Equal(t, step.want, got, step.name)
+				} else {
+					require.Len(t, got, 16, step.name)
+				}
+				if !step.changes {
+					require.Empty(t, events, step.name)
+					continue
+				}
+				require.Len(t, events, 1, step.name)
+				require.Equal(t, "update "+clusterName+"@1 +a", describe(events[0]))
+				if got != known["a"] {
+					require.Equal(t, map[string]string{"a": got}, receive(t, w).GetReturnedResources(), step.name)
+				}
+				require.Empty(t, l.appended(func() { set(t, c, "n", step.snapshot) }), step.name)
+			}
+			requireServed(t, l, c)
+		})
+	}
+}
+
+// A resource that an earlier xdswal journaled, with the whole hash as its version, keeps
+// that while its content is set again, and is not sent again.
+func TestVersionsOfEarlierJournals(t *testing.T) {
+	for _, immutable := range []bool{false, true} {
+		t.Run(fmt.Sprint("immutable ", immutable), func(t *testing.T) {
+			a, b := cluster("a"), cluster("b")
+			ra, rb := (*journal.Resource)(resourceOf(t, a)), (*journal.Resource)(resourceOf(t, b))
+			require.Len(t, ra.Version, 64)
+			st, err := (&state.State{}).Apply(&journal.Event{
+				Sequence: 1, Time: time.Now(), Kind: journal.Update, Cache: cachelog.SnapshotPrefix, Node: "n",
+				Types: []journal.TypeChange{{TypeURL: resourcev3.ClusterType, Version: "1", Upserts: []*journal.Resource{ra, rb}}},
+			})
+			require.NoError(t, err)
+			l := newLog(t)
+			l.forget()
+			l.state = st
+			var opts []xdscache.SnapshotOption
+			if immutable {
+				opts = append(opts, xdscache.WithImmutableMessages())
+			}
+			c := newCache(l, opts...)
+			known := map[string]string{"a": ra.Version, "b": rb.Version}
+			w := deltaWatch(t, c, "n", resourcev3.ClusterType, known)
+			for range 2 {
+				require.Empty(t, l.appended(func() { set(t, c, "n", clusters(t, "1", a, b)) }))
+				constructed := clusters(t, "1", a, b)
+				require.NoError(t, constructed.ConstructVersionMap())
+				require.Empty(t, l.appended(func() { set(t, c, "n", constructed) }))
+			}
+			requireOpen(t, w)
+			require.Equal(t, known, versions(c, "n"))
+
+			events := l.appended(func() { set(t, c, "n", clusters(t, "2", a, clusterOf("b", "x"))) })
+			require.Len(t, events, 1)
+			require.Equal(t, "update "+clusterName+"@2 +b", describe(events[0]))
+			require.Len(t, versions(c, "n")["b"], 16)
+			require.Equal(t, ra.Version, versions(c, "n")["a"])
+			requireServed(t, l, c)
+		})
+	}
 }
 
 func TestRefusedSnapshots(t *testing.T) {

@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// CanCompareAddresses is false with Go 1.24, where addresses are not compared.
-const CanCompareAddresses = canCompareAddresses
-
 // NumKnownStates returns the number of clients' states that are remembered.
 func (c *SnapshotCache) NumKnownStates() (n int) {
 	c.watches.known.byMap.Range(func(any, any) bool {

@@ -51,7 +51,7 @@ func NewLinearCache(l cachelog.Log, cfg cachelog.Config, typeURL string, opts ..
 		opt.applyToLinear(&o)
 	}
 	c := &LinearCache{store: newStore(l, cfg), typeURL: typeURL, name: o.name}
-	c.differ = differ{compareContent: o.compareContent, cache: cachelog.LinearPrefix + o.name}
+	c.differ = differ{sources: o.sources, cache: cachelog.LinearPrefix + o.name}
 	c.updater = &updater{store: c.store, cache: c.differ.cache}
 	c.watches.source, c.watches.logger = c.Feed(), o.logger
 	l.Subscribe(c.differ.cache, c.refresh)

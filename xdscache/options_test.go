@@ -22,7 +22,7 @@ func TestOptionKinds(t *testing.T) {
 		snapshot, linear bool
 	}{
 		{"WithName", xdscache.WithName, true, true},
-		{"WithContentComparison", xdscache.WithContentComparison, true, true},
+		{"WithImmutableMessages", xdscache.WithImmutableMessages, true, true},
 		{"WithTypeURLs", xdscache.WithTypeURLs, true, false},
 		{"WithHeartbeat", xdscache.WithHeartbeat, true, false},
 		{"WithLogger", xdscache.WithLogger, false, true},

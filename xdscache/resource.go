@@ -1,13 +1,15 @@
 package xdscache
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -144,31 +146,6 @@ func (m *message) panicImmutable() {
 	panic(fmt.Sprintf("xdscache: %s is immutable; change a copy made by Decoded or proto.Clone", m.r))
 }
 
-// newResource returns the resource of a message and its name.
-func newResource(typeURL, name string, res types.ResourceWithTTL) (*journal.Resource, error) {
-	if isNil(res.Resource) {
-		return nil, fmt.Errorf("resource %q of type %s is nil", name, typeURL)
-	}
-	if res.TTL != nil && *res.TTL < 0 {
-		return nil, fmt.Errorf("resource %q of type %s has a negative TTL; omit it for a resource that does not expire", name, typeURL)
-	}
-	if r, ok := res.Resource.(*Resource); ok {
-		return &journal.Resource{Name: name, TypeURL: r.TypeURL, Version: r.Version, Value: r.Value, TTL: res.TTL, Source: sourceOf(r)}, nil
-	}
-	value, err := cachev3.MarshalResource(res.Resource)
-	if err != nil {
-		return nil, fmt.Errorf("marshal resource %q of type %s: %w", name, typeURL, err)
-	}
-	return &journal.Resource{
-		Name:    name,
-		TypeURL: ownTypeURL(typeURL, res.Resource),
-		Version: cachev3.HashResource(value),
-		Value:   value,
-		TTL:     res.TTL,
-		Source:  sourceOf(res.Resource),
-	}, nil
-}
-
 // ownTypeURL returns the URL of the message's type. It differs from typeURL if a custom
 // snapshot contains messages of other types than it serves.
 func ownTypeURL(typeURL string, m proto.Message) string {
@@ -178,3 +155,20 @@ func ownTypeURL(typeURL string, m proto.Message) string {
 	}
 	return resourcev3.APITypePrefix + name
 }
+
+// hashVersion returns the version of a resource for which the caller chose none, from the
+// SHA-256 of its value. It is short, because a client that reconnects sends the versions of
+// all its resources.
+func hashVersion(hash [sha256.Size]byte) string {
+	return base64.RawURLEncoding.EncodeToString(hash[:12])
+}
+
+// isHash reports whether a version is a hash of the content: [hashVersion], or
+// go-control-plane's HashResource, which go-control-plane's snapshots fill their version map with,
+// and which earlier versions of xdswal used. Such a version is not the caller's own.
+func isHash(version string, hash [sha256.Size]byte) bool {
+	return version == hashVersion(hash) || version == hex.EncodeToString(hash[:])
+}
+
+// mayBeHash reports whether isHash can be true.
+func mayBeHash(version string) bool { return len(version) == 16 || len(version) == 64 }

@@ -213,7 +213,7 @@ func (c *SnapshotCache) ClearSnapshot(node string) {
 }
 
 func (c *SnapshotCache) differ(node string) differ {
-	return differ{compareContent: c.options.compareContent, cache: c.name, node: node}
+	return differ{sources: c.options.sources, cache: c.name, node: node}
 }
 
 func (c *SnapshotCache) update(ctx context.Context, what, node string, given cachev3.ResourceSnapshot, compute func(*state.Node) (*journal.Event, error)) (journal.Sequence, error) {

@@ -19,9 +19,16 @@
 //
 // # Rules for callers
 //
-// Do not change a message after you passed it to a cache; go-control-plane has the
-// same rule. A message that is set again under the same address counts as unchanged,
-// unless the cache was created [WithContentComparison].
+// An update marshals the messages that it sets, on all processors, and compares their
+// content with what the node has: a message that was changed in place and is set again is
+// a change. Do not change a message during the call. A caller that never changes a message
+// after it has set it creates the cache [WithImmutableMessages], which is much faster.
+//
+// The VersionMap of a snapshot has the versions of its resources in the delta protocol, if
+// the caller chose them: they are served, and are kept over a restart. Another version is
+// a change, also of the same content. Without one, a new content gets a hash of it as
+// version, and the same content keeps the version that it has. The hashes that
+// go-control-plane fills a VersionMap with count as none.
 //
 // Options panic if their arguments are invalid, because the functions that create a
 // cache return no error.
@@ -57,8 +64,8 @@ func (set option) applyToSnapshot(o *options) { set(o) }
 func (set option) applyToLinear(o *options)   { set(o) }
 
 type options struct {
-	name           string
-	compareContent bool
+	name    string
+	sources *sources // of a cache with immutable messages
 	// Of a snapshot cache.
 	typeURLs     []string
 	heartbeatCtx context.Context
@@ -78,11 +85,11 @@ func WithName(name string) Option {
 	return option(func(o *options) { o.name = name })
 }
 
-// WithContentComparison compares every message by its content. Without it, a message
-// that is set again under the same address counts as unchanged, which is much faster.
-// A control plane that changes messages in place, against go-control-plane's rules,
-// needs this option.
-func WithContentComparison() Option { return option(func(o *options) { o.compareContent = true }) }
+// WithImmutableMessages promises that no message is changed after it was passed to the
+// cache. Then a message that is set again under the same address counts as unchanged, and
+// is not marshaled again, in whatever node it is set. It remembers the messages as long as
+// the caller keeps them.
+func WithImmutableMessages() Option { return option(func(o *options) { o.sources = newSources() }) }
 
 // WithTypeURLs names the types, other than the ten that go-control-plane knows, that
 // the caller's own implementations of ResourceSnapshot contain. A ResourceSnapshot

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -187,7 +188,7 @@ func (c *contentCheck) Resources(want []*journal.Resource) error {
 		if err != nil {
 			return fmt.Errorf("marshal %q: %w", r.Name, err)
 		}
-		if cachev3.HashResource(b) != r.Version {
+		if !bytes.Equal(b, r.Value) {
 			return fmt.Errorf("resource %q differs from the one in the snapshot", r.Name)
 		}
 	}

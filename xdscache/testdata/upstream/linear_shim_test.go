@@ -68,8 +68,7 @@ func WithLogger(l log.Logger) func(*options) {
 
 // NewLinearCache returns a cache that contains the initial resources after a restart.
 func NewLinearCache(typeURL string, opts ...func(*options)) *LinearCache {
-	// One test changes a message in place and sets it again.
-	o := &options{own: []xdscache.LinearOption{xdscache.WithContentComparison()}}
+	o := &options{}
 	for _, opt := range opts {
 		opt(o)
 	}
