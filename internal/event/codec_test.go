@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 	"weak"
@@ -258,7 +259,7 @@ func TestResourcesOfOneEventAreFreed(t *testing.T) {
 	before := heapInUse()
 	tc := journal.TypeChange{TypeURL: url}
 	for i := range n {
-		tc.Upserts = append(tc.Upserts, &journal.Resource{Name: fmt.Sprint(i), TypeURL: url, Value: make([]byte, size)})
+		tc.Upserts = append(tc.Upserts, &journal.Resource{Name: fmt.Sprint(i), TypeURL: url, Value: slices.Repeat([]byte{byte(i)}, size)})
 	}
 	b := record(t, &journal.Event{Sequence: 1, Time: time.Unix(1, 0), Kind: journal.Update, Cache: "c", Node: "n", Types: []journal.TypeChange{tc}})
 	ev, err := event.Unmarshal(b)

@@ -22,7 +22,7 @@ var errUnsorted = errors.New("not in sorted order")
 // NewBuilder returns a builder of the state at a sequence. at is the time of the event
 // with that sequence.
 func NewBuilder(seq journal.Sequence, at time.Time) *Builder {
-	return &Builder{state: State{seq: seq, at: at}}
+	return &Builder{state: State{seq: seq, at: at, bodies: newBodies()}}
 }
 
 // Node begins a node.
@@ -50,7 +50,8 @@ func (b *Builder) Type(url, version string) error {
 	return nil
 }
 
-// Resources adds resources to the last type. It keeps the resources, but not the slice.
+// Resources adds resources to the last type. It keeps the resources, but not the slice. Of
+// equal values it keeps one.
 func (b *Builder) Resources(resources []*journal.Resource) error {
 	t := b.lastType()
 	if t == nil {
@@ -60,6 +61,7 @@ func (b *Builder) Resources(resources []*journal.Resource) error {
 		if n := len(b.resources); n > 0 && b.resources[n-1].key >= r.Name {
 			return fmt.Errorf("add resource %q of type %q: %w", r.Name, t.url, errUnsorted)
 		}
+		r = b.state.bodies.share(r)
 		b.resources = append(b.resources, entry[*journal.Resource]{r.Name, r})
 		t.bytes += r.Size()
 	}

@@ -64,18 +64,20 @@ func (n *Node) findType(url string) (int, bool) {
 
 // Apply returns the node after an Update. It does not check the event's sequence, so
 // it also computes the result of an event that is not yet committed.
-func (n *Node) Apply(ev *journal.Event) *Node {
+func (n *Node) Apply(ev *journal.Event) *Node { return n.apply(ev, nil) }
+
+func (n *Node) apply(ev *journal.Event, b *bodies) *Node {
 	next := *n
 	next.seq, next.at = ev.Sequence, ev.Time
 	next.types = slices.Clone(n.types)
 	next.keepClusters(n, ev)
 	for i := range ev.Types {
-		next.applyType(&ev.Types[i])
+		next.applyType(&ev.Types[i], b)
 	}
 	return &next
 }
 
-func (n *Node) applyType(tc *journal.TypeChange) {
+func (n *Node) applyType(tc *journal.TypeChange, b *bodies) {
 	i, found := n.findType(tc.TypeURL)
 	t := Type{url: tc.TypeURL}
 	if found {
@@ -84,10 +86,12 @@ func (n *Node) applyType(tc *journal.TypeChange) {
 	before, beforeBytes := t.resources.size, t.bytes
 	t.version = tc.Version
 	for _, name := range tc.Deletes {
-		t.remove(name)
+		t.remove(name, b)
 	}
-	for _, r := range tc.Upserts {
-		t.set(r)
+	if t.resources.size > 0 || !t.build(tc.Upserts, b) {
+		for _, r := range tc.Upserts {
+			t.set(r, b)
+		}
 	}
 	n.resources += t.resources.size - before
 	n.bytes += t.bytes - beforeBytes
@@ -144,18 +148,38 @@ func (t *Type) From(name string) iter.Seq[*journal.Resource] {
 	}
 }
 
-func (t *Type) set(r *journal.Resource) {
-	resources, old := t.resources.set(r.Name, r)
-	if old != nil {
-		t.bytes -= (*old).Size()
+// build sets the resources of a type that has none. It returns false if they are not
+// sorted.
+func (t *Type) build(resources []*journal.Resource, b *bodies) bool {
+	for i := 1; i < len(resources); i++ {
+		if resources[i-1].Name >= resources[i].Name {
+			return false
+		}
 	}
-	t.bytes += r.Size()
-	t.resources = resources
+	entries := make([]entry[*journal.Resource], len(resources))
+	for i, r := range resources {
+		r = b.share(r)
+		entries[i] = entry[*journal.Resource]{r.Name, r}
+		t.bytes += r.Size()
+	}
+	t.resources = build(entries)
+	return true
 }
 
-func (t *Type) remove(name string) {
+func (t *Type) set(r *journal.Resource, b *bodies) {
+	if old, ok := t.resources.get(r.Name); ok {
+		t.bytes -= old.Size()
+		b.drop(old)
+	}
+	r = b.share(r)
+	t.bytes += r.Size()
+	t.resources, _ = t.resources.set(r.Name, r)
+}
+
+func (t *Type) remove(name string, b *bodies) {
 	if old, ok := t.resources.get(name); ok {
 		t.bytes -= old.Size()
+		b.drop(old)
 		t.resources = t.resources.del(name)
 	}
 }

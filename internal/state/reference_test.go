@@ -205,7 +205,8 @@ func requireNode(t *testing.T, want refNode, n *state.Node) {
 		k := 0
 		for r := range typ.All() {
 			require.Less(t, k, len(names))
-			require.Same(t, ref.resources[names[k]], r)
+			require.Equal(t, names[k], r.Name)
+			require.True(t, ref.resources[names[k]].Same(r))
 			require.Same(t, r, typ.Get(r.Name))
 			bytes += int64(len(r.Value))
 			resources++

@@ -5,10 +5,13 @@
 // cache. It is a tree that shares with its predecessor everything that the last event
 // did not change. So keeping a state is cheap, and readers never block the goroutine
 // that applies events. A state keeps its own nodes and resources in memory, and of
-// earlier states only a bounded number of clusters; resources are kept as they are passed in, and so is any memory
-// that they share with others.
+// earlier states only a bounded number of clusters. Resources are kept as they are passed
+// in, and so is any memory that they share with others. Of equal values, in one node or in
+// many, it keeps one: a resource that is passed in is replaced by an equal one that the
+// state has, or by a copy with the same value in memory.
 //
-// This package has no I/O, no locks, and imports only the journal's types.
+// This package has no I/O, and imports only the journal's types. Its one lock guards what
+// finds equal values; [Node.Apply] and readers do not take it.
 package state
 
 import (
@@ -33,6 +36,7 @@ type State struct {
 	nodes     tree[*Node]
 	resources int
 	bytes     int64
+	bodies    *bodies // nil in the zero value
 }
 
 // Sequence returns the sequence of the last event, 0 if there is none.
@@ -105,16 +109,22 @@ func (s *State) Apply(ev *journal.Event) (*State, error) {
 	next.seq, next.at = ev.Sequence, ev.Time
 	key := nodeKey(ev.Cache, ev.Node)
 	before, _ := s.nodes.get(key)
+	if next.bodies == nil {
+		next.bodies = newBodies()
+	}
+	next.bodies.mu.Lock()
+	defer next.bodies.mu.Unlock()
 	if before == nil {
 		before = &Node{cache: ev.Cache, name: ev.Node}
 	}
 	if ev.Kind == journal.Clear {
+		next.bodies.dropNode(before)
 		next.nodes = s.nodes.del(key)
 		next.resources -= before.resources
 		next.bytes -= before.bytes
 		return &next, nil
 	}
-	after := before.Apply(ev)
+	after := before.apply(ev, next.bodies)
 	next.nodes, _ = s.nodes.set(key, after)
 	next.resources += after.resources - before.resources
 	next.bytes += after.bytes - before.bytes

@@ -236,7 +236,7 @@ func TestReadFramesAreFreed(t *testing.T) {
 		require.NoError(t, b.Node("snapshot/default", fmt.Sprintf("node-%04d", i), 1, time.Unix(1, 0)))
 		require.NoError(t, b.Type("type.googleapis.com/S", fmt.Sprintf("version %d", i)))
 		require.NoError(t, b.Type("type.googleapis.com/T", "1"))
-		require.NoError(t, b.Resources([]*journal.Resource{{Name: "r", TypeURL: "type.googleapis.com/T", Value: make([]byte, 1<<20)}}))
+		require.NoError(t, b.Resources([]*journal.Resource{{Name: "r", TypeURL: "type.googleapis.com/T", Value: slices.Repeat([]byte{byte(i)}, 1<<20)}}))
 	}
 	f := file(t, b.Build())
 	before := heapInUse()

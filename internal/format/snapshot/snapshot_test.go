@@ -61,7 +61,7 @@ func ofValues(tb testing.TB, values ...any) *state.State {
 	for i, v := range values {
 		value, ok := v.([]byte)
 		if !ok {
-			value = bytes.Repeat([]byte{1}, v.(int))
+			value = bytes.Repeat([]byte{byte(i + 1)}, v.(int))
 		}
 		require.NoError(tb, b.Resources([]*journal.Resource{{Name: fmt.Sprintf("r-%04d", i), TypeURL: "type.googleapis.com/T", Version: "1", Value: value}}))
 	}
