@@ -44,7 +44,7 @@ func (c *modelClient) connect() {
 	if c.delta {
 		known := map[string]string{}
 		for name, value := range c.has {
-			known[name] = cachev3.HashResource([]byte(value))
+			known[name] = hashOf([]byte(value))
 		}
 		c.sub = stream.NewDeltaSubscription(c.names, nil, known, true)
 		c.deltas = make(chan cachev3.DeltaResponse, 1)
@@ -91,7 +91,7 @@ func (c *modelClient) read() bool {
 				if c.names != nil && !slices.Contains(c.names, r.GetName()) {
 					continue // it has unsubscribed since
 				}
-				require.Equal(c.t, cachev3.HashResource(r.GetResource().GetValue()), r.GetVersion())
+				require.Equal(c.t, hashOf(r.GetResource().GetValue()), r.GetVersion())
 				c.has[r.GetName()] = string(r.GetResource().GetValue())
 			}
 			for _, name := range wire.GetRemovedResources() {

@@ -103,7 +103,7 @@ func TestWireBytes(t *testing.T) {
 				got := map[string]string{}
 				for _, r := range resp.GetResources() {
 					require.Equal(t, url, r.GetResource().GetTypeUrl())
-					require.Equal(t, cachev3.HashResource(r.GetResource().GetValue()), r.GetVersion())
+					require.Equal(t, hashOf(r.GetResource().GetValue()), r.GetVersion())
 					got[r.GetName()] = string(r.GetResource().GetValue())
 				}
 				require.Equal(t, wire(t, messages), got)

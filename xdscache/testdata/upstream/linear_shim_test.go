@@ -2,6 +2,8 @@ package cache
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -33,8 +35,13 @@ type (
 var (
 	GetResourceName = cachev3.GetResourceName
 	MarshalResource = cachev3.MarshalResource
-	HashResource    = cachev3.HashResource
 )
+
+// HashResource returns the version that our caches give to a resource, which is shorter.
+func HashResource(value []byte) string {
+	sum := sha256.Sum256(value)
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
 
 type rawResources interface {
 	GetRawResources() []types.ResourceWithTTL
