@@ -243,11 +243,14 @@ func TestSharedValuesAreForgotten(t *testing.T) {
 // A resource of a value that another one has keeps nothing else of that one in memory, and
 // nothing of the memory that it was decoded into.
 func TestSharedValueKeepsNoOther(t *testing.T) {
-	one := []byte("b" + strings.Repeat("the body ", 1000))
-	second := &journal.Resource{Name: unsafe.String(&one[0], 1), TypeURL: "t", Version: "2", Value: one[1:]}
-	freed := weak.Make(&one[0])
-	st := madeOf(t, "applied", []*journal.Resource{{Name: "a", TypeURL: "t", Version: "1", Value: []byte(strings.Repeat("the body ", 1000))}, second})
-	one, second = nil, nil
+	body := strings.Repeat("the body ", 1000)
+	decode := func() (*state.State, weak.Pointer[byte]) {
+		block := []byte("b" + body)
+		second := &journal.Resource{Name: unsafe.String(&block[0], 1), TypeURL: "t", Version: "2", Value: block[1:]}
+		first := &journal.Resource{Name: "a", TypeURL: "t", Version: "1", Value: []byte(body)}
+		return madeOf(t, "applied", []*journal.Resource{first, second}), weak.Make(&block[0])
+	}
+	st, freed := decode()
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		return freed.Value() == nil
