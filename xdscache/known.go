@@ -1,6 +1,7 @@
 package xdscache
 
 import (
+	"maps"
 	"reflect"
 	"runtime"
 	"sync"
@@ -22,6 +23,10 @@ type knownState struct {
 	// size is the length of the map. The server removes names from it when the client
 	// unsubscribes.
 	size int
+	// nonce and names are those of the last request by which a SotW client has
+	// acknowledged the response.
+	nonce string
+	names map[string]struct{}
 }
 
 // weakMap returns a weak pointer to a map.
@@ -37,14 +42,14 @@ func (ks *knownStates) remember(m map[string]string, of *state.Type) {
 		return
 	}
 	key, p := weakMap(m)
-	ks.byMap.Store(key, knownState{of, len(m)})
+	ks.byMap.Store(key, knownState{of: of, size: len(m)})
 	runtime.AddCleanup(p, func(key weak.Pointer[byte]) { ks.byMap.Delete(key) }, key)
 }
 
 // find returns the state of the requested resources that a client has, or nil if it is
-// unknown.
+// unknown or the client may request other names than before.
 func (ks *knownStates) find(q *watchRequest) *state.Type {
-	if len(q.known) == 0 || q.isDueAlways {
+	if len(q.known) == 0 || q.isDueAlways || (q.sotw != nil && len(q.names) > 0) {
 		return nil
 	}
 	key, _ := weakMap(q.known)
@@ -52,7 +57,7 @@ func (ks *knownStates) find(q *watchRequest) *state.Type {
 	if !ok {
 		return nil
 	}
-	if q.changesNames() {
+	if len(q.delta.GetResourceNamesSubscribe())+len(q.delta.GetResourceNamesUnsubscribe()) > 0 {
 		ks.byMap.Delete(key) // it does not hold for the next request either
 		return nil
 	}
@@ -62,11 +67,22 @@ func (ks *knownStates) find(q *watchRequest) *state.Type {
 	return nil
 }
 
-// changesNames reports whether the client may request other names than it did when it was
-// sent its last response.
-func (q *watchRequest) changesNames() bool {
-	if q.sotw != nil {
-		return !q.isWildcard || len(q.names) > 0
+// acknowledge reports whether a SotW client repeats a request by which it has
+// acknowledged its last response: it has dropped resources that it was sent, and waits for
+// an answer. An Envoy does so for the endpoints of a cluster that it has replaced.
+func (ks *knownStates) acknowledge(q *watchRequest) (isRepeated bool) {
+	nonce := q.sotw.GetResponseNonce()
+	if len(q.known) == 0 || len(q.names) == 0 || nonce == "" || q.isRejection() {
+		return false
 	}
-	return len(q.delta.GetResourceNamesSubscribe())+len(q.delta.GetResourceNamesUnsubscribe()) > 0
+	key, _ := weakMap(q.known)
+	v, ok := ks.byMap.Load(key)
+	if !ok {
+		return false
+	}
+	known := v.(knownState)
+	isRepeated = known.nonce == nonce && maps.Equal(known.names, q.names)
+	known.nonce, known.names = nonce, q.names
+	ks.byMap.Store(key, known)
+	return isRepeated
 }

@@ -109,6 +109,9 @@ func (ws *watches) serveAll(ctx context.Context) {
 
 // open answers a watch if that is due, and opens it otherwise.
 func (ws *watches) open(key string, w *watch) (cancel func()) {
+	if w.sotw != nil && ws.known.acknowledge(w.watchRequest) {
+		w.again = w.names
+	}
 	// The comparison takes time in proportion to the node, so it is made without a lock.
 	node, _ := ws.source.Node(key)
 	a, isDue := ws.compare(w, node)

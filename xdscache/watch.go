@@ -53,8 +53,8 @@ type watchRequest struct {
 
 	sotw  *cachev3.Request // nil in the delta protocol
 	delta *cachev3.DeltaRequest
-	// again are the names that a delta client subscribes to once more: it has dropped
-	// what it was sent, and waits for an answer.
+	// again are the names that a client subscribes to once more: it has dropped what it was
+	// sent, and waits for an answer.
 	again map[string]struct{}
 	// isWhole means that a response contains all requested resources, and not only those
 	// that differ. In the SotW protocol only such a response can tell of a removal.

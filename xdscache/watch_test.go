@@ -501,6 +501,40 @@ func TestSubscribedAgain(t *testing.T) {
 	requireServed(t, l, c)
 }
 
+// So is a SotW client that repeats a request by which it has acknowledged the response.
+// One that subscribes to fewer names is not.
+func TestRepeatedRequest(t *testing.T) {
+	for _, kind := range []string{"snapshot", "linear"} {
+		t.Run(kind, func(t *testing.T) {
+			l := newLog(t)
+			var c cachev3.Cache
+			if kind == "snapshot" {
+				snapshots := newCache(l)
+				s := &cachev3.Snapshot{}
+				s.Resources[types.Endpoint] = cachev3.NewResources("1", []types.Resource{endpoint("a"), endpoint("b"), endpoint("c")})
+				set(t, snapshots, "n", s)
+				c = snapshots
+			} else {
+				linear := xdscache.NewLinearCache(l, cachelog.Config{}, resourcev3.EndpointType)
+				require.NoError(t, linear.SetResources(resources{"a": endpoint("a"), "b": endpoint("b"), "c": endpoint("c")}))
+				c = linear
+			}
+			s := newSotwStream(t, c, "n", resourcev3.EndpointType, "a", "b")
+			require.Len(t, s.receive().GetResources(), 2)
+			for range 3 {
+				s.ack("a", "b")
+				s.ack("b", "a")
+				require.Len(t, s.receive().GetResources(), 2)
+			}
+			s.ack("a", "b")
+			s.ack("a")
+			require.Never(t, func() bool { return len(s.responses) > 0 }, 50*time.Millisecond, 10*time.Millisecond)
+			s.ack("a", "c")
+			require.Contains(t, fmt.Sprint(s.receive().GetResources()), "c")
+		})
+	}
+}
+
 // A type without a version is sent under one that is made for it, and is not sent again.
 func TestNoVersion(t *testing.T) {
 	l := newLog(t)
