@@ -19,7 +19,8 @@ type knownStates struct {
 }
 
 type knownState struct {
-	of *state.Type
+	of         *state.Type
+	isWildcard bool
 	// size is the length of the map. The server removes names from it when the client
 	// unsubscribes.
 	size int
@@ -35,14 +36,14 @@ func weakMap(m map[string]string) (weak.Pointer[byte], *byte) {
 	return weak.Make(p), p
 }
 
-// remember records that a client that is sent a response with the map m has the requested
-// resources of a type.
-func (ks *knownStates) remember(m map[string]string, of *state.Type) {
+// remember records that a client that is sent a response with the map m has the resources
+// of a type that it requests.
+func (ks *knownStates) remember(q *watchRequest, m map[string]string, of *state.Type) {
 	if len(m) == 0 {
 		return
 	}
 	key, p := weakMap(m)
-	ks.byMap.Store(key, knownState{of: of, size: len(m)})
+	ks.byMap.Store(key, knownState{of: of, isWildcard: q.isWildcard, size: len(m)})
 	runtime.AddCleanup(p, func(key weak.Pointer[byte]) { ks.byMap.Delete(key) }, key)
 }
 
@@ -61,7 +62,7 @@ func (ks *knownStates) find(q *watchRequest) *state.Type {
 		ks.byMap.Delete(key) // it does not hold for the next request either
 		return nil
 	}
-	if known := v.(knownState); known.size == len(q.known) {
+	if known := v.(knownState); known.isWildcard == q.isWildcard && known.size == len(q.known) {
 		return known.of
 	}
 	return nil

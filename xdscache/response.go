@@ -52,7 +52,7 @@ func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.N
 	r.returned = sync.OnceValue(func() map[string]string {
 		known := r.returnedResources()
 		if r.request.remember != nil && !r.answer().isStale {
-			r.request.remember(known, r.answer().of)
+			r.request.remember(r.request, known, r.answer().of)
 		}
 		return known
 	})

@@ -67,7 +67,7 @@ type watchRequest struct {
 	withholds bool
 	// remember, if not nil, is called with the map of known resources after a response, and
 	// the type of which the client then has what it requests.
-	remember func(known map[string]string, of *state.Type)
+	remember func(q *watchRequest, known map[string]string, of *state.Type)
 	// onTTL, if not nil, is called when a resource with a TTL is sent.
 	onTTL func()
 }

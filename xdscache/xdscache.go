@@ -2,8 +2,8 @@
 //
 // A store creates them: see the methods SnapshotCache and LinearCache of
 // xdswal.Store. An update is compared with the resources of its node, and the
-// difference is queued as one event. When the event is durable, go-control-plane's
-// cache gets the new resources and answers the watches.
+// difference is queued as one event. When the event is durable, the open watches are
+// answered from the new state.
 //
 // This package imports no journal, no backend and no file: internal/cachelog
 // defines what it needs of the store.
@@ -12,6 +12,9 @@
 //   - No client receives a resource before its event is durable.
 //   - The updates of one node are journaled and served in one order. Updates of
 //     different nodes run in parallel.
+//   - After an update has returned, each open watch that it concerns has its response, or
+//     has it as soon as its client reads. No update, other client or lock waits for a
+//     client.
 //   - A [Resource] is served as the bytes that were journaled. A restart decodes and
 //     hashes nothing, and clients get the same bytes, and in the delta protocol the
 //     same versions, as before.
@@ -112,8 +115,10 @@ func checkTypeURL(url string) {
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // WithHeartbeat sends heartbeats for resources with a TTL, every interval until ctx
-// is done, as cachev3.NewSnapshotCacheWithHeartbeating does. WithHeartbeat panics if
-// ctx is nil or the interval is not positive.
+// is done, as cachev3.NewSnapshotCacheWithHeartbeating does, and in the delta protocol
+// too. A SotW heartbeat of a type of which Envoy deletes what a response does not contain
+// has all its resources. WithHeartbeat panics if ctx is nil or the interval is not
+// positive.
 func WithHeartbeat(ctx context.Context, interval time.Duration) SnapshotOption {
 	if ctx == nil {
 		panic("xdscache: heartbeat context is nil")
@@ -124,8 +129,8 @@ func WithHeartbeat(ctx context.Context, interval time.Duration) SnapshotOption {
 	return option(func(o *options) { o.heartbeatCtx, o.heartbeat = ctx, interval })
 }
 
-// WithLogger sets the logger of go-control-plane's cache; nil means none. A snapshot
-// cache gets its logger as a parameter.
+// WithLogger sets the logger of a linear cache; nil means none. A snapshot cache gets its
+// logger as a parameter.
 func WithLogger(l log.Logger) LinearOption {
 	return option(func(o *options) {
 		if l != nil {

@@ -53,8 +53,8 @@ type Log interface {
 	// if an event has failed since then.
 	Queue(generation uint64, ev *journal.Event) (Commit, error)
 	// Subscribe registers a cache by its name in events. The log calls refresh after
-	// each change of State that did not come from Queue, as in a follower. ctx bounds
-	// the notification of watches. Subscribe panics if the name is registered already.
+	// each change of State that did not come from Queue, as in a follower. ctx is that of
+	// the responses. Subscribe panics if the name is registered already.
 	Subscribe(cache string, refresh func(ctx context.Context) error)
 }
 
@@ -75,9 +75,9 @@ type Config struct {
 	// OnError, if not nil, is called with the errors of updates by ClearSnapshot and
 	// SetResources. The node is empty for a linear cache.
 	OnError func(cache, node string, err error)
-	// VersionPrefix is the prefix of a linear cache's versions. It must differ each
-	// time the store is opened: go-control-plane counts versions from 0 again, and a
-	// version that a client has already must not come again with other contents.
+	// VersionPrefix is the prefix of the versions that are made of sequences. It must
+	// differ each time the store is opened: a restore may return to an earlier sequence,
+	// and a version that a client has already must not come again with other contents.
 	VersionPrefix string
 }
 
