@@ -7,7 +7,7 @@
 //
 //	XDSWAL_E2E_KILLS          number of kills (default 50; 10 with -short)
 //	XDSWAL_E2E_ENVOY_CRASHES  number of crashes in each of the four loops of
-//	                          TestEnvoyCrashLoop (default 10; 4 with -short)
+//	                          TestEnvoyCrashLoop (default 25; 5 with -short)
 //	XDSWAL_E2E_ENVOY_SWAPS    number of swaps over each protocol (default 10)
 //	XDSWAL_E2E_SEED           seed of the random choices (default: random, logged)
 package e2e

@@ -16,8 +16,8 @@ import (
 
 // defaultCrashes is the number of crashes in each loop of TestEnvoyCrashLoop.
 const (
-	defaultCrashes = 10
-	shortCrashes   = 4
+	defaultCrashes = 25
+	shortCrashes   = 5
 )
 
 // TestEnvoyCrashLoop updates the configuration of an Envoy under traffic, and within

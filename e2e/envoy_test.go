@@ -79,18 +79,28 @@ func testEnvoyOrphan(_ *testing.T, x *envoyNode) {
 }
 
 func testEnvoyReadded(_ *testing.T, x *envoyNode) {
-	x.opts.RateLimit = true // Envoy joins the end of the old subscription with the new one
 	x.serve()
-	with := append(x.resources, x.Cluster("b", ""), x.Endpoints("b", x.b.Addr))
-	without := x.resources
+	without := append(x.resources, x.Endpoints("b", x.b.Addr))
+	with := append(without, x.Cluster("b", ""))
 	for range 3 {
 		x.set(with...)
 		x.await()
 		x.set(without...)
+		x.awaitClusters(1)
 	}
 	x.set(replaced(with, x.Route("http", "", "b"))...)
 	x.await()
 	x.awaitAnswer("b")
+}
+
+// awaitClusters waits until the Envoy uses a number of clusters.
+func (x *envoyNode) awaitClusters(n int) {
+	x.t.Helper()
+	require.Eventually(x.t, func() bool {
+		config, err := x.Config(context.Background())
+		require.NoError(x.t, err)
+		return len(config.Clusters) == n
+	}, envoyTimeout, time.Millisecond)
 }
 
 func testEnvoySetLate(t *testing.T, x *envoyNode) {

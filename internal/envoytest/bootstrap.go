@@ -66,11 +66,7 @@ func (p Protocol) configSource() Resource {
 func (o Options) bootstrap() Resource {
 	dynamic := Resource{"cds_config": o.Protocol.configSource(), "lds_config": o.Protocol.configSource()}
 	if !o.Protocol.Separate {
-		ads := o.Protocol.apiSource()
-		if o.RateLimit {
-			ads["rate_limit_settings"] = Resource{"max_tokens": 1, "fill_rate": 5}
-		}
-		dynamic["ads_config"] = ads
+		dynamic["ads_config"] = o.Protocol.apiSource()
 	}
 	http2 := Resource{}
 	if o.Keepalive > 0 {

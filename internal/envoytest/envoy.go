@@ -28,9 +28,6 @@ type Options struct {
 	Protocol Protocol
 	// Keepalive is the interval of HTTP/2 pings to the xDS server; 0 sends none.
 	Keepalive time.Duration
-	// RateLimit makes Envoy bound the rate of its requests over ADS, and join what it
-	// subscribes to and unsubscribes from in between.
-	RateLimit bool
 }
 
 // Envoy is a running Envoy.
