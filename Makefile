@@ -18,15 +18,14 @@ run: ## Serve the quickstart's resources: xDS on :18000, admin on :19000, data i
 	$(GO) run ./cmd/xdswal serve --dir .xdswal/data --backend file://$(CURDIR)/.xdswal/backend --resources examples/quickstart/resources
 
 .PHONY: envoy
-envoy: .tools/bin/envoy ## Run an Envoy on the resources that "make run" serves: HTTP on :8080, HTTPS on :8443
+envoy: ## Run an Envoy on the resources that "make run" serves: HTTP on :8080, HTTPS on :8443
+	@scripts/deps envoy
 	.tools/bin/envoy --config-path examples/quickstart/envoy.yaml --disable-hot-restart --log-level warning
 
-.tools/bin/envoy:
-	@scripts/deps envoy
-
 .PHONY: demo
-demo: build .tools/bin/envoy ## Kill the daemon under an Envoy with updates and traffic, and count failed requests (half a minute)
-	$(GO) run ./internal/demo
+demo: build ## Kill the daemon under an Envoy with updates and traffic, and count failed requests (20 seconds)
+	@scripts/deps envoy
+	@$(GO) run ./internal/demo
 
 .PHONY: run-s3
 run-s3: build ## The same with a local S3 server, which restores .xdswal/data after it was deleted
