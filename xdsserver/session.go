@@ -347,7 +347,8 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 			continue
 		}
 		if sub.node.node == nil {
-			// The client keeps what it has until its node is set again.
+			// The client keeps what it has until its node is set again, and nothing waits.
+			sub.blockedSince = time.Time{}
 			progress = sub.concluded(sub.node.sequence) || progress
 			continue
 		}
@@ -585,14 +586,19 @@ func (s *session) deadline(now time.Time) time.Time {
 		}
 	}
 	for _, sub := range s.subs {
-		if !sub.blockedSince.IsZero() {
-			at(sub.blockedSince.Add(s.server.opt.AckTimeout))
+		if sub.node == nil || sub.node.node == nil {
+			continue // nothing is due before the node is set, which wakes the session
 		}
-		for _, h := range sub.held {
-			at(h.since.Add(s.holdTime()))
-			if s.routesUnasked(now) {
-				at(s.resumed.Add(resumeGrace))
+		if sub.blockedSince.IsZero() {
+			for _, h := range sub.held {
+				at(h.since.Add(s.holdTime()))
+				if s.routesUnasked(now) {
+					at(s.resumed.Add(resumeGrace))
+				}
 			}
+		} else {
+			// Removals of the type wait too.
+			at(sub.blockedSince.Add(s.server.opt.AckTimeout))
 		}
 		for _, t := range sub.missing {
 			at(t)
