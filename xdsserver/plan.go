@@ -173,9 +173,9 @@ func (s *subscription) planDue(p *plan) {
 		case r != nil:
 			add[name] = r
 		default:
-			if _, gone := p.gone[name]; !gone {
-				p.missing = append(p.missing, name)
-			}
+			// The client waits for it, so that its removal is not held.
+			delete(p.gone, name)
+			p.missing = append(p.missing, name)
 		}
 	}
 	for _, r := range p.upserts {
