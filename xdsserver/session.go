@@ -42,6 +42,10 @@ type session struct {
 	// resumed is when a client asked for clusters, of which it had some when the stream
 	// began: it has routes to them, and asks for those next.
 	resumed time.Time
+	// blockedSince is when the first of the changes that are held back for the
+	// acknowledgement of clusters was, or zero. All types share it, so that they stay in
+	// order when the bound has passed.
+	blockedSince time.Time
 	// assignments are those of clusters that were sent before the client has asked for
 	// endpoints.
 	assignments   map[string]struct{}
@@ -348,7 +352,7 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 		}
 		if sub.node.node == nil {
 			// The client keeps what it has until its node is set again, and nothing waits.
-			sub.blockedSince = time.Time{}
+			sub.blocked = false
 			progress = sub.concluded(sub.node.sequence) || progress
 			continue
 		}
@@ -356,12 +360,15 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 		if a != nil {
 			return s.record(sub, a), time.Time{}
 		}
-		if sub.blockedSince.IsZero() && len(sub.held) == 0 {
+		if !sub.blocked && len(sub.held) == 0 {
 			progress = sub.concluded(sub.node.sequence) || progress
 		}
 	}
 	if progress {
 		s.server.waiters.wake()
+	}
+	if !slices.ContainsFunc(s.subs, func(sub *subscription) bool { return sub.blocked }) {
+		s.blockedSince = time.Time{}
 	}
 	return nil, s.deadline(now)
 }
@@ -386,10 +393,9 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 		sub.resumed, s.resumed = "", now
 	}
 	p := sub.plan(typeOf(sub.node.node, sub.typeURL))
-	if s.isBlocked(sub, p, now) {
+	if sub.blocked = s.isBlocked(sub, p, now); sub.blocked {
 		return nil
 	}
-	sub.blockedSince = time.Time{}
 	until := now // removes everything that is gone
 	if sub.traits.removedLast && (len(p.gone) > 0 || len(sub.held) > 0) && s.routesPending(sub, p, now) {
 		until = now.Add(-s.holdTime())
@@ -423,10 +429,10 @@ func (s *session) isBlocked(sub *subscription, p *plan, now time.Time) bool {
 	if len(p.upserts) == 0 && (len(p.gone) == 0 || sub.traits.removedLast) {
 		return false
 	}
-	if sub.blockedSince.IsZero() {
-		sub.blockedSince = now
+	if s.blockedSince.IsZero() {
+		s.blockedSince = now
 	}
-	return now.Before(sub.blockedSince.Add(s.server.opt.AckTimeout))
+	return now.Before(s.blockedSince.Add(s.server.opt.AckTimeout))
 }
 
 // clustersPending reports whether the client has not replied to clusters that it was sent.
@@ -438,7 +444,13 @@ func (s *session) clustersPending() bool {
 // clustersUnasked reports whether a client that has configuration of the subscription has
 // asked for endpoints and not yet for clusters. It does so once it has the endpoints.
 func (s *session) clustersUnasked(sub *subscription) bool {
-	return s.edsFirst && len(sub.initial) > 0 && s.byRank(clusterRank) == nil
+	if !s.edsFirst || s.byRank(clusterRank) != nil {
+		return false
+	}
+	// Routes stay behind listeners that wait.
+	return len(sub.initial) > 0 || slices.ContainsFunc(s.subs, func(o *subscription) bool {
+		return o.blocked && o.traits.rank < sub.traits.rank
+	})
 }
 
 // routesUnasked reports whether a client has asked for clusters again, and not yet for the
@@ -461,7 +473,7 @@ func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool 
 		if !other.traits.refersToClusters || other.node == nil || other.node.node == nil {
 			continue
 		}
-		if !other.answered || len(other.outstanding) > 0 || !other.blockedSince.IsZero() {
+		if !other.answered || len(other.outstanding) > 0 || other.blocked {
 			return true
 		}
 		op := p
@@ -589,16 +601,16 @@ func (s *session) deadline(now time.Time) time.Time {
 		if sub.node == nil || sub.node.node == nil {
 			continue // nothing is due before the node is set, which wakes the session
 		}
-		if sub.blockedSince.IsZero() {
+		if sub.blocked {
+			// Removals of the type wait too.
+			at(s.blockedSince.Add(s.server.opt.AckTimeout))
+		} else {
 			for _, h := range sub.held {
 				at(h.since.Add(s.holdTime()))
 				if s.routesUnasked(now) {
 					at(s.resumed.Add(resumeGrace))
 				}
 			}
-		} else {
-			// Removals of the type wait too.
-			at(sub.blockedSince.Add(s.server.opt.AckTimeout))
 		}
 		for _, t := range sub.missing {
 			at(t)

@@ -55,12 +55,11 @@ type subscription struct {
 	told    map[string]struct{}
 	// refresh are the times at which assignments are sent again before they go stale.
 	refresh map[string]time.Time
-	// blockedSince is when a change was first held back for the acknowledgement of the
-	// clusters.
-	blockedSince time.Time
-	hasTTL       bool // a resource that was sent expires
-	heartbeat    bool // TTLs have to be renewed
-	warnedOfTTL  bool
+	// blocked is set while changes are held back for the acknowledgement of the clusters.
+	blocked     bool
+	hasTTL      bool // a resource that was sent expires
+	heartbeat   bool // TTLs have to be renewed
+	warnedOfTTL bool
 
 	// What the client answered.
 	outstanding []sentAnswer // not acknowledged, by nonce
