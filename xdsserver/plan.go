@@ -131,6 +131,7 @@ func (s *subscription) planChange(p *plan, name string, before, now *journal.Res
 	}
 	switch {
 	case now == nil && s.base.Get(name) == nil: // is held, or does not exist
+	case now == nil && s.lacks(name): // is missing, and not removed
 	case now == nil:
 		if p.gone == nil {
 			p.gone = map[string]*journal.Resource{}
@@ -173,7 +174,10 @@ func (s *subscription) planDue(p *plan) {
 		case r != nil:
 			add[name] = r
 		default:
-			// The client waits for it, so that its removal is not held.
+			if _, gone := p.gone[name]; gone && (s.traits.rank != endpointRank || s.isFull()) {
+				continue
+			}
+			// A cluster waits for its endpoints, so that their removal is not held.
 			delete(p.gone, name)
 			p.missing = append(p.missing, name)
 		}
@@ -221,7 +225,9 @@ func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration
 	for _, name := range p.missing {
 		removed = removed || s.delta
 		a.removed = append(a.removed, name)
-		delete(s.held, name)
+		if !s.isFull() {
+			delete(s.held, name) // a complete state says it only when it is not held any more
+		}
 	}
 	if !s.delta {
 		a.removed = nil
@@ -230,6 +236,7 @@ func (s *subscription) commit(p *plan, until, now time.Time, grace time.Duration
 	}
 	s.base, s.answered, s.all, s.resend, s.initial = p.now, true, false, false, nil
 	clear(s.due)
+	clear(s.fresh)
 	if len(a.resources) == 0 && !removed && !p.always {
 		return nil
 	}

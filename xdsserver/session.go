@@ -251,9 +251,11 @@ func (s *session) apply(sub *subscription, req *request) *Rejection {
 	if s.delta {
 		s.applyDelta(sub, req)
 	} else if req.nonce == sub.lastNonce || sub.lastNonce == "" {
-		// A request with an older nonce was sent before the client has seen the last answer,
-		// to which it will reply with all names.
 		s.applySotW(sub, req, repeated)
+	} else {
+		// The client has sent it before it has seen the last answer, to which it will reply
+		// with all names.
+		sub.noteDropped(req.names)
 	}
 	return rejection
 }
@@ -291,10 +293,14 @@ func (s *session) applyDelta(sub *subscription, req *request) {
 		switch {
 		case !sub.answered: // everything is due
 		case name == "*":
-			sub.all = sub.all || added
+			if added {
+				sub.all = true
+				sub.fresh[name] = struct{}{}
+			}
 		default:
 			// Also a name that it subscribes to already: it has dropped the resource.
 			sub.due[name] = struct{}{}
+			sub.fresh[name] = struct{}{}
 		}
 	}
 	for _, name := range req.unsubscribe {

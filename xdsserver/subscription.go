@@ -49,6 +49,9 @@ type subscription struct {
 	all    bool                // everything that it subscribes to
 	resend bool                // the complete state, though nothing in it is new
 	due    map[string]struct{} // these names, whether they exist or not
+	// fresh are names, globs and "*" that the client has subscribed to since the last
+	// answer: it does not have what they stand for, although base may contain it.
+	fresh map[string]struct{}
 	// missing are names of assignments that do not exist, and the time at which a SotW
 	// client is told so; told are those that it was told of.
 	missing map[string]time.Time
@@ -65,7 +68,9 @@ type subscription struct {
 	outstanding []sentAnswer // not acknowledged, by nonce
 	lastNonce   string
 	lastNames   []string // of the last SotW request
-	acked       bool     // the client has replied to all answers
+	// dropped are names that SotW requests with an older nonce did not contain.
+	dropped map[string]struct{}
+	acked   bool // the client has replied to all answers
 	// rejectedLast reports that the client has rejected the last answer.
 	rejectedLast bool
 	// complete is the sequence up to which the client has everything, provided that
@@ -108,6 +113,7 @@ func newSubscription(typeURL string, delta bool) *subscription {
 		delta:   delta,
 		names:   map[string]struct{}{},
 		due:     map[string]struct{}{},
+		fresh:   map[string]struct{}{},
 		held:    map[string]heldResource{},
 		status:  ClientType{TypeURL: typeURL},
 	}
@@ -127,6 +133,30 @@ func (s *subscription) wants(name string) bool {
 		}
 	}
 	return false
+}
+
+// lacks reports whether the client does not have a resource that it wants, although base
+// contains it.
+func (s *subscription) lacks(name string) bool {
+	if len(s.fresh) == 0 {
+		return false
+	}
+	isFresh := func(name string) bool {
+		_, ok := s.fresh[name]
+		return ok
+	}
+	if _, named := s.names[name]; isFresh(name) || named {
+		return isFresh(name)
+	}
+	if s.wildcard && !isFresh("*") {
+		return false
+	}
+	for key, g := range s.globs {
+		if g.matches(name) && !isFresh(key) {
+			return false
+		}
+	}
+	return true
 }
 
 // add subscribes to a name, and reports whether the client did not subscribe to it.
@@ -151,11 +181,14 @@ func (s *subscription) add(name string) bool {
 
 // remove unsubscribes from a name.
 func (s *subscription) remove(name string) {
+	delete(s.fresh, name)
 	if name == "*" {
 		s.wildcard = false
+		s.dropHeld()
 		return
 	}
 	_, subscribed := s.names[name]
+	_, isGlob := s.globs[name]
 	delete(s.names, name)
 	delete(s.globs, name)
 	delete(s.missing, name)
@@ -167,18 +200,33 @@ func (s *subscription) remove(name string) {
 		// it exists, as the protocol asks.
 		if subscribed {
 			s.due[name] = struct{}{}
+			if s.delta {
+				s.fresh[name] = struct{}{}
+			}
 		}
 	default:
 		delete(s.due, name)
 		delete(s.held, name)
 	}
+	if isGlob {
+		s.dropHeld()
+	}
+}
+
+// dropHeld forgets removals that the client no longer waits for.
+func (s *subscription) dropHeld() {
+	maps.DeleteFunc(s.held, func(name string, _ heldResource) bool { return !s.wants(name) })
 }
 
 // replaceNames is the subscription of a SotW request. It returns the names that are new.
 func (s *subscription) replaceNames(names []string) (added []string) {
-	if s.answered && slices.Equal(names, s.lastNames) {
+	if s.answered && len(s.dropped) == 0 && slices.Equal(names, s.lastNames) {
 		return nil
 	}
+	for name := range s.dropped {
+		s.remove(name)
+	}
+	s.dropped = nil
 	s.lastNames = names
 	if len(names) > 0 {
 		s.legacyWildcard = false
@@ -192,7 +240,7 @@ func (s *subscription) replaceNames(names []string) (added []string) {
 		want[name] = struct{}{}
 	}
 	if _, ok := want["*"]; !ok {
-		s.wildcard = false
+		s.remove("*")
 	}
 	for _, name := range slices.Collect(maps.Keys(s.names)) {
 		if _, ok := want[name]; !ok {
@@ -200,11 +248,36 @@ func (s *subscription) replaceNames(names []string) (added []string) {
 		}
 	}
 	for _, name := range names {
+		lacks := name == "*" || !s.wants(name)
 		if s.add(name) {
 			added = append(added, name)
+			if lacks {
+				s.fresh[name] = struct{}{}
+			}
 		}
 	}
 	return added
+}
+
+// noteDropped records that the client has dropped the resources that a request does not
+// name. They are new to the client when a later request names them again.
+func (s *subscription) noteDropped(names []string) {
+	if s.legacyWildcard || s.traits.fullState || slices.Equal(names, s.lastNames) {
+		return
+	}
+	has := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		has[name] = struct{}{}
+	}
+	for name := range s.names {
+		if _, ok := has[name]; ok {
+			continue
+		}
+		if s.dropped == nil {
+			s.dropped = map[string]struct{}{}
+		}
+		s.dropped[name] = struct{}{}
+	}
 }
 
 // distrust makes the first answer contain a resource that the client may have.
