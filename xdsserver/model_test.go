@@ -237,6 +237,7 @@ func (m *model) settle() {
 			s.wire.settled()
 			if !c.paused {
 				s.checkPrompt()
+				s.noteWaiting()
 			}
 		}
 	}
@@ -393,7 +394,7 @@ func (c *modelClient) connect() {
 	for _, typeURL := range only {
 		s := &modelSession{
 			c: c, number: c.m.drawn, only: typeURL, wire: newModelWire(c.m.ctx, c.node, c.window), done: make(chan error, 1),
-			watches: map[string]*modelWatch{}, nonces: map[string]bool{}, owed: map[string]*modelResponse{}, may: map[string]bool{},
+			watches: map[string]*modelWatch{}, nonces: map[string]bool{}, owed: map[string]*modelResponse{}, may: map[string]bool{}, freeAt: time.Now(),
 		}
 		c.m.drawn++
 		c.sessions = append(c.sessions, s)
@@ -460,12 +461,12 @@ func (c *modelClient) reconnect() {
 	}
 	forgets := c.m.chance(20)
 	for _, o := range all {
+		if c.watch(o.typeURL) != nil {
+			continue // by its clusters
+		}
 		if !o.sub.wildcard && len(o.sub.names) == 0 {
 			clear(c.held[o.typeURL])
 			continue
-		}
-		if c.watch(o.typeURL) != nil {
-			continue // by its clusters
 		}
 		if o.sub.wildcard && len(o.sub.names) > 0 {
 			o.explicit = true

@@ -197,7 +197,9 @@ type ruleClient struct {
 	conn  *grpc.ClientConn
 	sotw  discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
 	incr  discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
-	names map[string][]string // SotW: the subscription, by type
+	// Of SotW, by type: the subscription, and the last response that the client replied to.
+	names   map[string][]string
+	replied map[string]*ruleResponse
 
 	mu       sync.Mutex
 	received []*ruleResponse
@@ -215,7 +217,7 @@ func (f *ruleServer) connectStuck(node string, delta bool) *ruleClient {
 	conn, err := grpc.NewClient("passthrough:rules", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(f.dial))
 	require.NoError(f.t, err)
 	f.conns = append(f.conns, conn)
-	c := &ruleClient{f: f, node: node, delta: delta, conn: conn, names: map[string][]string{}}
+	c := &ruleClient{f: f, node: node, delta: delta, conn: conn, names: map[string][]string{}, replied: map[string]*ruleResponse{}}
 	ads := discoveryv3.NewAggregatedDiscoveryServiceClient(conn)
 	if delta {
 		c.incr, err = ads.DeltaAggregatedResources(f.ctx)
@@ -280,7 +282,11 @@ func (c *ruleClient) resume(typeURL string, versions map[string]string, names ..
 	if c.delta {
 		c.sendDelta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names, InitialResourceVersions: versions})
 	} else {
-		c.sendSotw(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: c.names[typeURL]})
+		r := &discoveryv3.DiscoveryRequest{TypeUrl: typeURL, ResourceNames: c.names[typeURL]}
+		if last := c.replied[typeURL]; last != nil {
+			r.VersionInfo, r.ResponseNonce = last.version, last.nonce
+		}
+		c.sendSotw(r)
 	}
 }
 
@@ -304,6 +310,7 @@ func (c *ruleClient) nack(r *ruleResponse, version string) {
 
 func (c *ruleClient) reply(r *ruleResponse, version string, detail *rpcstatus.Status) {
 	c.f.t.Helper()
+	c.replied[r.typeURL] = r
 	if c.delta {
 		c.sendDelta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResponseNonce: r.nonce, ErrorDetail: detail})
 	} else {
@@ -498,6 +505,61 @@ func TestR3SubscribedAgain(t *testing.T) {
 	})
 }
 
+// A SotW client dropped a name and took it up again while a response was on its way to it.
+// The request in between has an old nonce, and still says that the client dropped it.
+func TestR3DroppedWhileResponseIsOnItsWay(t *testing.T) {
+	ruleBubble(t, func(t *testing.T, f *ruleServer) {
+		f.set("n", "1", "CDS c0=0 c5=0", "EDS c0=0 c5=0")
+		c := f.connect("n", false)
+		c.subscribe(ruleEDS, "c0", "c5")
+		first := c.responses()
+		require.Equal(t, []string{"EDS c0=0 c5=0"}, ruleTexts(first))
+		c.ack(first[0])
+		f.update("n", "EDS c5=1")
+		second := c.responses()
+		require.Equal(t, []string{"EDS c5=1"}, ruleTexts(second))
+		c.names[ruleEDS] = []string{"c5"}
+		c.ack(first[0])
+		require.Empty(t, c.got())
+		c.names[ruleEDS] = []string{"c0", "c5"}
+		c.ack(second[0])
+		got := c.responses()
+		require.Equal(t, []string{"EDS c0=0"}, ruleTexts(got))
+		c.ack(got[0])
+		require.Empty(t, c.got())
+	})
+}
+
+// A client subscribes to a name that exists, and that is removed before the client is
+// answered. It is told so at once, and is sent the resource when it exists again.
+func TestR3SubscribedToWhatIsRemoved(t *testing.T) {
+	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
+		f.set("n", "1", "CDS c0=0 c5=0", "LDS l0=0", "RDS r0=0 r1=0", "SDS k0=0 k1=0")
+		c := f.connect("n", delta)
+		c.subscribe(ruleCDS, "c0")
+		c.subscribe(ruleLDS)
+		c.subscribe(ruleRDS, "r0")
+		c.subscribe(ruleSDS, "k0")
+		c.all()
+		f.clear("n")
+		c.subscribe(ruleCDS, "c5")
+		c.subscribe(ruleSDS, "k1")
+		require.Empty(t, c.got())
+		f.set("n", "2", "CDS c0=0", "LDS l0=1", "RDS r0=0 r1=0", "SDS k0=0")
+		// Nothing is acknowledged. In SotW, c5 is not sent, which the client never had.
+		require.Equal(t, ruleOf(delta, []string{"CDS c5=-", "LDS l0=1", "SDS k1=-"}, []string{"CDS c0=0"}), c.got())
+		f.set("n", "3", "CDS c0=0 c5=0", "LDS l0=1", "RDS r0=0 r1=0", "SDS k0=0 k1=0")
+		require.Equal(t, ruleOf(delta, []string{"CDS c5=0", "SDS k1=0"}, []string{"CDS c0=0 c5=0", "SDS k1=0"}), c.got())
+	})
+}
+
+func ruleOf[T any](delta bool, inDelta, inSotw T) T {
+	if delta {
+		return inDelta
+	}
+	return inSotw
+}
+
 // One update is sent in the order CDS, EDS, LDS, RDS, and then the rest, except that
 // nothing else waits with listeners and routes for an ACK.
 func TestR4Order(t *testing.T) {
@@ -547,6 +609,26 @@ func TestR4NoWaitForAnotherUpdate(t *testing.T) {
 			f.update("n", "EDS c0=0", "SDS k0=0")
 			require.Equal(t, []string{"EDS c0=0", "SDS k0=0"}, c.got())
 		}
+	})
+}
+
+// The order holds for what has waited for the ACK of clusters until the bound passed, also
+// if a route has waited longer than a listener.
+func TestR4OrderAfterBound(t *testing.T) {
+	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
+		f.set("n", "1", "CDS c0=0", "LDS l0=0", "RDS r0=0")
+		c := f.connect("n", delta)
+		c.subscribe(ruleCDS)
+		c.subscribe(ruleLDS)
+		c.subscribe(ruleRDS, "r0")
+		c.all()
+		f.update("n", "CDS c0=1", "RDS r0=1")
+		require.Equal(t, []string{"CDS c0=1"}, c.got())
+		time.Sleep(modelBound - time.Second)
+		f.update("n", "LDS l0=2", "RDS r0=2")
+		require.Empty(t, c.got())
+		time.Sleep(2 * modelBound)
+		require.Equal(t, []string{"LDS l0=2", "RDS r0=2"}, c.got())
 	})
 }
 
@@ -624,6 +706,30 @@ func TestR6MakeBeforeBreak(t *testing.T) {
 	})
 }
 
+// A removal that waits is not forgotten when the client unsubscribes from the name beside
+// its wildcard.
+func TestR6RemovalOfUnsubscribedName(t *testing.T) {
+	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
+		f.set("n", "1", "CDS c0=0 c5=0", "RDS r0=0")
+		c := f.connect("n", delta)
+		c.subscribe(ruleCDS, "*", "c0")
+		c.subscribe(ruleRDS, "r0")
+		responses := c.allResponses()
+		f.set("n", "2", "CDS c5=0", "RDS r0=1")
+		require.Equal(t, []string{"RDS r0=1"}, c.got())
+		if delta {
+			c.sendDelta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ruleCDS, ResourceNamesUnsubscribe: []string{"c0"}})
+		} else {
+			c.names[ruleCDS] = []string{"*"}
+			c.ack(responses[0])
+		}
+		time.Sleep(3 * modelBound)
+		got := c.got()
+		require.NotEmpty(t, got)
+		require.Equal(t, ruleRemoved(delta), got[len(got)-1:])
+	})
+}
+
 // A client that does not acknowledge gets the same, later.
 func TestR6Bound(t *testing.T) {
 	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
@@ -661,17 +767,11 @@ func ruleSwap(f *ruleServer, delta bool) *ruleClient {
 }
 
 func ruleAdded(delta bool) []string {
-	if delta {
-		return []string{"CDS c5=0"}
-	}
-	return []string{"CDS c0=0 c5=0"}
+	return ruleOf(delta, []string{"CDS c5=0"}, []string{"CDS c0=0 c5=0"})
 }
 
 func ruleRemoved(delta bool) []string {
-	if delta {
-		return []string{"CDS c0=-"}
-	}
-	return []string{"CDS c5=0"}
+	return ruleOf(delta, []string{"CDS c0=-"}, []string{"CDS c5=0"})
 }
 
 // A change of a node that was cleared meanwhile waits for its own clusters, although an
