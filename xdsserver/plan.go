@@ -50,7 +50,9 @@ func (s *subscription) plan(now *state.Type) *plan {
 			p.gone = make(map[string]*journal.Resource, len(s.former))
 		}
 		for name, h := range s.former {
-			p.gone[name] = h.resource
+			if s.wants(name) {
+				p.gone[name] = h.resource
+			}
 		}
 	case s.all:
 		p.upserts = s.subscribed(now)

@@ -742,6 +742,23 @@ func TestR6Bound(t *testing.T) {
 	})
 }
 
+// A removed cluster stays over a reconnect in SotW, but only for a client that still asks
+// for it.
+func TestR6RemovedClusterAfterReconnect(t *testing.T) {
+	ruleBubble(t, func(t *testing.T, f *ruleServer) {
+		f.set("n", "1", "CDS c0=0 c1=0 c5=0", "LDS l0=0")
+		c := f.connect("n", false)
+		c.subscribe(ruleCDS, "c0", "c1", "c5")
+		c.all()
+		last := c.replied[ruleCDS]
+		c.close()
+		f.set("n", "2", "CDS c0=0", "LDS l0=0")
+		c = f.connect("n", false)
+		c.sendSotw(&discoveryv3.DiscoveryRequest{TypeUrl: ruleCDS, ResourceNames: []string{"c0", "c1"}, VersionInfo: last.version})
+		require.Equal(t, []string{"CDS c0=0 c1=0"}, c.got())
+	})
+}
+
 // A client that rejects the cluster gets the route: it may be for another cluster.
 func TestR6Rejected(t *testing.T) {
 	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
