@@ -119,6 +119,7 @@ type modelWatch struct {
 	responses  []*modelResponse
 	pending    []*modelResponse // not answered yet
 	version    string           // SotW: the last one that was accepted
+	resumes    bool             // SotW: the first request has a version
 	requested  int              // the last request
 	asked      []int            // the requests that were not only an ACK or a NACK
 	repeated   int              // the last SotW request that must be answered (R3)
@@ -336,7 +337,7 @@ func (s *modelSession) open(typeURL string, sub modelSub, explicit bool, version
 	if !s.c.delta {
 		w.version = "" // as after a restart of the client; Envoy sends the last one
 		if last := s.c.m.lastVersion[s.c.name+typeURL]; s.c.m.rng.IntN(2) == 0 {
-			w.version = last
+			w.version, w.resumes = last, last != ""
 		}
 	}
 	if s.c.delta && typeURL == resourcev3.EndpointType && s.watches[resourcev3.ClusterType] == nil {
@@ -541,9 +542,10 @@ func (s *modelSession) checkContents(w *modelWatch, r *modelResponse) {
 		if !s.c.delta && r.typeURL == resourcev3.EndpointType && res.content == emptyAssignment(res.name) && node.lacks(r.typeURL, res.name, r.from, r.until) {
 			continue
 		}
-		// Make before break: a SotW response contains what is removed later.
+		// Make before break: a SotW response contains what is removed later, also of what
+		// the client has according to the version in its first request.
 		if !s.c.delta && isFull(r.typeURL) && node.lacks(r.typeURL, res.name, r.from, r.until) &&
-			node.find(r.typeURL, res.name, res.content, 0, r.until) != nil && w.told[res.name] != nil && !w.told[res.name].gone {
+			node.find(r.typeURL, res.name, res.content, 0, r.until) != nil && (w.told[res.name] != nil && !w.told[res.name].gone || w.told[res.name] == nil && w.resumes && r.typeURL == resourcev3.ClusterType) {
 			continue
 		}
 		s.failf("%s: %q has a content that the node did not have from state %d through %d", r, res.name, r.from, r.until)
