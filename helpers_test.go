@@ -154,7 +154,9 @@ func fetch(t testing.TB, c cachev3.Cache, node, url string) map[string]types.Res
 	resp, err := c.Fetch(context.Background(), &cachev3.Request{Node: &corev3.Node{Id: node}, TypeUrl: url, VersionInfo: "none such"})
 	require.NoError(t, err)
 	out := map[string]types.ResourceWithTTL{}
-	for _, r := range resp.(interface{ GetRawResources() []types.ResourceWithTTL }).GetRawResources() {
+	for _, r := range resp.(interface {
+		GetRawResources() []types.ResourceWithTTL
+	}).GetRawResources() {
 		out[cachev3.GetResourceName(r.Resource)] = r
 	}
 	return out

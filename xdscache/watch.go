@@ -161,8 +161,7 @@ func (q *watchRequest) isVersionDue(t *state.Type) bool {
 }
 
 // knownVersion is what go-control-plane's server keeps for a resource that the client
-// was sent: its version in the delta protocol, and its TTL. A resource with a TTL is
-// sent again on each new stream, where the client knows its version alone.
+// was sent: its version in the delta protocol, and its TTL.
 func knownVersion(r *journal.Resource) string {
 	if r.TTL == nil {
 		return r.Version
@@ -207,7 +206,7 @@ func (w *watch) compare(node *state.Node) (a answer, isDue bool) {
 		version, isKnown := w.known[r.Name]
 		if isKnown {
 			matched++
-			if _, again := w.again[r.Name]; !again && (isCurrent || version == knownVersion(r)) {
+			if _, again := w.again[r.Name]; !again && (isCurrent || version == knownVersion(r) || w.hadInitially(r)) {
 				continue
 			}
 		}
@@ -229,6 +228,13 @@ func (w *watch) compare(node *state.Node) (a answer, isDue bool) {
 		isDue = isDue || (len(a.removed) > 0 && w.reportsRemovals() && !isCurrent)
 	}
 	return a, isDue
+}
+
+// hadInitially reports whether a delta client had a resource when its stream began. It
+// then knows the version alone, and its TTL runs on.
+func (w *watch) hadInitially(r *journal.Resource) bool {
+	return w.delta.GetResponseNonce() == "" && w.known[r.Name] == r.Version &&
+		w.delta.GetInitialResourceVersions()[r.Name] == r.Version
 }
 
 // currentVersion is the version of a request that is up to date.
