@@ -100,9 +100,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.closeStore()) }() //nolint:contextcheck // As above.
 
-	x := newXDSServer(d.config, xdsListener.Addr(), creds, d.cache, xdsserver.Options{
-		Logger: d.logger, Hooks: d.serverHooks, HeartbeatInterval: d.config.Heartbeat,
-	}) //nolint:contextcheck // Stop ends it, after the streams.
+	serverOptions := xdsserver.Options{Logger: d.logger, Hooks: d.serverHooks, HeartbeatInterval: d.config.Heartbeat}
+	x := newXDSServer(d.config, xdsListener.Addr(), creds, d.cache, serverOptions) //nolint:contextcheck // Stop ends it, after the streams.
 	xdsFailed := x.serve(xdsListener)
 	defer x.stop()
 	handler.Ready(admin.Service{Store: d.store, Cache: d.cache, Context: ctx})
@@ -151,7 +150,7 @@ func (d *daemon) openStore(ctx context.Context) error {
 	}
 	metrics.Attach(d.store.Status)
 	d.serverHooks = metrics.ServerHooks()
-	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger}) //nolint:contextcheck // A notification outlives the caller.
+	d.cache = d.store.SnapshotCache(d.config.ADS, cachev3.IDHash{}, xdsLogger{d.logger})
 	return nil
 }
 
