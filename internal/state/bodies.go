@@ -22,6 +22,9 @@ type bodies struct {
 	mu     sync.Mutex
 	sole   table
 	shared map[uint64]weak.Pointer[journal.Resource]
+	// built are the roots of the trees that were built last, by type: nodes with the same
+	// resources share their trees too.
+	built map[string]weak.Pointer[page[*journal.Resource]]
 	// sweepAt is the length of shared at which the dead are removed.
 	sweepAt int
 }
@@ -30,7 +33,11 @@ type bodies struct {
 const minSweep = 1024
 
 func newBodies() *bodies {
-	return &bodies{shared: map[uint64]weak.Pointer[journal.Resource]{}, sweepAt: minSweep}
+	return &bodies{
+		shared:  map[uint64]weak.Pointer[journal.Resource]{},
+		built:   map[string]weak.Pointer[page[*journal.Resource]]{},
+		sweepAt: minSweep,
+	}
 }
 
 // share returns r, or a resource that is equal to r and has the value of one that the state
@@ -54,6 +61,19 @@ func (b *bodies) share(r *journal.Resource) *journal.Resource {
 		b.sweep()
 	}
 	return withValueOf(r, held)
+}
+
+// build returns a tree of the resources of a type of a node. The caller holds mu.
+func (b *bodies) build(url string, entries []entry[*journal.Resource]) tree[*journal.Resource] {
+	if b == nil {
+		return build(entries, nil)
+	}
+	t := build(entries, b.built[url].Value())
+	// Few nodes with few resources would gain from it.
+	if len(entries) > maxFanout {
+		b.built[url] = weak.Make(t.root)
+	}
+	return t
 }
 
 // drop forgets a resource that leaves the newest state. The caller holds mu.

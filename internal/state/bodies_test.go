@@ -258,3 +258,35 @@ func TestSharedValueKeepsNoOther(t *testing.T) {
 	require.Equal(t, "2", st.Node("snapshot/c", "node-000").Type("t").Get("b").Version)
 	require.Equal(t, 1, requireHeldOnce(t, st))
 }
+
+// Nodes with the same resources share their trees too.
+func TestEqualNodesShareTheirTrees(t *testing.T) {
+	resources := func(changed int) (out []*journal.Resource) {
+		for i := range 2000 {
+			value := fmt.Sprint("value ", i)
+			if i == changed {
+				value = "changed"
+			}
+			out = append(out, versioned(fmt.Sprintf("%05d", i), value, "short"))
+		}
+		return out
+	}
+	for _, made := range []string{"built", "applied"} {
+		st := madeOf(t, made, resources(-1), resources(-1), resources(1000), resources(1000))
+		typ := func(i int) *state.Type { return st.Node("snapshot/c", fmt.Sprintf("node-%03d", i)).Type("t") }
+		require.True(t, typ(0).Shares(typ(1)), made)
+		require.True(t, typ(2).Shares(typ(3)), made)
+		require.False(t, typ(0).Shares(typ(2)), made)
+		upserts, deletes := state.Changes(typ(0), typ(2))
+		require.Len(t, upserts, 1)
+		require.Empty(t, deletes)
+		require.Equal(t, "changed", string(typ(3).Get("01000").Value))
+		require.Equal(t, "value 1000", string(typ(1).Get("01000").Value))
+
+		// A change of one node is not one of the other.
+		next := applied(t, st, "node-001", journal.TypeChange{TypeURL: "t", Version: "2", Deletes: []string{"00000"}})
+		require.Equal(t, 1999, next.Node("snapshot/c", "node-001").Type("t").Len())
+		require.Equal(t, 2000, next.Node("snapshot/c", "node-000").Type("t").Len())
+		requireHeldOnce(t, next)
+	}
+}

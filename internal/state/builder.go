@@ -72,7 +72,7 @@ func (b *Builder) Resources(resources []*journal.Resource) error {
 func (b *Builder) Build() *State {
 	b.endNode()
 	st := b.state
-	st.nodes = build(b.nodes)
+	st.nodes = build(b.nodes, nil)
 	*b = Builder{}
 	return &st
 }
@@ -90,7 +90,7 @@ func (b *Builder) lastType() *Type {
 
 func (b *Builder) endType() {
 	if t := b.lastType(); t != nil && len(b.resources) > 0 {
-		t.resources = build(b.resources)
+		t.resources = b.state.bodies.build(t.url, b.resources)
 		b.resources = b.resources[:0]
 	}
 }

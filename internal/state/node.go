@@ -162,7 +162,7 @@ func (t *Type) build(resources []*journal.Resource, b *bodies) bool {
 		entries[i] = entry[*journal.Resource]{r.Name, r}
 		t.bytes += r.Size()
 	}
-	t.resources = build(entries)
+	t.resources = b.build(t.url, entries)
 	return true
 }
 

@@ -239,16 +239,26 @@ func (p *page[V]) join(i int) {
 
 // build returns a tree of entries, which must be sorted by key and distinct. Each page
 // has its own array: a shared one would keep all values in memory as long as one page
-// is in use.
-func build[V any](entries []entry[V]) tree[V] {
+// is in use. The tree shares the leaves that a similar tree has too, or all of that tree if
+// it has the same values; similar is the root of a tree that build has returned, or nil.
+func build[V comparable](entries []entry[V], similar *page[V]) tree[V] {
 	if len(entries) == 0 {
 		return tree[V]{}
 	}
 	var pages []*page[V]
 	var lows []string
+	leaves, shared := similar.leaves(nil), 0
 	for part := range slices.Chunk(entries, maxFanout) {
-		pages = append(pages, &page[V]{entries: slices.Clone(part)})
 		lows = append(lows, strings.Clone(part[0].key))
+		if i := len(pages); i < len(leaves) && slices.EqualFunc(leaves[i].entries, part, sameValue) {
+			pages = append(pages, leaves[i])
+			shared++
+			continue
+		}
+		pages = append(pages, &page[V]{entries: slices.Clone(part)})
+	}
+	if shared == len(pages) && shared == len(leaves) {
+		return tree[V]{root: similar, size: len(entries)}
 	}
 	for len(pages) > 1 {
 		var up []*page[V]
@@ -262,6 +272,8 @@ func build[V any](entries []entry[V]) tree[V] {
 	}
 	return tree[V]{root: pages[0], size: len(entries)}
 }
+
+func sameValue[V comparable](a, b entry[V]) bool { return a.val == b.val }
 
 // insert and remove return a new slice and do not change s.
 func insert[E any](s []E, i int, e E) []E {

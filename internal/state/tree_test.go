@@ -211,7 +211,7 @@ func TestTreeBuild(t *testing.T) {
 			entries = append(entries, entry[int]{treeKey(i), i})
 			want[treeKey(i)] = i
 		}
-		tr := build(entries)
+		tr := build(entries, nil)
 		clear(entries) // the caller may use its slice again
 		requireTree(t, tr, want)
 		if n == 0 {
@@ -226,8 +226,49 @@ func TestTreeBuild(t *testing.T) {
 	}
 }
 
+// A tree shares with a similar one what both have, and all of it if they are equal.
+func TestTreeSharesPages(t *testing.T) {
+	for _, n := range sizes {
+		want := map[string]int{}
+		var entries []entry[int]
+		for i := range n {
+			entries = append(entries, entry[int]{treeKey(i), i})
+			want[treeKey(i)] = i
+		}
+		similar := build(entries, nil)
+		require.Same(t, similar.root, build(entries, similar.root).root)
+		if n == 0 {
+			continue
+		}
+		longer := build(append(slices.Clip(entries), entry[int]{treeKey(n), n}), similar.root)
+		require.NotSame(t, similar.root, longer.root)
+		shorter := build(entries[:n-1], similar.root)
+		require.NotSame(t, similar.root, shorter.root)
+		changed := slices.Clone(entries)
+		changed[n/2].val = -1
+		other := build(changed, similar.root)
+		requireTree(t, similar, want)
+		want[treeKey(n/2)] = -1
+		requireTree(t, other, want)
+		want[treeKey(n/2)] = n / 2
+		delete(want, treeKey(n-1))
+		requireTree(t, shorter, want)
+		want[treeKey(n-1)], want[treeKey(n)] = n-1, n
+		requireTree(t, longer, want)
+		ours, theirs := other.root.leaves(nil), similar.root.leaves(nil)
+		require.Len(t, ours, len(theirs))
+		shared := 0
+		for i := range ours {
+			if ours[i] == theirs[i] {
+				shared++
+			}
+		}
+		require.Equal(t, len(ours)-1, shared)
+	}
+}
+
 func TestTreeStops(t *testing.T) {
-	tr := build([]entry[int]{})
+	tr := build([]entry[int]{}, nil)
 	want := map[string]int{}
 	for i := range 3 * maxFanout {
 		tr, _ = tr.set(treeKey(i), i)
@@ -256,7 +297,7 @@ func TestTreeGivesPagesBack(t *testing.T) {
 		entries = append(entries, entry[int]{treeKey(i), i})
 		want[treeKey(i)] = i
 	}
-	tr := build(entries)
+	tr := build(entries, nil)
 	full := pages(tr.root)
 	for _, i := range rand.New(rand.NewPCG(3, 3)).Perm(n)[left:] {
 		tr = tr.del(treeKey(i))
