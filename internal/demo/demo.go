@@ -40,24 +40,20 @@ type demo struct {
 	rejections              int64
 }
 
-func newDemo(ctx context.Context, s settings, dir string) (*demo, error) {
-	binary, err := envoytest.Find()
-	if err != nil {
-		return nil, err
-	}
+func newDemo(ctx context.Context, s settings, envoy, dir string) (*demo, error) {
 	d := &demo{
 		settings: s, began: time.Now(), rand: rand.New(rand.NewPCG(s.seed, 0)),
 		// An Envoy that is not sent what it waits for waits for ever.
 		builder: envoytest.Builder{Protocol: s.protocol, FetchTimeout: 0},
 	}
-	if err := d.start(ctx, binary, dir); err != nil {
+	if err := d.start(ctx, envoy, dir); err != nil {
 		d.close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *demo) start(ctx context.Context, binary, dir string) (err error) {
+func (d *demo) start(ctx context.Context, envoy, dir string) (err error) {
 	if d.addr, err = envoytest.FreeAddr(ctx); err != nil {
 		return err
 	}
@@ -76,7 +72,7 @@ func (d *demo) start(ctx context.Context, binary, dir string) (err error) {
 	}
 	d.say("The daemon serves xDS on %s. Its journal is in %s.", d.daemon.xds, d.daemon.dir)
 	d.envoy, err = envoytest.Start(ctx, envoytest.Options{
-		Binary: binary, Dir: dir, Node: node, Server: d.daemon.xds, Protocol: d.protocol,
+		Binary: envoy, Dir: dir, Node: node, Server: d.daemon.xds, Protocol: d.protocol,
 	})
 	if err != nil {
 		return err

@@ -48,13 +48,17 @@ func main() {
 
 // run reports whether everything worked.
 func run(ctx context.Context, s settings) (bool, error) {
+	envoy, err := envoytest.Find()
+	if err != nil {
+		return false, err
+	}
 	dir, err := os.MkdirTemp("", "xdswal-demo-")
 	if err != nil {
 		return false, err
 	}
-	d, err := newDemo(ctx, s, dir)
+	d, err := newDemo(ctx, s, envoy, dir)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("%w (logs are in %s)", err, dir)
 	}
 	defer d.close()
 	for _, step := range []func(context.Context) error{
