@@ -836,7 +836,9 @@ func (s *modelSession) remember(w *modelWatch, r *modelResponse) {
 			if service != "" && (changed || requested || s.c.delta) {
 				s.may[service] = true
 			}
-			if service != "" && changed {
+			// A cluster that the client is allowed to keep is one that it has.
+			kept := s.c.node.find(r.typeURL, res.name, res.content, r.from, r.until) == nil
+			if service != "" && changed && !kept {
 				s.owed[service] = r
 			}
 		}
