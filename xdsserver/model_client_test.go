@@ -794,6 +794,9 @@ func (s *modelSession) checkRemoval(w *modelWatch, r *modelResponse, name string
 	if since < 0 || node.history[since] == nil || !w.established(name, r.modelFrame) {
 		return
 	}
+	if t := w.told[name]; t != nil && w.subscribedSince(name, t, r.modelFrame) {
+		return // the client asked for the name, which it has dropped
+	}
 	waited := r.at.Sub(node.times[since])
 	if waited >= modelBound {
 		return
