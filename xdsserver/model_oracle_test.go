@@ -21,6 +21,8 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/xdswal/xdswal/journal"
 )
 
 // The types of the model, in the order in which one change is sent (R4).
@@ -162,6 +164,7 @@ type modelNode struct {
 	id      string
 	history []modelState
 	times   []time.Time
+	seq     journal.Sequence // of the last update
 	// The server can have seen the states up to begun, and the update to completed has
 	// returned.
 	begun, completed atomic.Int64
@@ -197,7 +200,10 @@ func (n *modelNode) begin(want map[string]map[string]int) {
 	n.begun.Store(int64(index))
 }
 
-func (n *modelNode) done() { n.completed.Store(n.begun.Load()) }
+func (n *modelNode) done(seq journal.Sequence) {
+	n.seq = seq
+	n.completed.Store(n.begun.Load())
+}
 
 // variants returns the present state in the form that begin takes.
 func (n *modelNode) variants() map[string]map[string]int {

@@ -40,9 +40,9 @@ const (
 // client holds what its node has. Time is virtual. A seed is one history, except for the
 // interleaving of steps that every fifth seed does not wait for.
 func TestModel(t *testing.T) {
-	first, count := uint64(1), uint64(300)
+	first, count := uint64(1), uint64(200)
 	if testing.Short() {
-		count = 100
+		count = 50
 	}
 	for _, env := range []struct {
 		name  string
@@ -151,6 +151,9 @@ func newModel(t *testing.T, seed uint64) *model {
 func (m *model) close() {
 	for _, c := range m.clients {
 		c.disconnect()
+	}
+	if open := m.server.Clients(); len(open) > 0 {
+		m.t.Errorf("seed %d: %d clients are left", m.seed, len(open))
 	}
 	m.cancel()
 	if err := m.store.Close(context.Background()); err != nil {
@@ -273,6 +276,26 @@ func (m *model) rest() {
 			s.checkRest()
 		}
 	}
+	for _, n := range m.nodes {
+		m.checkAcked(n)
+	}
+}
+
+// checkAcked checks that the server knows, at rest, that the clients of a node have
+// acknowledged its last change, unless one of them has rejected its last response.
+func (m *model) checkAcked(n *modelNode) {
+	for _, c := range m.clients {
+		for _, s := range c.sessions {
+			for _, w := range s.watches {
+				if c.node == n && w.last() != nil && w.last().rejected {
+					return
+				}
+			}
+		}
+	}
+	if err := m.server.WaitAcked(doneContext(), n.id, n.seq); err != nil {
+		m.failf("at rest: %v", err)
+	}
 }
 
 // mutate changes a few resources.
@@ -346,9 +369,9 @@ func (m *model) set(n *modelNode) {
 	m.logf("%s: state %d: set %s, version %q", n.id, len(n.history)-1, n.state(), version)
 	snapshot, err := cachev3.NewSnapshot(version, resources)
 	require.NoError(m.t, err)
-	_, err = m.cache.Set(m.ctx, n.id, snapshot)
+	seq, err := m.cache.Set(m.ctx, n.id, snapshot)
 	require.NoError(m.t, err)
-	n.done()
+	n.done(seq)
 }
 
 func (m *model) update(n *modelNode) {
@@ -372,17 +395,17 @@ func (m *model) update(n *modelNode) {
 	}
 	version := m.version()
 	m.logf("%s: state %d: update to %s, version %q", n.id, len(n.history)-1, n.state(), version)
-	_, err := m.cache.UpdateResources(m.ctx, n.id, upserts, deletes, version)
+	seq, err := m.cache.UpdateResources(m.ctx, n.id, upserts, deletes, version)
 	require.NoError(m.t, err)
-	n.done()
+	n.done(seq)
 }
 
 func (m *model) clear(n *modelNode) {
 	n.begin(nil)
 	m.logf("%s: state %d: clear", n.id, len(n.history)-1)
-	_, err := m.cache.Clear(m.ctx, n.id)
+	seq, err := m.cache.Clear(m.ctx, n.id)
 	require.NoError(m.t, err)
-	n.done()
+	n.done(seq)
 }
 
 // connect opens the client's streams.
