@@ -88,7 +88,7 @@ func setSnapshotWorkload() harness.Workload {
 				{memoryName, slow, (*storeSetter).changed},
 				{durableName, slow, (*storeSetter).changed},
 			} {
-				if env.Short && own.name == memoryName {
+				if env.Short && (own.name == memoryName || own.name == memoryImmutableName) {
 					continue
 				}
 				s, err := newStoreSetter(ctx, env.Dir, own.name, first)

@@ -34,7 +34,7 @@ func All(dir string, short bool) []harness.Workload {
 		restored = []corpus.Shape{small, typical}
 		written = []corpus.Shape{small}
 		beside, updated = small, updated[:2]
-		connected, equal = 1_000, corpus.Shape{Nodes: 100, PerNode: 200}
+		connected, equal = 1_000, corpus.Shape{Nodes: 100, PerNode: 100}
 	}
 	var out []harness.Workload
 	for _, writers := range []int{1, 16, 128, 1024} {
