@@ -66,7 +66,7 @@ func newBeside(ctx context.Context, f *fixture, shape corpus.Shape, dir string) 
 	b := &beside{shape: shape}
 	store, err := open(ctx, xdswal.Options{Dir: dir, Hooks: xdswal.Hooks{
 		Compactor: compactor.Hooks{SnapshotWriteEnd: func(s compactor.Snapshot) { b.wrote = append(b.wrote, s.Duration) }},
-	}}, immutable...)
+	}}, immutable)
 	if err != nil {
 		return nil, err
 	}

@@ -444,7 +444,7 @@ func newOwnPublisher(ctx context.Context, dir, name string, n *endpointNode) (*o
 	if err != nil {
 		return nil, err
 	}
-	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name != ownDurableName}, immutable...)
+	store, err := open(ctx, xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name != ownDurableName}, immutable)
 	if err != nil {
 		return nil, err
 	}

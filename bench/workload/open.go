@@ -18,12 +18,8 @@ type opened struct {
 	opt   xdswal.Options
 }
 
-// The two ways of a cache to find what a SetSnapshot has changed. The callers of immutable
-// caches never change a message that they have set.
-var (
-	immutable []xdscache.SnapshotOption
-	byContent = []xdscache.SnapshotOption{xdscache.WithContentComparison()}
-)
+// immutable is the promise of a caller that never changes a message that it has set.
+var immutable = xdscache.WithImmutableMessages()
 
 // open opens a store that keeps no snapshot for its age. An update may wait a minute for
 // its commit: a busy disk must make a run slow, not fail it.

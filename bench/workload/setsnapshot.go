@@ -15,6 +15,7 @@ import (
 	"github.com/xdswal/xdswal/bench/corpus"
 	"github.com/xdswal/xdswal/bench/harness"
 	"github.com/xdswal/xdswal/internal/durable"
+	"github.com/xdswal/xdswal/xdscache"
 )
 
 const (
@@ -203,11 +204,11 @@ type storeSetter struct {
 
 func newStoreSetter(ctx context.Context, dir, name string, first *cachev3.Snapshot) (*storeSetter, error) {
 	opt := xdswal.Options{Dir: filepath.Join(dir, name), MemoryOnly: name == memoryName || name == memoryImmutableName}
-	compare := byContent
+	var promise []xdscache.SnapshotOption
 	if name == memoryImmutableName || name == durableImmutableName {
-		compare = immutable
+		promise = append(promise, immutable)
 	}
-	store, err := open(ctx, opt, compare...)
+	store, err := open(ctx, opt, promise...)
 	if err != nil {
 		return nil, err
 	}
