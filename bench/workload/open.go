@@ -30,7 +30,7 @@ func open(ctx context.Context, opt xdswal.Options, cacheOpts ...xdscache.Snapsho
 	if err != nil {
 		return nil, err
 	}
-	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil, cacheOpts...) //nolint:contextcheck // It has no context.
+	cache := store.SnapshotCache(true, cachev3.IDHash{}, nil, cacheOpts...)
 	return &opened{Store: store, cache: cache, opt: opt}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -54,9 +55,9 @@ func setSnapshotWorkload() harness.Workload {
 			"Immutable: the caller promises not to change a message that it has set, so the same pointer is unchanged. Without that promise, xdswal marshals all messages to compare their contents. " +
 			"Floors: go-control-plane's own cache, which stores a pointer and persists nothing; one raw durable append of an event of the same size; the commit of the same change alone; and marshaling all messages on one core. " +
 			"Peer, the simplest durable code: marshal all, write a file, fsync, rename.",
-		Metrics: []harness.Metric{metricP50, metricP99},
+		Metrics: []harness.Metric{metricP50, metricP99, metricCPU},
 		Comparisons: []harness.Comparison{
-			{Metric: "p50", To: rawName}, {Metric: "p50", To: commitName}, {Metric: "p50", To: marshalName}, {Metric: "p50", To: persistName},
+			{Metric: "p50", To: rawName}, {Metric: "p50", To: commitName}, {Metric: "p50", To: marshalName}, {Metric: "cpu", To: marshalName}, {Metric: "p50", To: persistName},
 		},
 		Claims: []harness.Claim{
 			{Candidate: durableImmutableName, Metric: "p50", To: commitName, AtMostMore: 1},
@@ -115,8 +116,8 @@ func equalSnapshotWorkload() harness.Workload {
 		Name: "setsnapshot/equal-content",
 		About: "One caller sets snapshots of a node of 10,000 resources with unchanged content in new messages, as a control plane does that rebuilds everything from its data source. " +
 			"Every message must be marshaled to find that nothing changed; nothing is journaled.",
-		Metrics:     []harness.Metric{metricP50},
-		Comparisons: []harness.Comparison{{Metric: "p50", To: persistName}},
+		Metrics:     []harness.Metric{metricP50, metricCPU},
+		Comparisons: []harness.Comparison{{Metric: "p50", To: persistName}, {Metric: "cpu", To: persistName}},
 		Open: func(ctx context.Context, env harness.Env) (harness.Prepared, error) {
 			first, err := setters.Snapshot(0, "1")
 			if err != nil {
@@ -144,6 +145,19 @@ func equalSnapshotWorkload() harness.Workload {
 	}
 }
 
+// timedCPU reports the durations of sequential operations, and their processor time, which
+// other load on the machine hardly changes.
+func timedCPU(r *harness.Round, operations int, do func(i int) error) error {
+	before := harness.CPUTime()
+	l, err := timed(operations, do)
+	if err != nil {
+		return err
+	}
+	r.ReportTime("cpu", (harness.CPUTime()-before)/time.Duration(operations))
+	report(r, l)
+	return nil
+}
+
 func report(r *harness.Round, l harness.Latencies) {
 	r.Report("p50", l.Quantile(0.50))
 	r.Report("p99", l.Quantile(0.99))
@@ -165,13 +179,12 @@ func upstreamSetter(first *cachev3.Snapshot) *setter {
 // changed sets snapshots in which one resource differs.
 func (s *setter) changed(ctx context.Context, r *harness.Round) error {
 	snapshots := s.series.take(s.number)
-	l, err := timed(len(snapshots), func(i int) error {
+	err := timedCPU(r, len(snapshots), func(i int) error {
 		return s.cache.SetSnapshot(ctx, setters.Node(0), snapshots[i])
 	})
 	if err != nil {
 		return err
 	}
-	report(r, l)
 	have, err := s.cache.GetSnapshot(setters.Node(0))
 	if err != nil {
 		return fmt.Errorf("check node: %w", err)
@@ -181,17 +194,12 @@ func (s *setter) changed(ctx context.Context, r *harness.Round) error {
 
 // equal sets equal snapshots of two sets of messages in turn.
 func (s *setter) equal(ctx context.Context, r *harness.Round) error {
-	l, err := timed(s.number, func(i int) error {
+	return timedCPU(r, s.number, func(i int) error {
 		if i%2 == 0 {
 			return s.cache.SetSnapshot(ctx, setters.Node(0), s.again)
 		}
 		return s.cache.SetSnapshot(ctx, setters.Node(0), s.first)
 	})
-	if err != nil {
-		return err
-	}
-	report(r, l)
-	return nil
 }
 
 // storeSetter is a setter of xdswal's cache.
@@ -230,14 +238,13 @@ func (s *storeSetter) commit(ctx context.Context, r *harness.Round) error {
 	for i := range changes {
 		changes[i] = s.series.change()
 	}
-	l, err := timed(len(changes), func(i int) error {
+	err := timedCPU(r, len(changes), func(i int) error {
 		s.calls++
 		return setOne(ctx, s.store.cache, setters.Node(0), changes[i], version(int(s.calls)))
 	})
 	if err != nil {
 		return err
 	}
-	report(r, l)
 	return s.checkSequence()
 }
 
@@ -270,12 +277,11 @@ func (s *rawSetter) open(dir string) (err error) {
 }
 
 func (s *rawSetter) round(_ context.Context, r *harness.Round) error {
-	l, err := timed(fastCalls, func(int) error { return s.log.append(s.record) })
+	err := timedCPU(r, fastCalls, func(int) error { return s.log.append(s.record) })
 	if err != nil {
 		return err
 	}
-	s.calls += len(l)
-	report(r, l)
+	s.calls += fastCalls
 	return nil
 }
 
@@ -295,7 +301,7 @@ type marshalSetter struct {
 
 func (s *marshalSetter) round(_ context.Context, r *harness.Round) error {
 	snapshots := s.series.take(s.number)
-	l, err := timed(len(snapshots), func(i int) error {
+	err := timedCPU(r, len(snapshots), func(i int) error {
 		for _, group := range snapshots[i].Resources {
 			for _, item := range group.Items {
 				if _, err := cachev3.MarshalResource(item.Resource); err != nil {
@@ -308,7 +314,6 @@ func (s *marshalSetter) round(_ context.Context, r *harness.Round) error {
 	if err != nil {
 		return err
 	}
-	report(r, l)
 	return nil
 }
 
@@ -321,7 +326,7 @@ type persistSetter struct {
 func (s *persistSetter) round(_ context.Context, r *harness.Round) error {
 	snapshots := s.series.take(s.number)
 	var size int
-	l, err := timed(len(snapshots), func(i int) error {
+	err := timedCPU(r, len(snapshots), func(i int) error {
 		b, err := marshalAll(snapshots[i])
 		if err != nil {
 			return err
@@ -335,7 +340,6 @@ func (s *persistSetter) round(_ context.Context, r *harness.Round) error {
 	if err != nil {
 		return err
 	}
-	report(r, l)
 	info, err := os.Stat(filepath.Join(s.dir, "snapshot.bin"))
 	if err == nil && info.Size() != int64(size) {
 		err = fmt.Errorf("got a file of %d bytes, want %d", info.Size(), size)
