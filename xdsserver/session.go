@@ -131,17 +131,14 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	if !s.server.admits(source, req.typeURL) {
 		return nil, s.server.refuse(s, codes.InvalidArgument, "unknown type", "type URL %q is unknown; the server's Options.Types registers types that Envoy does not know", req.typeURL)
 	}
-	sub := newSubscription(req.typeURL, s.delta)
-	if source != nil {
-		key := source.Key(s.node)
-		if err := source.Prepare(ctx, key, req.typeURL); err != nil {
-			return nil, status.Errorf(codes.Unavailable, "%v", err)
-		}
-		if source.Serves(req.typeURL) {
-			sub.node = s.watch(source, key)
-		}
+	key := source.Key(s.node)
+	if err := source.Prepare(ctx, key, req.typeURL); err != nil {
+		return nil, status.Errorf(codes.Unavailable, "%v", err)
 	}
-	sub.legacyWildcard = true
+	sub := newSubscription(req.typeURL, s.delta)
+	if source.Serves(req.typeURL) {
+		sub.node = s.watch(source, key)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -108,14 +108,15 @@ type watchedNode struct {
 
 func newSubscription(typeURL string, delta bool) *subscription {
 	return &subscription{
-		typeURL: typeURL,
-		traits:  traitsOf(typeURL),
-		delta:   delta,
-		names:   map[string]struct{}{},
-		due:     map[string]struct{}{},
-		fresh:   map[string]struct{}{},
-		held:    map[string]heldResource{},
-		status:  ClientType{TypeURL: typeURL},
+		typeURL:        typeURL,
+		traits:         traitsOf(typeURL),
+		delta:          delta,
+		legacyWildcard: true,
+		names:          map[string]struct{}{},
+		due:            map[string]struct{}{},
+		fresh:          map[string]struct{}{},
+		held:           map[string]heldResource{},
+		status:         ClientType{TypeURL: typeURL},
 	}
 }
 
