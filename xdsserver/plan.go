@@ -44,7 +44,7 @@ func (s *subscription) plan(now *state.Type) *plan {
 		s.planFirstDelta(p)
 	case !s.answered:
 		p.upserts = s.subscribed(now)
-		p.missing = s.missingNames(now)
+		p.missing = s.missingNames(now, len(p.upserts))
 		p.always = s.isFull()
 		if len(s.former) > 0 {
 			p.gone = make(map[string]*journal.Resource, len(s.former))
@@ -56,7 +56,7 @@ func (s *subscription) plan(now *state.Type) *plan {
 		}
 	case s.all:
 		p.upserts = s.subscribed(now)
-		p.missing = s.missingNames(now)
+		p.missing = s.missingNames(now, len(p.upserts))
 		p.always = s.isFull() || s.wildcard
 		s.planGone(p)
 	default:
@@ -69,7 +69,8 @@ func (s *subscription) plan(now *state.Type) *plan {
 
 // planFirstDelta trusts the versions that the client had when the stream began.
 func (s *subscription) planFirstDelta(p *plan) {
-	for _, r := range s.subscribed(p.now) {
+	subscribed := s.subscribed(p.now)
+	for _, r := range subscribed {
 		version, has := s.initial[r.Name]
 		if !has || s.untrusted || version != r.Version || (s.traits.rank == endpointRank && staleAfter(r.Value) > 0) {
 			p.upserts = append(p.upserts, r)
@@ -81,7 +82,7 @@ func (s *subscription) planFirstDelta(p *plan) {
 			p.gone[name] = nil
 		}
 	}
-	for _, name := range s.missingNames(p.now) {
+	for _, name := range s.missingNames(p.now, len(subscribed)) {
 		if _, has := p.gone[name]; !has {
 			p.missing = append(p.missing, name)
 		}
@@ -90,7 +91,11 @@ func (s *subscription) planFirstDelta(p *plan) {
 }
 
 // missingNames returns the names that the client subscribes to and that do not exist.
-func (s *subscription) missingNames(now *state.Type) []string {
+// found is the number of resources that it subscribes to and that exist.
+func (s *subscription) missingNames(now *state.Type, found int) []string {
+	if !s.wildcard && len(s.globs) == 0 && found == len(s.names) {
+		return nil
+	}
 	var out []string
 	for name := range s.names {
 		if !s.exists(now, name) {

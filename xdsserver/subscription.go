@@ -294,6 +294,16 @@ func (s *subscription) subscribed(t *state.Type) []*journal.Resource {
 		return slices.AppendSeq(make([]*journal.Resource, 0, t.Len()), t.All())
 	}
 	var out []*journal.Resource
+	// Walking the type, which is sorted, is cheaper than looking many names up and sorting
+	// what was found.
+	if len(s.globs) == 0 && len(s.names) > t.Len()/walkShare {
+		for r := range t.All() {
+			if _, ok := s.names[r.Name]; ok {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
 	for name := range s.names {
 		if r := t.Get(name); r != nil {
 			out = append(out, r)
@@ -305,6 +315,10 @@ func (s *subscription) subscribed(t *state.Type) []*journal.Resource {
 	sortResources(out)
 	return slices.Compact(out)
 }
+
+// walkShare is the part of a type's resources from which on a client that names them is
+// answered by walking the type.
+const walkShare = 8
 
 // exists reports whether the node has a resource that a subscribed name stands for.
 func (s *subscription) exists(t *state.Type, name string) bool {
