@@ -63,7 +63,7 @@ $(GOLANGCI):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VER)
 
 .PHONY: bench
-bench: ## Run the benchmarks (about 10 minutes); BENCHFLAGS=-short for a minute and a half
+bench: ## Run the benchmarks (about 20 minutes); BENCHFLAGS=-short for two minutes
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
 .PHONY: cross
