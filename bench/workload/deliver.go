@@ -2,6 +2,8 @@ package workload
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -270,28 +272,41 @@ func (d *deliverer) round(ctx context.Context, r *harness.Round) error {
 // endpointNode are the assignments of a node.
 type endpointNode struct {
 	resources []types.Resource
-	// request is a client's first one: it has all resources, as an Envoy that
-	// reconnects.
-	request []byte
+	names     []string // that a client subscribes to; none is a wildcard
 }
 
 func newEndpointNode(size int, byName bool) *endpointNode {
-	var names []string // none is a wildcard
 	n := &endpointNode{resources: make([]types.Resource, size)}
-	versions := make(map[string]string, size)
 	for i := range n.resources {
 		m := corpus.Endpoints(i, 0)
 		n.resources[i] = m
-		versions[cachev3.GetResourceName(m)] = cachev3.HashResource(mustMarshal(m))
 		if byName {
-			names = append(names, cachev3.GetResourceName(m))
+			n.names = append(n.names, cachev3.GetResourceName(m))
 		}
 	}
-	n.request = mustMarshal(&discoveryv3.DeltaDiscoveryRequest{
-		Node: &corev3.Node{Id: deliverNode}, TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: names, InitialResourceVersions: versions,
-	})
 	return n
 }
+
+// request returns a client's first request: it has all resources, as an Envoy that
+// reconnects, with the versions that its server gives to their values.
+func (n *endpointNode) request(version func(value []byte) string) []byte {
+	versions := make(map[string]string, len(n.resources))
+	for _, m := range n.resources {
+		versions[cachev3.GetResourceName(m)] = version(mustMarshal(m))
+	}
+	return mustMarshal(&discoveryv3.DeltaDiscoveryRequest{
+		Node: &corev3.Node{Id: deliverNode}, TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: n.names, InitialResourceVersions: versions,
+	})
+}
+
+// ownVersion is the version that xdswal's caches give to a resource.
+func ownVersion(value []byte) string {
+	hash := sha256.Sum256(value)
+	return base64.RawURLEncoding.EncodeToString(hash[:12])
+}
+
+// upstreamVersion is the version that go-control-plane's caches give to a resource.
+func upstreamVersion(value []byte) string { return cachev3.HashResource(value) }
 
 // mustMarshal marshals a message of the corpus, which is valid.
 func mustMarshal(m proto.Message) []byte {
@@ -315,6 +330,7 @@ type cachePublisher struct {
 	label     string
 	cache     cachev3.Cache
 	newServer serverOf
+	version   func(value []byte) string // of a resource
 	node      *endpointNode
 	server    *served // nil without clients
 }
@@ -329,7 +345,7 @@ func (p *cachePublisher) serve(ctx context.Context, workload string) (string, []
 	if err != nil {
 		return "", nil, err
 	}
-	return p.server.address, p.node.request, nil
+	return p.server.address, p.node.request(p.version), nil
 }
 
 func (p *cachePublisher) close(context.Context) error {
@@ -356,7 +372,7 @@ func upstreamSetPublisher(ctx context.Context, n *endpointNode) (*setPublisher, 
 	}
 	cache := cachev3.NewSnapshotCache(false, cachev3.IDHash{}, nil)
 	p := &setPublisher{
-		cachePublisher: cachePublisher{label: upstreamSetName, cache: cache, newServer: upstreamServer, node: n},
+		cachePublisher: cachePublisher{label: upstreamSetName, cache: cache, newServer: upstreamServer, version: upstreamVersion, node: n},
 		series:         newSeries(first), setter: cache,
 	}
 	return p, cache.SetSnapshot(ctx, deliverNode, first)
@@ -404,7 +420,7 @@ func upstreamLinearPublisher(n *endpointNode) *upstreamLinear {
 	}
 	cache := cachev3.NewLinearCache(resourcev3.EndpointType, cachev3.WithInitialResources(initial))
 	return &upstreamLinear{
-		cachePublisher: cachePublisher{label: upstreamLinearName, cache: cache, newServer: upstreamServer, node: n},
+		cachePublisher: cachePublisher{label: upstreamLinearName, cache: cache, newServer: upstreamServer, version: upstreamVersion, node: n},
 		linear:         cache,
 	}
 }
@@ -454,7 +470,7 @@ func newOwnPublisher(ctx context.Context, dir, name string, n *endpointNode) (*o
 	}
 	p := &ownPublisher{
 		setPublisher: setPublisher{
-			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: server, node: n},
+			cachePublisher: cachePublisher{label: name, cache: store.cache, newServer: server, version: ownVersion, node: n},
 			series:         newSeries(first), setter: store.cache,
 		},
 		store: store, whole: name == ownSetName,
