@@ -17,6 +17,7 @@ import (
 
 	"github.com/xdswal/xdswal/internal/cachelog"
 	"github.com/xdswal/xdswal/internal/state"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdscache"
 )
 
@@ -28,7 +29,9 @@ type modelClient struct {
 	delta bool
 	sub   stream.Subscription
 	names []string // nil for the wildcard
-	has   map[string]string
+	// isExplicit means that the wildcard is requested by its name.
+	isExplicit bool
+	has        map[string]string
 	// version and nonce are those of the last response.
 	version string
 	nonce   int
@@ -40,7 +43,7 @@ type modelClient struct {
 
 // connect opens a new stream. A delta client tells what it has.
 func (c *modelClient) connect() {
-	c.nonce = 0
+	c.nonce, c.isExplicit = 0, false
 	if c.delta {
 		known := map[string]string{}
 		for name, value := range c.has {
@@ -66,8 +69,12 @@ func (c *modelClient) request(delta *cachev3.DeltaRequest) {
 		c.cancel, err = c.cache.CreateDeltaWatch(delta, c.sub, c.deltas)
 	} else {
 		c.sotw = make(chan cachev3.Response, 1)
+		names := c.names
+		if c.isExplicit {
+			names = []string{"*"}
+		}
 		c.cancel, err = c.cache.CreateWatch(&cachev3.Request{
-			Node: &corev3.Node{Id: "n"}, TypeUrl: resourcev3.ClusterType, ResourceNames: c.names,
+			Node: &corev3.Node{Id: "n"}, TypeUrl: resourcev3.ClusterType, ResourceNames: names,
 			VersionInfo: c.version, ResponseNonce: nonce,
 		}, c.sub, c.sotw)
 	}
@@ -125,20 +132,29 @@ func (c *modelClient) read() bool {
 	return true
 }
 
-// subscribe changes the names.
+// subscribe changes the names. It drops what is not requested any more.
 func (c *modelClient) subscribe(names []string) {
-	if c.names == nil || (!c.delta && c.nonce == 0) {
-		return // a wildcard stays one
-	}
 	c.disconnect()
-	if !c.delta {
-		c.names = names
-		c.sub.SetResourceSubscription(names)
+	if names != nil {
 		maps.DeleteFunc(c.has, func(name, _ string) bool { return !slices.Contains(names, name) })
+	}
+	if !c.delta {
+		c.isExplicit = names == nil && (c.names != nil || c.isExplicit)
+		c.names = names
+		if c.isExplicit {
+			names = []string{"*"}
+		}
+		c.sub.SetResourceSubscription(names)
 		c.request(nil)
 		return
 	}
 	var added, removed []string
+	switch {
+	case names == nil && c.names != nil:
+		added = append(added, "*")
+	case names != nil && c.names == nil:
+		removed = append(removed, "*")
+	}
 	for _, name := range names {
 		if !slices.Contains(c.names, name) {
 			added = append(added, name)
@@ -147,7 +163,6 @@ func (c *modelClient) subscribe(names []string) {
 	for _, name := range c.names {
 		if !slices.Contains(names, name) {
 			removed = append(removed, name)
-			delete(c.has, name)
 		}
 	}
 	c.names = names
@@ -178,6 +193,25 @@ func TestModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { answers += runModel(t, rand.New(rand.NewPCG(uint64(seed), 1))) })
 	}
 	t.Logf("%d answers", answers)
+}
+
+// rebuilt returns an equal state that shares nothing with st, as after a new restore.
+func rebuilt(t *testing.T, st *state.State) *state.State {
+	b := state.NewBuilder(st.Sequence(), st.Time())
+	for node := range st.All() {
+		require.NoError(t, b.Node(node.Cache(), node.Name(), node.Sequence(), node.Time()))
+		for i := range node.Types() {
+			typ := &node.Types()[i]
+			require.NoError(t, b.Type(typ.URL(), typ.Version()))
+			var resources []*journal.Resource
+			for res := range typ.All() {
+				clone := *res
+				resources = append(resources, &clone)
+			}
+			require.NoError(t, b.Resources(resources))
+		}
+	}
+	return b.Build()
 }
 
 func runModel(t *testing.T, r *rand.Rand) (answers int) {
@@ -246,15 +280,22 @@ func runModel(t *testing.T, r *rand.Rand) (answers int) {
 				snapshots.ClearSnapshot("n")
 			}
 		case 4: // a state that comes from elsewhere
-			if kept == nil || r.IntN(2) == 0 {
-				kept = l.State()
-			} else {
+			switch {
+			case r.IntN(3) == 0:
+				require.NoError(t, l.follow(context.Background(), rebuilt(t, l.State())))
+			case kept == nil || isLinear:
+				kept = l.State() // the versions of a linear cache do not go back
+			default:
 				require.NoError(t, l.follow(context.Background(), kept))
 			}
 		case 5:
 			clients[r.IntN(len(clients))].read()
 		case 6:
-			clients[r.IntN(len(clients))].subscribe(someNames())
+			names := someNames()
+			if r.IntN(3) == 0 {
+				names = nil
+			}
+			clients[r.IntN(len(clients))].subscribe(names)
 		case 7:
 			c := clients[r.IntN(len(clients))]
 			c.disconnect()

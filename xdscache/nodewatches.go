@@ -109,12 +109,10 @@ func (ws *watches) serveAll(ctx context.Context) {
 
 // open answers a watch if that is due, and opens it otherwise.
 func (ws *watches) open(key string, w *watch) (cancel func()) {
-	if w.sotw != nil && ws.known.acknowledge(w.watchRequest) {
-		w.again = w.names
-	}
+	has := ws.known.request(w.watchRequest)
 	// The comparison takes time in proportion to the node, so it is made without a lock.
 	node, _ := ws.source.Node(key)
-	a, isDue := ws.compare(w, node)
+	a, isDue := w.compareFrom(has, node)
 	n := ws.lock(key)
 	defer n.mu.Unlock()
 	n.node = w.node
@@ -125,7 +123,7 @@ func (ws *watches) open(key string, w *watch) (cancel func()) {
 	}
 	n.serve(context.Background())
 	if n.served != node {
-		a, isDue = ws.compare(w, n.served)
+		a, isDue = w.compareFrom(has, n.served)
 	}
 	w.hasLeftover = a.hasLeftover
 	if isDue && n.answer(context.Background(), w, a) {
@@ -138,15 +136,6 @@ func (ws *watches) open(key string, w *watch) (cancel func()) {
 		n.remove(w)
 		w.cancel()
 	}
-}
-
-// compare is watch.compare. If the client's last response is known, the time depends on
-// what has changed since.
-func (ws *watches) compare(w *watch, node *state.Node) (answer, bool) {
-	if has := ws.known.find(w.watchRequest); has != nil && node != nil {
-		return w.follow(node, newChange(has, typeOf(node, w.typeURL)))
-	}
-	return w.compare(node)
 }
 
 // newest returns the newest state of the node, or nil.

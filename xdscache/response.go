@@ -37,7 +37,7 @@ func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.N
 		if w.delta != nil && w.isCanceled.Load() {
 			// The client has changed its subscription before it was sent this. The next
 			// response is made from what it had before, so this one changes nothing.
-			return answer{of: a.of, version: a.version, hasLeftover: a.hasLeftover, isStale: true}
+			return answer{of: a.of, version: a.version, isStale: true}
 		}
 		if newest == nil {
 			return a
@@ -50,8 +50,11 @@ func newResponse(ctx context.Context, w *watch, a answer, newest func() *state.N
 		return a
 	})
 	r.returned = sync.OnceValue(func() map[string]string {
+		if r.answer().isStale {
+			return r.request.known // the server keeps what it has
+		}
 		known := r.returnedResources()
-		if r.request.remember != nil && !r.answer().isStale {
+		if r.request.remember != nil {
 			r.request.remember(r.request, known, r.answer().of)
 		}
 		return known

@@ -53,9 +53,8 @@ type watchRequest struct {
 
 	sotw  *cachev3.Request // nil in the delta protocol
 	delta *cachev3.DeltaRequest
-	// again are the names that a client subscribes to once more: it has dropped what it was
-	// sent, and waits for an answer.
-	again map[string]struct{}
+	// again are the names that the client must be sent again.
+	again again
 	// isWhole means that a response contains all requested resources, and not only those
 	// that differ. In the SotW protocol only such a response can tell of a removal.
 	isWhole bool
@@ -84,7 +83,7 @@ func newSotwRequest(request *cachev3.Request, sub cachev3.Subscription) *watchRe
 }
 
 func newDeltaRequest(request *cachev3.DeltaRequest, sub cachev3.Subscription) *watchRequest {
-	q := &watchRequest{
+	return &watchRequest{
 		node:       request.GetNode(),
 		typeURL:    request.GetTypeUrl(),
 		isWildcard: sub.IsWildcard(),
@@ -94,21 +93,12 @@ func newDeltaRequest(request *cachev3.DeltaRequest, sub cachev3.Subscription) *w
 		// Envoy waits for the first response of a wildcard.
 		isDueAlways: sub.IsWildcard() && request.GetResponseNonce() == "",
 	}
-	if slices.Contains(request.GetResourceNamesUnsubscribe(), "*") {
-		return q // the names replace the wildcard, and are not subscribed again
-	}
-	for _, name := range request.GetResourceNamesSubscribe() {
-		if _, initial := request.GetInitialResourceVersions()[name]; initial {
-			continue // a new stream: the client has it
-		}
-		if _, known := q.known[name]; known {
-			if q.again == nil {
-				q.again = map[string]struct{}{}
-			}
-			q.again[name] = struct{}{}
-		}
-	}
-	return q
+}
+
+// replacesWildcard reports whether a delta client subscribes to names instead of all: it
+// has those that it names.
+func (q *watchRequest) replacesWildcard() bool {
+	return slices.Contains(q.delta.GetResourceNamesUnsubscribe(), "*")
 }
 
 // requests reports whether a name is requested.
@@ -206,7 +196,7 @@ func (w *watch) compare(node *state.Node) (a answer, isDue bool) {
 		version, isKnown := w.known[r.Name]
 		if isKnown {
 			matched++
-			if _, again := w.again[r.Name]; !again && (isCurrent || version == knownVersion(r) || w.hadInitially(r)) {
+			if !w.again.has(r.Name) && (isCurrent || version == knownVersion(r) || w.hadInitially(r)) {
 				continue
 			}
 		}
@@ -235,6 +225,15 @@ func (w *watch) compare(node *state.Node) (a answer, isDue bool) {
 func (w *watch) hadInitially(r *journal.Resource) bool {
 	return w.delta.GetResponseNonce() == "" && w.known[r.Name] == r.Version &&
 		w.delta.GetInitialResourceVersions()[r.Name] == r.Version
+}
+
+// compareFrom is compare for a client that has a state of the type, or nil if that is
+// unknown. The time depends on what has changed since.
+func (w *watch) compareFrom(has *state.Type, node *state.Node) (a answer, isDue bool) {
+	if has == nil || node == nil {
+		return w.compare(node)
+	}
+	return w.follow(node, newChange(has, typeOf(node, w.typeURL)))
 }
 
 // currentVersion is the version of a request that is up to date.
