@@ -1097,3 +1097,31 @@ func TestPromiseSlowClient(t *testing.T) {
 		require.Equal(t, "20", newest.GetInternalOnlyHeaders()[0])
 	})
 }
+
+// A client that reads more slowly than its node changes is always due an answer. What it
+// asks for is answered nevertheless.
+func TestPromiseRequestsOfSlowClient(t *testing.T) {
+	ruleBubble(t, func(t *testing.T, f *ruleServer) {
+		f.set("n", "1", "CDS c0=0", "SDS k0=0")
+		wire := newModelWire(f.ctx, newModelNode("n"), 0)
+		done := make(chan error, 1)
+		go func() { done <- newModelServer(f.ctx, f.cache).DeltaStreamHandler(modelDeltaWire{wire}, "") }()
+		wire.toServer <- modelMarshal(&discoveryv3.DeltaDiscoveryRequest{
+			Node: &corev3.Node{Id: "n"}, TypeUrl: ruleSDS, ResourceNamesSubscribe: []string{"k0"},
+		})
+		synctest.Wait()
+		wire.toServer <- modelMarshal(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: ruleCDS})
+		var got []string
+		for n := 1; n < 20 && !slices.Contains(got, ruleCDS); n++ {
+			f.update("n", fmt.Sprintf("SDS k0=%d", n%modelVariants)) // while the server waits for the client
+			synctest.Wait()
+			var m discoveryv3.DeltaDiscoveryResponse
+			require.NoError(t, modelUnmarshal((<-wire.toClient).data, &m))
+			got = append(got, m.GetTypeUrl())
+			synctest.Wait()
+		}
+		require.Contains(t, got, ruleCDS)
+		wire.cancel()
+		<-done
+	})
+}

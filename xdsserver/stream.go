@@ -78,17 +78,36 @@ func (s *Server) serve(str grpc.ServerStream, p protocol, delta bool, service st
 	requests, failed := receiveAll(ctx, p)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	always := make(chan struct{})
+	close(always)
+	more := false // another answer may be due
+	for s.ctx.Err() == nil {
+		var again chan struct{} // is ready if another answer may be due
+		if more {
+			again = always
+		}
+		var m proto.Message
+		// A request comes before another answer: a client that reads more slowly than its
+		// node changes is always due one.
 		select {
-		case <-s.ctx.Done():
-			return status.Error(codes.Unavailable, "the server is shutting down")
-		case <-ctx.Done():
-			// Why is in the error of the receiver: gRPC ends the stream of a request that is
-			// too large.
-			return s.received(of, <-failed)
-		case err := <-failed:
-			return s.received(of, err)
-		case m := <-requests:
+		case m = <-requests:
+		default:
+			select {
+			case <-s.ctx.Done():
+				continue
+			case <-ctx.Done():
+				// Why is in the error of the receiver: gRPC ends the stream of a request that
+				// is too large.
+				return s.received(of, <-failed)
+			case err := <-failed:
+				return s.received(of, err)
+			case m = <-requests:
+			case <-of.changed:
+			case <-timer.C:
+			case <-again:
+			}
+		}
+		if m != nil {
 			req, err := p.accept(id, m, of.node, service)
 			if err != nil {
 				return err
@@ -96,36 +115,32 @@ func (s *Server) serve(str grpc.ServerStream, p protocol, delta bool, service st
 			if err := of.handle(ctx, req); err != nil {
 				return err
 			}
-		case <-of.changed:
-		case <-timer.C:
 		}
-		if err := s.sendAll(id, of, p, timer); err != nil {
+		var err error
+		if more, err = s.sendNext(id, of, p, timer); err != nil {
 			return err
 		}
 	}
+	return status.Error(codes.Unavailable, "the server is shutting down")
 }
 
-// sendAll sends what the client is owed. Each answer is made when the client has taken the
-// one before.
-func (s *Server) sendAll(id int64, of *session, p protocol, timer *time.Timer) error {
-	for {
-		out, again := of.next(time.Now())
-		if out == nil {
-			if again.IsZero() {
-				timer.Stop()
-			} else {
-				timer.Reset(max(time.Until(again), 0))
-			}
-			return nil
+// sendNext sends the next answer that the client is owed, and reports whether there was
+// one. It returns when the client has taken it, and the next is made after that.
+func (s *Server) sendNext(id int64, of *session, p protocol, timer *time.Timer) (bool, error) {
+	out, again := of.next(time.Now())
+	if out == nil {
+		if again.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(time.Until(again), 0))
 		}
-		s.warnOfTTL(of, out)
-		body := s.answers.marshal(out.answer)
-		err := p.send(id, out, body.bytes)
-		runtime.KeepAlive(body) // so that others share it
-		if err != nil {
-			return err
-		}
+		return false, nil
 	}
+	s.warnOfTTL(of, out)
+	body := s.answers.marshal(out.answer)
+	err := p.send(id, out, body.bytes)
+	runtime.KeepAlive(body) // so that others share it
+	return true, err
 }
 
 // warnOfTTL logs, once for each type of a stream, that a resource is sent with a TTL that
