@@ -1046,8 +1046,8 @@ func (s *modelSession) checkHeld(w *modelWatch, name string, it *modelItem) {
 	if s.c.delta && held.version != s.c.m.versions.byBytes[it.bytes] {
 		s.failf("%s %q is held with version %q, want %q", short, name, held.version, s.c.m.versions.byBytes[it.bytes])
 	}
-	if at := w.subscribedAt(name); at > 0 && s.c.delta && w.sub.names[name] && (t == nil || !t.initial) && !w.toldSince(name, at) {
-		s.failf("%s %q was subscribed to again, and not sent again (R3)", short, name)
+	if at := w.subscribedAt(name); at > 0 && s.c.delta && (t == nil || !t.initial) && !w.toldSince(name, at) {
+		s.failf("%s %q was subscribed to again, or unsubscribed from beside a wildcard, and not sent again (R3)", short, name)
 	}
 	if s.edsFirst != nil && t != nil && t.initial && (w.typeURL == resourcev3.EndpointType && s.edsFirst[name] ||
 		w.typeURL == resourcev3.ClusterType && s.edsFirst[it.service]) {

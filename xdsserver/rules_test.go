@@ -972,6 +972,19 @@ func TestR10ClearedAndSet(t *testing.T) {
 	})
 }
 
+// Versions of resources are short: Envoy uploads all of them when it reconnects.
+func TestR10ShortVersions(t *testing.T) {
+	ruleBubble(t, func(t *testing.T, f *ruleServer) {
+		f.set("n", "1", ruleVariants(0)...)
+		c := f.connect("n", true)
+		c.subscribe(ruleCDS)
+		for name, version := range versionsOf(c.allResponses(), ruleCDS) {
+			require.NotEmpty(t, version, name)
+			require.LessOrEqual(t, len(version), 16, name)
+		}
+	})
+}
+
 // A client whose node did not exist when it connected is answered when it is set.
 func TestPromiseUnknownNode(t *testing.T) {
 	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
