@@ -190,9 +190,9 @@ func (s *Store) follow(ctx context.Context) (err error) {
 		RelistInterval: relistInterval,
 		SnapshotsOnly:  s.opt.ShipInterval == Off,
 		State:          s.log.State,
-		Serve: func(ctx context.Context, st *state.State) error {
+		Serve: func(st *state.State) {
 			s.log.SetState(st)
-			return s.log.Refresh(ctx)
+			s.log.Refresh()
 		},
 		Hooks:  s.opt.Hooks.Replay,
 		Logger: s.opt.Logger,
@@ -232,9 +232,7 @@ func (s *Store) Promote(ctx context.Context) error {
 	s.writer.Store(w)
 	s.accept()
 	s.opt.Logger.Info("promoted", "backend", s.opt.Backend.String(), "epoch", w.dir.Metadata().Epoch, "sequence", uint64(s.log.State().Sequence()))
-	if err := s.log.Refresh(ctx); err != nil {
-		s.opt.Logger.Warn("some clients did not receive the last updates before the promotion; they receive them with the next update of their node", "error", err)
-	}
+	s.log.Refresh()
 	return nil
 }
 

@@ -54,7 +54,7 @@ type fakeLog struct {
 	queued chan struct{}
 	// subscribers are the caches of the log. A test may create several of one name,
 	// as after a restart.
-	subscribers []func(context.Context) error
+	subscribers []func()
 	// Called, if they are set, around the subscription of a cache, and before a refresh.
 	beforeSubscribe, afterSubscribe, beforeRefresh func()
 }
@@ -91,7 +91,7 @@ func (l *fakeLog) State() *state.State {
 
 func (l *fakeLog) RejectErr() error { return nil }
 
-func (l *fakeLog) Subscribe(_ string, refresh func(context.Context) error) {
+func (l *fakeLog) Subscribe(_ string, refresh func()) {
 	if l.beforeSubscribe != nil {
 		l.beforeSubscribe()
 	}
@@ -104,7 +104,7 @@ func (l *fakeLog) Subscribe(_ string, refresh func(context.Context) error) {
 }
 
 // follow sets a state that did not come from Queue, and refreshes the caches.
-func (l *fakeLog) follow(ctx context.Context, st *state.State) error {
+func (l *fakeLog) follow(st *state.State) {
 	l.mu.Lock()
 	l.state, l.forgotten = st, true
 	subscribers := slices.Clone(l.subscribers)
@@ -112,11 +112,9 @@ func (l *fakeLog) follow(ctx context.Context, st *state.State) error {
 	if l.beforeRefresh != nil {
 		l.beforeRefresh()
 	}
-	var errs []error
 	for _, refresh := range subscribers {
-		errs = append(errs, refresh(ctx))
+		refresh()
 	}
-	return errors.Join(errs...)
 }
 
 func (l *fakeLog) Generation() uint64 {

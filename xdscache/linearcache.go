@@ -138,10 +138,7 @@ func (c *LinearCache) publish(ctx context.Context, _ journal.Sequence) {
 }
 
 // refresh answers the watches from a state that did not come from this cache.
-func (c *LinearCache) refresh(ctx context.Context) error {
-	c.publish(ctx, 0)
-	return nil
-}
+func (c *LinearCache) refresh() { c.publish(context.Background(), 0) }
 
 // GetResources returns all resources. They are newly decoded copies, which the caller
 // may change.

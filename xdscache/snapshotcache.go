@@ -244,11 +244,10 @@ func (c *SnapshotCache) publish(ctx context.Context, name string, seq journal.Se
 }
 
 // refresh answers the watches from a state that did not come from this cache.
-func (c *SnapshotCache) refresh(ctx context.Context) error {
+func (c *SnapshotCache) refresh() {
 	c.snapshots.cleanAll()
-	c.watches.serveAll(ctx)
+	c.watches.serveAll(context.Background())
 	c.hub.WakeAll()
-	return nil
 }
 
 // node returns the newest state of a node, or nil.

@@ -113,12 +113,12 @@ func TestClearedAndSetAgain(t *testing.T) {
 		}, {
 			"in a follower",
 			func(t *testing.T, l *fakeLog, _ *xdscache.SnapshotCache) {
-				require.NoError(t, l.follow(t.Context(), &state.State{}))
+				l.follow(&state.State{})
 			},
 			func(t *testing.T, l *fakeLog, _ *xdscache.SnapshotCache) {
-				require.NoError(t, l.follow(t.Context(), stateOf(t, func(l *fakeLog) {
+				l.follow(stateOf(t, func(l *fakeLog) {
 					set(t, newCache(l), "n", clusters(t, "2", cluster("b"), cluster("kept")))
-				})))
+				}))
 			},
 		},
 	} {

@@ -11,7 +11,6 @@
 package cachelog
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,10 +51,10 @@ type Log interface {
 	// Queue queues an event that was computed in a generation. It returns an error
 	// if an event has failed since then.
 	Queue(generation uint64, ev *journal.Event) (Commit, error)
-	// Subscribe registers a cache by its name in events. The log calls refresh after
-	// each change of State that did not come from Queue, as in a follower. ctx is that of
-	// the responses. Subscribe panics if the name is registered already.
-	Subscribe(cache string, refresh func(ctx context.Context) error)
+	// Subscribe registers a cache by its name in events. The log calls refresh after each
+	// change of State that did not come from Queue, as in a follower. Subscribe panics if
+	// the name is registered already.
+	Subscribe(cache string, refresh func())
 }
 
 // Commit is a queued event.
@@ -85,32 +84,30 @@ type Config struct {
 // safe for concurrent use.
 type Subscribers struct {
 	mu      sync.Mutex
-	refresh map[string]func(context.Context) error
+	refresh map[string]func()
 }
 
 // Subscribe registers a cache; see [Log].
-func (s *Subscribers) Subscribe(cache string, refresh func(context.Context) error) {
+func (s *Subscribers) Subscribe(cache string, refresh func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, found := s.refresh[cache]; found {
 		panic(fmt.Sprintf("xdswal: the store already has a cache %q: use that one, or choose another name with xdscache.WithName", cache))
 	}
 	if s.refresh == nil {
-		s.refresh = map[string]func(context.Context) error{}
+		s.refresh = map[string]func(){}
 	}
 	s.refresh[cache] = refresh
 }
 
-// Refresh calls the refresh function of each cache, and joins their errors. The
-// caller has changed the state before.
-func (s *Subscribers) Refresh(ctx context.Context) error {
+// Refresh calls the refresh function of each cache. The caller has changed the state
+// before.
+func (s *Subscribers) Refresh() {
 	s.mu.Lock()
 	// A cache that subscribes from here on reads the new state.
 	refresh := slices.Collect(maps.Values(s.refresh))
 	s.mu.Unlock()
-	var errs []error
 	for _, fn := range refresh {
-		errs = append(errs, fn(ctx))
+		fn()
 	}
-	return errors.Join(errs...)
 }

@@ -41,10 +41,8 @@ const (
 )
 
 const (
-	// pollTimeout bounds the reading of a batch, and a restore; serveTimeout bounds
-	// Options.Serve.
-	pollTimeout  = 10 * time.Minute
-	serveTimeout = 10 * time.Second
+	// pollTimeout bounds the reading of a batch, and a restore.
+	pollTimeout = 10 * time.Minute
 	// minRetry and maxRetry bound the wait after an error, which is else two intervals.
 	minRetry = time.Second
 	maxRetry = 15 * time.Second
@@ -64,7 +62,7 @@ type Options struct {
 	SnapshotsOnly bool
 	// State returns the current state. Serve replaces it and serves it.
 	State func() *state.State
-	Serve func(context.Context, *state.State) error
+	Serve func(*state.State)
 	// Hooks report the first restore. Logger must not be nil.
 	Hooks  replay.Hooks
 	Logger *slog.Logger
@@ -373,7 +371,6 @@ func (f *Follower) serve(ctx context.Context, st *state.State) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // Stop may have abandoned this call
 	}
-	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
-	defer cancel()
-	return f.opt.Serve(ctx, st)
+	f.opt.Serve(st)
+	return nil
 }

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -141,7 +140,7 @@ func (l *memoryLog) State() *state.State {
 
 func (l *memoryLog) RejectErr() error { return nil }
 
-func (l *memoryLog) Subscribe(string, func(context.Context) error) {}
+func (l *memoryLog) Subscribe(string, func()) {}
 
 func (l *memoryLog) Generation() uint64 { return 0 }
 
