@@ -727,7 +727,11 @@ func (s *modelSession) noteWaiting() {
 				return // what the client asked for may wait
 			}
 			for name, it := range s.c.node.state()[typeURL] {
-				if w.sub.matches(name) && !w.isTold(s, it) {
+				if !w.sub.matches(name) {
+					continue
+				}
+				// What was removed and exists again with the content of before waits too.
+				if t := w.told[name]; !w.isTold(s, it) || (t.resp != nil && it.since > t.resp.from) {
 					return
 				}
 			}
@@ -794,8 +798,8 @@ func (s *modelSession) checkRemoval(w *modelWatch, r *modelResponse, name string
 	if since < 0 || node.history[since] == nil || !w.established(name, r.modelFrame) {
 		return
 	}
-	if t := w.told[name]; t != nil && w.subscribedSince(name, t, r.modelFrame) {
-		return // the client asked for the name, which it has dropped
+	if t := w.told[name]; t == nil || w.subscribedSince(name, t, r.modelFrame) {
+		return // the client does not have it, or asked for the name, which it has dropped
 	}
 	waited := r.at.Sub(node.times[since])
 	if waited >= modelBound {
