@@ -277,14 +277,17 @@ func (s *subscription) fullState(now *state.Type) []*journal.Resource {
 }
 
 // awaitMissing makes a SotW client be told at a time that assignments do not exist. Other
-// types have no such answer.
+// types have no such answer, and a complete state needs none.
 func (s *subscription) awaitMissing(names []string, at time.Time) {
-	if s.traits.rank != endpointRank {
+	if s.traits.rank != endpointRank || s.isFull() {
 		return
 	}
 	for _, name := range names {
 		if _, ok := s.told[name]; ok {
 			continue
+		}
+		if _, ok := s.globs[name]; ok {
+			continue // it names no assignment
 		}
 		if _, ok := s.missing[name]; ok {
 			continue

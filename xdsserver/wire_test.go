@@ -174,3 +174,29 @@ func TestCodec(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "\x2a\x011", string(got.Materialize()))
 }
+
+// A SotW client is sent an empty assignment for a name, and not for a glob, nor beside the
+// complete state of a wildcard.
+func TestEmptyAssignments(t *testing.T) {
+	for _, row := range []struct {
+		names []string
+		want  []string
+	}{
+		{[]string{"a"}, []string{"a"}},
+		{[]string{"xdstp://a/T/*"}, nil},
+		{[]string{"*", "a"}, nil},
+	} {
+		s := newSubscription(resourcev3.EndpointType, false)
+		s.replaceNames(row.names)
+		now := time.Unix(0, 0)
+		s.commit(s.plan(noType), now, now, time.Second)
+		later := now.Add(2 * time.Second)
+		var got []string
+		if a := s.commit(s.plan(noType), later, later, time.Second); a != nil {
+			for _, r := range a.resources {
+				got = append(got, r.Name)
+			}
+		}
+		require.Equal(t, row.want, got, "%q", row.names)
+	}
+}
