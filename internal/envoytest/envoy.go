@@ -28,6 +28,9 @@ type Options struct {
 	Protocol Protocol
 	// Keepalive is the interval of HTTP/2 pings to the xDS server; 0 sends none.
 	Keepalive time.Duration
+	// Bootstrap is a bootstrap in YAML, instead of the one that is made of the fields
+	// above. The port of its admin interface is 0.
+	Bootstrap []byte
 }
 
 // Envoy is a running Envoy.
@@ -46,11 +49,14 @@ const startTimeout = 30 * time.Second
 // Start starts an Envoy and waits until its admin interface answers, which it does before
 // the first configuration was fetched. The process ends at the latest when ctx is done.
 func Start(ctx context.Context, o Options) (*Envoy, error) {
-	bootstrap, err := json.Marshal(o.bootstrap())
-	if err != nil {
-		return nil, fmt.Errorf("marshal the bootstrap: %w", err)
+	bootstrap := o.Bootstrap
+	if bootstrap == nil {
+		var err error
+		if bootstrap, err = json.Marshal(o.bootstrap()); err != nil { // JSON is YAML
+			return nil, fmt.Errorf("marshal the bootstrap: %w", err)
+		}
 	}
-	config, address := filepath.Join(o.Dir, "bootstrap.json"), filepath.Join(o.Dir, "admin-address")
+	config, address := filepath.Join(o.Dir, "bootstrap.yaml"), filepath.Join(o.Dir, "admin-address")
 	if err := os.WriteFile(config, bootstrap, 0o600); err != nil {
 		return nil, err
 	}
