@@ -2,6 +2,7 @@
 // that contains no xdswal code.
 //
 // A real Envoy runs in the tests whose names begin with TestEnvoy, if it is installed.
+// TestEnvoyUpstreamSuite has no daemon: go-control-plane's test driver embeds the library.
 //
 // The environment configures the loops:
 //
