@@ -96,6 +96,23 @@ func TestCallbacks(t *testing.T) {
 	require.Equal(t, want, c.get())
 }
 
+// A stream that ends before its first request, or whose first request has no node, has an
+// empty node, so that callbacks may read its fields.
+func TestCallbacksWithoutNode(t *testing.T) {
+	w := newWorld(t)
+	ids := make(chan string, 2)
+	w.server = xdsserver.NewServer(t.Context(), w.cache, serverv3.CallbackFuncs{
+		DeltaStreamOpenFunc:    func(context.Context, int64, string) error { return nil },
+		StreamDeltaRequestFunc: func(_ int64, req *discoveryv3.DeltaDiscoveryRequest) error { ids <- req.Node.Id; return nil },
+		DeltaStreamClosedFunc:  func(_ int64, node *corev3.Node) { ids <- node.Id },
+	})
+	w.conn = serve(t, w.server)
+	require.NoError(t, w.delta().stream.CloseSend())
+	require.Empty(t, <-ids)
+	require.NoError(t, w.delta().stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType}))
+	require.Empty(t, <-ids)
+}
+
 func TestFetch(t *testing.T) {
 	w := newWorld(t)
 	w.set("n", "7", edsCluster("a", ""))

@@ -60,6 +60,7 @@ func newSession(s *Server, delta bool, service, peer string, now time.Time) *ses
 		peer:          peer,
 		since:         now,
 		changed:       make(chan struct{}, 1),
+		node:          &corev3.Node{}, // as in go-control-plane: callbacks read it before the first request
 		nodes:         map[feed.Source]*watchedNode{},
 		nextHeartbeat: now.Add(s.opt.HeartbeatInterval),
 	}
@@ -197,11 +198,6 @@ func (s *session) watch(source feed.Source, key string) *watchedNode {
 // setNode records the client's node. Only the first request must have it.
 func (s *session) setNode(node *corev3.Node) error {
 	if node == nil {
-		if s.node == nil {
-			s.mu.Lock()
-			s.node = &corev3.Node{}
-			s.mu.Unlock()
-		}
 		return nil
 	}
 	if size := proto.Size(node); size > s.server.opt.MaxNodeBytes {
