@@ -120,6 +120,11 @@ func (s *Server) sessionsOf(matches func(node string) bool) []*session {
 func (s *Server) WaitAcked(ctx context.Context, node string, seq journal.Sequence) error {
 	changed, stop := s.waiters.add()
 	defer stop()
+	// An event of another node wakes no client of this one, and the sequence may be that of
+	// such an event.
+	for _, of := range s.sessionsOf(func(id string) bool { return id == node }) {
+		of.wake()
+	}
 	for {
 		pending := s.notAcked(node, seq)
 		if len(pending) == 0 {

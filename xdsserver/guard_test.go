@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/xdswal/xdswal/internal/logtest"
+	"github.com/xdswal/xdswal/journal"
 	"github.com/xdswal/xdswal/xdsserver"
 )
 
@@ -254,6 +255,21 @@ func TestClientsAndRejections(t *testing.T) {
 	require.Error(t, <-c.ended)
 	require.Eventually(t, func() bool { return len(w.server.Clients()) == 0 }, timeout, time.Millisecond)
 	require.NoError(t, w.server.WaitAcked(t.Context(), "n", 1000))
+}
+
+// A sequence may be that of an event of another node, of which the clients of this node
+// hear nothing.
+func TestWaitAckedForAnotherNodesEvent(t *testing.T) {
+	w := newWorld(t)
+	w.set("n", "1", edsCluster("a", ""))
+	c := w.delta()
+	c.subscribe(resourcev3.ClusterType)
+	c.expect("Cluster +a")
+	require.NoError(t, w.server.WaitAcked(t.Context(), "n", 1))
+	seq := w.set("m", "1", edsCluster("b", ""))
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	require.NoError(t, w.server.WaitAcked(ctx, "n", journal.Sequence(seq)))
 }
 
 func TestErrorOfASecret(t *testing.T) {
