@@ -528,6 +528,33 @@ func TestR3DroppedWhileResponseIsOnItsWay(t *testing.T) {
 	})
 }
 
+// A SotW client that needs no resource of a type any more may forget the type with its nonce
+// (grpc/grpc-node#2875, grpc/grpc-java#11796), and subscribe again on the same stream as if
+// the type were new to it. It may have said that it needs none, and ignore what it is sent.
+func TestR3WithoutNonce(t *testing.T) {
+	ruleBubble(t, func(t *testing.T, f *ruleServer) {
+		f.set("n", "1", "EDS c0=0 c5=0")
+		c := f.connect("n", false)
+		c.subscribe(ruleEDS, "c0")
+		require.Equal(t, []string{"EDS c0=0"}, c.all())
+		subscribeAnew := func(name, want string) {
+			delete(c.names, ruleEDS)
+			delete(c.replied, ruleEDS)
+			c.subscribe(ruleEDS, name)
+			require.Equal(t, []string{want}, c.all())
+		}
+		subscribeAnew("c0", "EDS c0=0")
+		subscribeAnew("c5", "EDS c5=0")
+		c.names[ruleEDS] = nil
+		c.ack(c.replied[ruleEDS])
+		require.Empty(t, c.got())
+		subscribeAnew("c5", "EDS c5=0")
+		f.update("n", "EDS c5=1")
+		require.Equal(t, []string{"EDS c5=1"}, c.got())
+		subscribeAnew("c5", "EDS c5=1")
+	})
+}
+
 // A client subscribes to a name that exists, and that is removed before the client is
 // answered. It is told so at once, and is sent the resource when it exists again.
 func TestR3SubscribedToWhatIsRemoved(t *testing.T) {

@@ -239,11 +239,14 @@ func (s *session) checkNames() error {
 func (s *session) apply(sub *subscription, req *request) *Rejection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	repeated := sub.acked && req.nonce != "" && req.nonce == sub.lastNonce && req.err == nil
+	// Once a client has replied, a request without a nonce is no older one: the client has
+	// forgotten the type, as gRPC's for Node.js and for Java did, and requests it anew.
+	anew := sub.replied && req.nonce == ""
+	repeated := anew || (sub.acked && req.nonce == sub.lastNonce && req.err == nil)
 	rejection := s.reply(sub, req)
 	if s.delta {
 		s.applyDelta(sub, req)
-	} else if req.nonce == sub.lastNonce || sub.lastNonce == "" {
+	} else if anew || req.nonce == sub.lastNonce || sub.lastNonce == "" {
 		s.applySotW(sub, req, repeated)
 	} else {
 		// The client has sent it before it has seen the last answer, to which it will reply
@@ -311,7 +314,7 @@ func (s *session) reply(sub *subscription, req *request) *Rejection {
 		return nil
 	}
 	defer s.server.waiters.wake()
-	sub.acked = len(sub.outstanding) == 0
+	sub.acked, sub.replied = len(sub.outstanding) == 0, true
 	reply := AnswerStatus{Sequence: a.sequence, Version: a.version}
 	if req.err == nil {
 		sub.status.Acked = reply

@@ -71,6 +71,7 @@ type subscription struct {
 	// dropped are names that SotW requests with an older nonce did not contain.
 	dropped map[string]struct{}
 	acked   bool // the client has replied to all answers
+	replied bool // the client has replied to an answer
 	// rejectedLast reports that the client has rejected the last answer.
 	rejectedLast bool
 	// complete is the sequence up to which the client has everything, provided that
