@@ -75,11 +75,24 @@ func TestBounds(t *testing.T) {
 			{Node: node("n"), TypeUrl: resourcev3.ClusterType, ResourceNamesSubscribe: []string{"*"}},
 			{TypeUrl: resourcev3.ClusterType, ResourceNamesSubscribe: numbered("c", 4)},
 		}},
+		{"names", "the request has 11 names", codes.ResourceExhausted, []*discoveryv3.DeltaDiscoveryRequest{
+			{Node: node("n"), TypeUrl: resourcev3.ClusterType, ResourceNamesUnsubscribe: numbered("c", 11)},
+		}},
+		{"names", "more than 10 names", codes.ResourceExhausted, []*discoveryv3.DeltaDiscoveryRequest{
+			{Node: node("unknown"), TypeUrl: resourcev3.ClusterType, InitialResourceVersions: versions(numbered("c", 11))},
+		}},
+		{"names size", "more than 2000 bytes", codes.ResourceExhausted, []*discoveryv3.DeltaDiscoveryRequest{
+			{Node: node("n"), TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: []string{strings.Repeat("x", 1000)}},
+			{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: []string{strings.Repeat("y", 1001)}},
+		}},
+		{"names size", "more than 2000 bytes", codes.ResourceExhausted, []*discoveryv3.DeltaDiscoveryRequest{
+			{Node: node("unknown"), TypeUrl: resourcev3.ClusterType, InitialResourceVersions: versions([]string{strings.Repeat("x", 2000)})},
+		}},
 	} {
-		t.Run(test.reason, func(t *testing.T) {
+		t.Run(test.reason+": "+test.message, func(t *testing.T) {
 			var refused refusals
 			w := newWorld(t, xdsserver.Options{
-				Hooks: refused.hooks(), MaxNodeBytes: 1000, MaxTypes: 2, MaxNames: 10, MaxOnDemandNames: 3,
+				Hooks: refused.hooks(), MaxNodeBytes: 1000, MaxTypes: 2, MaxNames: 10, MaxNamesBytes: 2000, MaxOnDemandNames: 3,
 			})
 			w.set("n", "1", edsCluster("a", ""))
 			other := w.delta()
@@ -101,6 +114,34 @@ func TestBounds(t *testing.T) {
 			other.expect("Cluster +b -a")
 		})
 	}
+}
+
+func versions(names []string) map[string]string {
+	out := map[string]string{}
+	for _, name := range names {
+		out[name] = "1"
+	}
+	return out
+}
+
+// Each name is compared with all globs, so a client that subscribes to many could keep the
+// server busy, and its session locked, for hours.
+func TestManyGlobs(t *testing.T) {
+	var refused refusals
+	w := newWorld(t, xdsserver.Options{Hooks: refused.hooks()})
+	c := w.delta()
+	globs := numbered("xdstp://a/b/*?x=", 100)
+	c.subscribe(resourcev3.ClusterType, globs...)
+	c.subscribe(resourcev3.ClusterType, globs...)
+	c.subscribe(resourcev3.EndpointType, globs...)
+	require.Eventually(t, func() bool {
+		clients := w.server.Clients()
+		return len(clients) == 1 && len(clients[0].Types) == 2
+	}, timeout, time.Millisecond)
+	require.Empty(t, refused.all())
+	c.subscribe(resourcev3.ClusterType, "xdstp://a/b/*?x=100")
+	require.ErrorContains(t, <-c.ended, "more than 100 globs")
+	require.Equal(t, []string{"globs"}, refused.all())
 }
 
 func TestStreamsOfAPeer(t *testing.T) {

@@ -74,6 +74,9 @@ type Options struct {
 	MaxTypes int
 	// MaxNames bounds the names that a stream subscribes to; default 1,000,000.
 	MaxNames int
+	// MaxNamesBytes bounds the sum of the lengths of these names, and of the names and
+	// versions that a delta client has when the stream begins; default 256 MiB.
+	MaxNamesBytes int
 	// MaxOnDemandNames bounds the names that a stream subscribes to beside a wildcard;
 	// default 100,000.
 	MaxOnDemandNames int
@@ -102,6 +105,7 @@ func (o *Options) setDefaults() error {
 		option.Number[int]{Field: "MaxNodeBytes", Value: &o.MaxNodeBytes, Default: 1 << 20, Least: 1}.Apply(),
 		option.Number[int]{Field: "MaxTypes", Value: &o.MaxTypes, Default: 64, Least: 1}.Apply(),
 		option.Number[int]{Field: "MaxNames", Value: &o.MaxNames, Default: 1_000_000, Least: 1}.Apply(),
+		option.Number[int]{Field: "MaxNamesBytes", Value: &o.MaxNamesBytes, Default: 256 << 20, Least: 1}.Apply(),
 		option.Number[int]{Field: "MaxOnDemandNames", Value: &o.MaxOnDemandNames, Default: 100_000, Least: 1}.Apply(),
 		option.Number[int]{Field: "MaxStreamsPerPeer", Value: &o.MaxStreamsPerPeer, Default: 100_000, Least: 1}.Apply(),
 	)

@@ -106,11 +106,46 @@ func (s *session) handle(ctx context.Context, req *request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkRequest(sub, req); err != nil {
+		return err
+	}
 	rejected := s.apply(sub, req)
 	if rejected != nil {
 		s.server.rejected(rejected)
 	}
 	return s.checkNames()
+}
+
+// maxGlobs bounds the globs of a type: each name is compared with all of them. Envoy
+// subscribes to one of a type.
+const maxGlobs = 100
+
+// checkRequest bounds the work that a request causes before what the client subscribes to
+// then is checked.
+func (s *session) checkRequest(sub *subscription, req *request) error {
+	opt := &s.server.opt
+	if n := max(len(req.names), len(req.subscribe), len(req.unsubscribe)); n > opt.MaxNames {
+		return s.server.refuse(s, codes.ResourceExhausted, "names", "the request has %d names, more than %d names; see Options.MaxNames", n, opt.MaxNames)
+	}
+	globs := 0
+	if s.delta {
+		globs = len(sub.globs)
+	}
+	for _, names := range [][]string{req.names, req.subscribe} {
+		for _, name := range names {
+			if _, isGlob := parseGlob(name); !isGlob {
+				continue
+			}
+			if _, known := sub.globs[name]; s.delta && known {
+				continue
+			}
+			globs++
+		}
+	}
+	if globs > maxGlobs {
+		return s.server.refuse(s, codes.ResourceExhausted, "globs", "the stream subscribes to more than %d globs of one type", maxGlobs)
+	}
+	return nil
 }
 
 // subscribe returns the subscription that a request is about, and creates it on the first
@@ -165,6 +200,9 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 // began.
 func (s *session) begin(sub *subscription, req *request, now time.Time) {
 	sub.initial = req.initial
+	for name, version := range req.initial {
+		sub.initialSize += len(name) + len(version)
+	}
 	switch sub.traits.rank {
 	case endpointRank:
 		// A client that asks for endpoints before clusters, or for endpoints alone, may be
@@ -218,9 +256,13 @@ func (s *session) setNode(node *corev3.Node) error {
 
 // checkNames bounds what the client subscribes to.
 func (s *session) checkNames() error {
-	names, onDemand := 0, 0
+	names, onDemand, size := 0, 0, 0
 	for _, sub := range s.subs {
-		names += len(sub.names)
+		names += max(len(sub.names), len(sub.initial))
+		size += sub.namesSize
+		if sub.initial != nil {
+			size += sub.initialSize
+		}
 		if sub.wildcard {
 			onDemand += len(sub.names)
 		}
@@ -228,6 +270,8 @@ func (s *session) checkNames() error {
 	switch opt := &s.server.opt; {
 	case names > opt.MaxNames:
 		return s.server.refuse(s, codes.ResourceExhausted, "names", "the stream subscribes to more than %d names; see Options.MaxNames", opt.MaxNames)
+	case size > opt.MaxNamesBytes:
+		return s.server.refuse(s, codes.ResourceExhausted, "names size", "the names that the stream subscribes to have more than %d bytes; see Options.MaxNamesBytes", opt.MaxNamesBytes)
 	case onDemand > opt.MaxOnDemandNames:
 		return s.server.refuse(s, codes.ResourceExhausted, "on-demand names", "the stream subscribes to more than %d names beside wildcards; see Options.MaxOnDemandNames", opt.MaxOnDemandNames)
 	}

@@ -23,6 +23,7 @@ type subscription struct {
 	// legacyWildcard is set while the client has never named a resource.
 	legacyWildcard bool
 	names          map[string]struct{} // with globs
+	namesSize      int                 // sum of the names' lengths
 	globs          map[string]glob
 
 	// What the client has.
@@ -34,7 +35,8 @@ type subscription struct {
 	held map[string]heldResource
 	// initial are the versions that the client had when the stream began, until the first
 	// answer.
-	initial map[string]string
+	initial     map[string]string
+	initialSize int // sum of the lengths in it
 	// resumed is the version that a SotW client had when the stream began, until the first
 	// answer.
 	resumed string
@@ -172,6 +174,7 @@ func (s *subscription) add(name string) bool {
 		return false
 	}
 	s.names[name] = struct{}{}
+	s.namesSize += len(name)
 	if g, ok := parseGlob(name); ok {
 		if s.globs == nil {
 			s.globs = map[string]glob{}
@@ -191,6 +194,9 @@ func (s *subscription) remove(name string) {
 	}
 	_, subscribed := s.names[name]
 	_, isGlob := s.globs[name]
+	if subscribed {
+		s.namesSize -= len(name)
+	}
 	delete(s.names, name)
 	delete(s.globs, name)
 	delete(s.missing, name)
