@@ -231,8 +231,8 @@ func rejectedText(typeURL, text string) string {
 	return cut(text, maxErrorText)
 }
 
-// bounded returns a node id as it is logged: it is what a client claims.
-func bounded(node string) string { return cut(node, maxNodeText) }
+// bounded returns a node id or another text of a client as it is logged.
+func bounded(text string) string { return cut(text, maxNodeText) }
 
 func cut(s string, n int) string {
 	if len(s) <= n {

@@ -193,7 +193,7 @@ func (s *Server) source(req *request, node *corev3.Node) (feed.Source, error) {
 		}
 		cache = mux.Caches[key]
 		if cache == nil {
-			return nil, status.Errorf(codes.NotFound, "no cache is defined for the key %q of type %s", key, req.typeURL)
+			return nil, status.Errorf(codes.NotFound, "no cache is defined for the key %q of type %s", bounded(key), bounded(req.typeURL))
 		}
 	}
 	c, ok := cache.(feed.Cache)

@@ -165,7 +165,7 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 		return nil, err
 	}
 	if !s.server.admits(source, req.typeURL) {
-		return nil, s.server.refuse(s, codes.InvalidArgument, "unknown type", "type URL %q is unknown; the server's Options.Types registers types that Envoy does not know", req.typeURL)
+		return nil, s.server.refuse(s, codes.InvalidArgument, "unknown type", "type URL %q is unknown; the server's Options.Types registers types that Envoy does not know", bounded(req.typeURL))
 	}
 	key := source.Key(s.node)
 	if err := source.Prepare(ctx, key, req.typeURL); err != nil {
@@ -242,7 +242,7 @@ func (s *session) setNode(node *corev3.Node) error {
 		return s.server.refuse(s, codes.ResourceExhausted, "node size", "the node message has %d bytes, more than %d; see Options.MaxNodeBytes", size, s.server.opt.MaxNodeBytes)
 	}
 	if len(s.subs) > 0 && node.GetId() != s.nodeID {
-		return s.server.refuse(s, codes.InvalidArgument, "node id", "the node id changed from %q to %q; a stream belongs to one node", s.nodeID, node.GetId())
+		return s.server.refuse(s, codes.InvalidArgument, "node id", "the node id changed from %q to %q; a stream belongs to one node", bounded(s.nodeID), bounded(node.GetId()))
 	}
 	if s.server.callbacks == nil {
 		// Envoy's list of its extensions is large, and nobody reads it.

@@ -308,7 +308,7 @@ func setTypeURL(url *string, service string) error {
 	case *url == "":
 		*url = service
 	case service != "" && *url != service:
-		return status.Errorf(codes.InvalidArgument, "type URL %q does not belong to the service of %s", *url, service)
+		return status.Errorf(codes.InvalidArgument, "type URL %q does not belong to the service of %s", bounded(*url), service)
 	}
 	return nil
 }
