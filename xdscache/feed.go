@@ -39,7 +39,16 @@ func (f snapshotFeed) Serves(typeURL string) bool {
 }
 
 func (f snapshotFeed) Prepare(ctx context.Context, key, typeURL string) error {
-	return f.discover(ctx, key, typeURL)
+	if err := f.discover(ctx, key, typeURL); err != nil {
+		return err
+	}
+	// A snapshot that is set later is asked for the type too. The server admits few types.
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at, known := slices.BinarySearch(f.typeURLs, typeURL); !known {
+		f.typeURLs = slices.Insert(slices.Clone(f.typeURLs), at, typeURL)
+	}
+	return nil
 }
 
 func (f snapshotFeed) Version(node *state.Node, typeURL string) string {

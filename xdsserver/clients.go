@@ -72,7 +72,7 @@ const maxClientNames = 100
 func (s *Server) Clients() []Client {
 	var out []Client
 	for _, of := range s.sessionsOf(func(string) bool { return true }) {
-		out = append(out, of.client())
+		out = append(out, of.client(func(*subscription) bool { return true }))
 	}
 	slices.SortFunc(out, func(a, b Client) int {
 		if c := strings.Compare(a.Node, b.Node); c != 0 {
@@ -83,11 +83,15 @@ func (s *Server) Clients() []Client {
 	return out
 }
 
-func (s *session) client() Client {
+// client returns the client with the types that are asked for.
+func (s *session) client(of func(*subscription) bool) Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := Client{Node: s.nodeID, Peer: s.peer, Since: s.since, Delta: s.delta}
 	for _, sub := range s.subs {
+		if !of(sub) {
+			continue
+		}
 		t := sub.status
 		t.Wildcard, t.NumNames, t.Complete = sub.wildcard, len(sub.names), sub.complete
 		t.Names = firstNames(sub.names)
@@ -97,9 +101,21 @@ func (s *session) client() Client {
 	return c
 }
 
+// firstNames returns the first names, sorted. It does not sort all of them, of which there
+// may be very many.
 func firstNames(names map[string]struct{}) []string {
-	out := slices.Sorted(maps.Keys(names))
-	return slices.Clone(out[:min(len(out), maxClientNames)])
+	first := make([]string, 0, min(len(names), maxClientNames))
+	for name := range names {
+		at, _ := slices.BinarySearch(first, name)
+		switch {
+		case len(first) < maxClientNames:
+			first = slices.Insert(first, at, name)
+		case at < len(first):
+			copy(first[at+1:], first[at:])
+			first[at] = name
+		}
+	}
+	return first
 }
 
 func (s *Server) sessionsOf(matches func(node string) bool) []*session {
@@ -116,7 +132,8 @@ func (s *Server) sessionsOf(matches func(node string) bool) []*session {
 // WaitAcked waits until all connected clients of a node have acknowledged all their types
 // as of a sequence, which an update has returned. When ctx is done first, the error is a
 // [*NotAckedError], which wraps the context's. A node id without a client is acknowledged
-// by all of them. Clients that connect or leave meanwhile count as they come and go.
+// by all of them. Clients that connect or leave meanwhile count as they come and go. An
+// answer that was rejected is not acknowledged until a later one of its type is.
 func (s *Server) WaitAcked(ctx context.Context, node string, seq journal.Sequence) error {
 	changed, stop := s.waiters.add()
 	defer stop()
@@ -143,20 +160,12 @@ func (s *Server) WaitAcked(ctx context.Context, node string, seq journal.Sequenc
 func (s *Server) notAcked(node string, seq journal.Sequence) []Client {
 	var out []Client
 	for _, of := range s.sessionsOf(func(id string) bool { return id == node }) {
-		c := of.client()
-		c.Types = slices.DeleteFunc(c.Types, func(t ClientType) bool { return t.Complete >= seq || !of.isServed(t.TypeURL) })
+		c := of.client(func(sub *subscription) bool { return sub.complete < seq && sub.node != nil })
 		if len(c.Types) > 0 {
 			out = append(out, c)
 		}
 	}
 	return out
-}
-
-func (s *session) isServed(typeURL string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub := s.subscription(typeURL)
-	return sub != nil && sub.node != nil
 }
 
 // NotAckedError is the error about clients that have not acknowledged a sequence.

@@ -13,12 +13,14 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/xdswal/xdswal/internal/logtest"
 	"github.com/xdswal/xdswal/journal"
@@ -404,3 +406,53 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	require.True(t, errors.As(err, &notAcked))
 	require.Len(t, notAcked.Clients, stuck)
 }
+
+// An own type that is registered is answered, also when a client requests it before it is
+// set, and when it is set in a form that cannot list its types.
+func TestOwnTypes(t *testing.T) {
+	const own = "type.googleapis.com/google.protobuf.StringValue"
+	w := newWorld(t, xdsserver.Options{Types: []string{own}})
+	c := w.delta()
+	c.subscribe(own, "a")
+	require.Eventually(t, func() bool {
+		clients := w.server.Clients()
+		return len(clients) == 1 && len(clients[0].Types) == 1
+	}, timeout, time.Millisecond)
+	_, err := w.cache.Set(t.Context(), "n", ownSnapshot{own, wrapperspb.String("a")})
+	require.NoError(t, err)
+	c.expect("StringValue +a")
+	_, err = w.cache.Set(t.Context(), "n", ownSnapshot{own, wrapperspb.String("b")})
+	require.NoError(t, err)
+	c.expect("StringValue +a")
+}
+
+// ownSnapshot has one resource, named a.
+type ownSnapshot struct {
+	typeURL  string
+	resource types.Resource
+}
+
+func (s ownSnapshot) GetVersion(typeURL string) string {
+	if typeURL == s.typeURL {
+		return "1"
+	}
+	return ""
+}
+
+func (s ownSnapshot) GetResources(typeURL string) map[string]types.Resource {
+	if typeURL == s.typeURL {
+		return map[string]types.Resource{"a": s.resource}
+	}
+	return nil
+}
+
+func (s ownSnapshot) GetResourcesAndTTL(typeURL string) map[string]types.ResourceWithTTL {
+	out := map[string]types.ResourceWithTTL{}
+	for name, r := range s.GetResources(typeURL) {
+		out[name] = types.ResourceWithTTL{Resource: r}
+	}
+	return out
+}
+
+func (ownSnapshot) ConstructVersionMap() error             { return nil }
+func (ownSnapshot) GetVersionMap(string) map[string]string { return nil }

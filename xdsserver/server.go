@@ -145,7 +145,8 @@ var _ serverv3.Server = (*Server)(nil)
 // NewServer, which it replaces; callbacks may be nil. The cache is a SnapshotCache or a
 // LinearCache of package xdscache, or a cachev3.MuxCache of such. NewServer panics for
 // another cache, and for an option that is out of range. When ctx is done, all streams
-// end.
+// end, except for those whose client does not read: grpc.Server.Stop ends them, and its
+// GracefulStop waits for them.
 //
 // Callbacks that are called with a response must not change it.
 func NewServer(ctx context.Context, cache cachev3.Cache, callbacks serverv3.Callbacks, opts ...Options) *Server {

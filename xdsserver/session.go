@@ -406,7 +406,7 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 		if a != nil {
 			return s.record(sub, a), time.Time{}
 		}
-		if !sub.blocked && len(sub.held) == 0 {
+		if !sub.blocked && len(sub.held) == 0 && len(sub.missing) == 0 {
 			progress = sub.concluded(sub.node.sequence) || progress
 		}
 	}

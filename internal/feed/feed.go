@@ -38,8 +38,9 @@ type Source interface {
 	Watch(key string, wake func()) (stop func())
 	// Serves reports whether the cache has resources of a type, or could have them.
 	Serves(typeURL string) bool
-	// Prepare makes the resources of a type part of the node's state, if the caller of the
-	// cache has set them in a form that cannot list its types. It waits for their commit.
+	// Prepare makes the resources of a type that a client requests part of the node's state,
+	// now and when it is set, if the caller of the cache sets them in a form that cannot list
+	// its types. It waits for their commit.
 	Prepare(ctx context.Context, key, typeURL string) error
 	// Version returns the version of a type of a node. It is never empty: if the caller of
 	// the cache set none, it is made of the sequence of the node's last event.
