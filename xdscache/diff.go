@@ -99,13 +99,17 @@ func (d differ) replace(have *state.Type, url string, want desired) (journal.Typ
 	olds := slices.AppendSeq(make([]*journal.Resource, 0, have.Len()), have.All())
 	parts, err := inParallel(len(olds), func(s *scratch, lo, hi int) (p part, err error) {
 		for _, old := range olds[lo:hi] {
-			if res, ok := want.items[old.Name]; ok {
-				s.items = append(s.items, item{name: old.Name, ResourceWithTTL: res, old: old})
-			} else {
+			res, ok := want.items[old.Name]
+			switch {
+			case !ok:
 				p.deletes = append(p.deletes, old.Name)
+			case d.isUnchanged(old, res, want.versions):
+				p.kept++
+			default:
+				p.kept++
+				s.items = append(s.items, item{name: old.Name, ResourceWithTTL: res, old: old})
 			}
 		}
-		p.kept = len(s.items)
 		p.upserts, err = d.changed(url, want.versions, s)
 		return p, err
 	})
@@ -131,6 +135,19 @@ func (d differ) replace(have *state.Type, url string, want desired) (journal.Typ
 	tc.Upserts = append(tc.Upserts, upserts...)
 	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	return tc, err
+}
+
+// isUnchanged reports whether a resource is known to be the same as the node's, by the
+// address of the message: for nearly all resources of a large node, nothing else is done.
+func (d differ) isUnchanged(old *journal.Resource, res types.ResourceWithTTL, versions map[string]string) bool {
+	if d.sources == nil || !sameTTL(old, res.TTL) {
+		return false
+	}
+	if p := address(res.Resource); p == nil || old.Source.Value() != p {
+		return false
+	}
+	version := versions[old.Name]
+	return version == "" || version == old.Version
 }
 
 // upserts returns the resources of want that have these names and that differ from those
