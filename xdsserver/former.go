@@ -17,6 +17,9 @@ import (
 // that they are from.
 const heldMark = "~held "
 
+// maxHeldStates bounds the sequences in a version: a node keeps no more former states.
+const maxHeldStates = 8
+
 // heldVersion returns the version of an answer that contains held clusters.
 func heldVersion(version string, held map[string]heldResource) string {
 	if len(held) == 0 {
@@ -27,7 +30,9 @@ func heldVersion(version string, held map[string]heldResource) string {
 		from = append(from, uint64(h.from))
 	}
 	slices.Sort(from)
-	return version + heldMark + strings.Trim(fmt.Sprint(slices.Compact(from)), "[]")
+	from = slices.Compact(from)
+	from = from[max(0, len(from)-maxHeldStates):]
+	return version + heldMark + strings.Trim(fmt.Sprint(from), "[]")
 }
 
 func cutHeldVersion(v string) (version string, held []journal.Sequence) {

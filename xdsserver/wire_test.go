@@ -175,6 +175,19 @@ func TestCodec(t *testing.T) {
 	require.Equal(t, "\x2a\x011", string(got.Materialize()))
 }
 
+func TestHeldVersion(t *testing.T) {
+	held := map[string]heldResource{}
+	require.Equal(t, "v", heldVersion("v", held))
+	for i := range 20 {
+		held[fmt.Sprint(i)] = heldResource{from: journal.Sequence(i / 2)}
+	}
+	v := heldVersion("v", held)
+	require.Equal(t, "v~held 2 3 4 5 6 7 8 9", v)
+	version, from := cutHeldVersion(v)
+	require.Equal(t, "v", version)
+	require.Len(t, from, maxHeldStates)
+}
+
 // A SotW client is sent an empty assignment for a name, and not for a glob, nor beside the
 // complete state of a wildcard.
 func TestEmptyAssignments(t *testing.T) {
