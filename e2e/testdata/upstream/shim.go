@@ -43,7 +43,7 @@ func serveOn() {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		log.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		ok, failed := callEcho()
 		if failed == 0 {
 			return
