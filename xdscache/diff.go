@@ -33,19 +33,6 @@ type desired struct {
 	versions map[string]string
 }
 
-// noType is a type without a version and without resources.
-var noType = &state.Type{}
-
-// typeOf returns a type of a node, which may be nil, or noType.
-func typeOf(node *state.Node, url string) *state.Type {
-	if node != nil {
-		if t := node.Type(url); t != nil {
-			return t
-		}
-	}
-	return noType
-}
-
 // event returns the event that makes changes to base, or nil if there are none and
 // base exists.
 func (d differ) event(base *state.Node, changes []journal.TypeChange) *journal.Event {
@@ -68,7 +55,7 @@ func (d differ) snapshot(base *state.Node, urls []string, want func(url string) 
 	}
 	var out []journal.TypeChange
 	for _, url := range urls {
-		have, want := typeOf(base, url), want(url)
+		have, want := state.TypeOf(base, url), want(url)
 		tc, err := d.replace(have, url, want)
 		if err != nil {
 			return nil, err
@@ -131,7 +118,7 @@ func (d differ) replace(have *state.Type, url string, want desired) (journal.Typ
 			added = append(added, name)
 		}
 	}
-	upserts, err := d.upserts(noType, url, want, added)
+	upserts, err := d.upserts(state.NoType, url, want, added)
 	tc.Upserts = append(tc.Upserts, upserts...)
 	slices.SortFunc(tc.Upserts, func(a, b *journal.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	return tc, err
@@ -307,7 +294,7 @@ func newChanges(upserts map[string][]types.ResourceWithTTL, deletes []ResourceNa
 func (d differ) changes(base *state.Node, c *changes, version string) (*journal.Event, error) {
 	var out []journal.TypeChange
 	for _, url := range c.urls {
-		have := typeOf(base, url)
+		have := state.TypeOf(base, url)
 		upserts, err := d.upserts(have, url, desired{items: c.upserts[url]}, slices.Collect(maps.Keys(c.upserts[url])))
 		if err != nil {
 			return nil, err
@@ -320,7 +307,7 @@ func (d differ) changes(base *state.Node, c *changes, version string) (*journal.
 		}
 		slices.Sort(tc.Deletes)
 		tc.Deletes = slices.Compact(tc.Deletes)
-		if len(tc.Upserts)+len(tc.Deletes) > 0 || (have != noType && have.Version() != version) {
+		if len(tc.Upserts)+len(tc.Deletes) > 0 || (have != state.NoType && have.Version() != version) {
 			out = append(out, tc)
 		}
 	}

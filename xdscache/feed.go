@@ -52,7 +52,7 @@ func (f snapshotFeed) Prepare(ctx context.Context, key, typeURL string) error {
 }
 
 func (f snapshotFeed) Version(node *state.Node, typeURL string) string {
-	if v := typeOf(node, typeURL).Version(); v != "" {
+	if v := state.TypeOf(node, typeURL).Version(); v != "" {
 		return v
 	}
 	return sequenceVersion(f.store, node)

@@ -59,7 +59,7 @@ func (n *nodeWatches) sendHeartbeats(ctx context.Context) {
 
 // expiring returns the resources of a type that have a TTL.
 func (n *nodeWatches) expiring(typeURL string) []*journal.Resource {
-	t := typeOf(n.served, typeURL)
+	t := state.TypeOf(n.served, typeURL)
 	e := n.heartbeats[typeURL]
 	if e == nil || !e.of.Shares(t) {
 		e = &expiring{of: t}
@@ -83,7 +83,7 @@ func (w *watch) heartbeat(node *state.Node, resources []*journal.Resource) (answ
 		return answer{}, false
 	}
 	a := answer{
-		of:          typeOf(node, w.typeURL),
+		of:          state.TypeOf(node, w.typeURL),
 		version:     w.version(node, w.typeURL),
 		isHeartbeat: true,
 		hasLeftover: w.hasLeftover,

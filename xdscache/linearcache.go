@@ -62,7 +62,7 @@ func NewLinearCache(l cachelog.Log, cfg cachelog.Config, typeURL string, opts ..
 func (c *LinearCache) Name() string { return c.name }
 
 func (c *LinearCache) resources() *state.Type {
-	return typeOf(c.store.State().Node(c.differ.cache, ""), c.typeURL)
+	return state.TypeOf(c.store.State().Node(c.differ.cache, ""), c.typeURL)
 }
 
 // UpdateResource sets a resource.

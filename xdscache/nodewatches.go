@@ -162,7 +162,7 @@ func (n *nodeWatches) serve(ctx context.Context) {
 func (n *nodeWatches) serveType(ctx context.Context, t *typeWatches, before *state.Node) {
 	var c *change
 	if before != nil {
-		old, now := typeOf(before, t.typeURL), typeOf(n.served, t.typeURL)
+		old, now := state.TypeOf(before, t.typeURL), state.TypeOf(n.served, t.typeURL)
 		if old.Shares(now) && old.Version() == now.Version() {
 			return
 		}

@@ -354,7 +354,7 @@ func (c *SnapshotCache) Fetch(ctx context.Context, request *cachev3.Request) (ca
 	names := request.GetResourceNames()
 	sub := stream.NewSotwSubscription(names, true)
 	w := &watch{watchRequest: newSotwRequest(request, sub), version: c.watches.source.Version}
-	a := answer{of: typeOf(node, w.typeURL), version: w.version(node, w.typeURL), isWhole: true}
+	a := answer{of: state.TypeOf(node, w.typeURL), version: w.version(node, w.typeURL), isWhole: true}
 	if request.GetVersionInfo() == a.version {
 		return nil, &types.SkipFetchError{}
 	}

@@ -186,7 +186,7 @@ func (s *snapshot) decode() error {
 	s.messages = map[string]map[string]types.Resource{}
 	for i := range s.node.Types() {
 		t := &s.node.Types()[i]
-		decoded, err := decodeType(t, typeOf(earlier, t.URL()), messages[t.URL()])
+		decoded, err := decodeType(t, state.TypeOf(earlier, t.URL()), messages[t.URL()])
 		if err != nil {
 			return err
 		}
@@ -271,7 +271,7 @@ func (s *anySnapshot) GetResources(typeURL string) map[string]types.Resource {
 func (s *anySnapshot) ConstructVersionMap() error { return nil }
 
 func (s *anySnapshot) GetVersionMap(typeURL string) map[string]string {
-	t := typeOf(s.node, typeURL)
+	t := state.TypeOf(s.node, typeURL)
 	out := make(map[string]string, t.Len())
 	for r := range t.All() {
 		out[r.Name] = r.Version

@@ -181,7 +181,7 @@ func (w *watch) compare(node *state.Node) (a answer, isDue bool) {
 	if node == nil {
 		return answer{}, false // nothing is sent for a node that does not exist
 	}
-	t := typeOf(node, w.typeURL)
+	t := state.TypeOf(node, w.typeURL)
 	a = answer{of: t, isWhole: w.isWhole, version: w.version(node, w.typeURL)}
 	// A caller of CreateWatch that is not a server says by the version that all it knows
 	// is current, as go-control-plane's contract for subscriptions has it.
@@ -233,7 +233,7 @@ func (w *watch) compareFrom(has *state.Type, node *state.Node) (a answer, isDue 
 	if has == nil || node == nil {
 		return w.compare(node)
 	}
-	return w.follow(node, newChange(has, typeOf(node, w.typeURL)))
+	return w.follow(node, newChange(has, state.TypeOf(node, w.typeURL)))
 }
 
 // currentVersion is the version of a request that is up to date.

@@ -52,7 +52,7 @@ func cutHeldVersion(v string) (version string, held []journal.Sequence) {
 // that is not known.
 func formerClusters(node *state.Node, typeURL, version string) (gone map[string]heldResource, seq journal.Sequence) {
 	version, held := cutHeldVersion(version)
-	now := typeOf(node, typeURL)
+	now := state.TypeOf(node, typeURL)
 	if isVersion(version, now, node.ClustersSince(), node.Sequence()) {
 		seq = node.Sequence()
 	}

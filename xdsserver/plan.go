@@ -9,16 +9,6 @@ import (
 	"github.com/xdswal/xdswal/journal"
 )
 
-// noType is a type without resources.
-var noType = &state.Type{}
-
-func typeOf(node *state.Node, url string) *state.Type {
-	if t := node.Type(url); t != nil {
-		return t
-	}
-	return noType
-}
-
 // plan is what a client is owed of one type.
 type plan struct {
 	now *state.Type

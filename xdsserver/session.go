@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal/internal/feed"
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -438,7 +439,7 @@ func (s *session) answer(sub *subscription, now time.Time) *answer {
 		sub.former, sub.from = formerClusters(sub.node.node, sub.typeURL, sub.resumed)
 		sub.resumed, s.resumed = "", now
 	}
-	p := sub.plan(typeOf(sub.node.node, sub.typeURL))
+	p := sub.plan(state.TypeOf(sub.node.node, sub.typeURL))
 	if sub.blocked = s.isBlocked(sub, p, now); sub.blocked {
 		return nil
 	}
@@ -524,7 +525,7 @@ func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool 
 		}
 		op := p
 		if other != sub {
-			op = other.plan(typeOf(other.node.node, other.typeURL))
+			op = other.plan(state.TypeOf(other.node.node, other.typeURL))
 		}
 		if len(op.upserts) > 0 || (len(op.gone) > 0 && !other.traits.removedLast) {
 			return true

@@ -3,6 +3,7 @@ package xdsserver
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xdswal/xdswal/internal/feed"
@@ -352,13 +353,5 @@ func (s *subscription) acknowledge(nonce string) (sentAnswer, bool) {
 }
 
 func sortResources(rs []*journal.Resource) {
-	slices.SortFunc(rs, func(a, b *journal.Resource) int {
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(rs, func(a, b *journal.Resource) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/xdswal/xdswal/internal/state"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -202,10 +203,10 @@ func TestEmptyAssignments(t *testing.T) {
 		s := newSubscription(resourcev3.EndpointType, false)
 		s.replaceNames(row.names)
 		now := time.Unix(0, 0)
-		s.commit(s.plan(noType), now, now, time.Second)
+		s.commit(s.plan(state.NoType), now, now, time.Second)
 		later := now.Add(2 * time.Second)
 		var got []string
-		if a := s.commit(s.plan(noType), later, later, time.Second); a != nil {
+		if a := s.commit(s.plan(state.NoType), later, later, time.Second); a != nil {
 			for _, r := range a.resources {
 				got = append(got, r.Name)
 			}

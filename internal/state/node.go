@@ -56,6 +56,19 @@ func (n *Node) Type(url string) *Type {
 	return nil
 }
 
+// NoType is a type without a version and without resources.
+var NoType = &Type{}
+
+// TypeOf returns a type of a node, which may be nil, or [NoType].
+func TypeOf(n *Node, url string) *Type {
+	if n != nil {
+		if t := n.Type(url); t != nil {
+			return t
+		}
+	}
+	return NoType
+}
+
 func (n *Node) findType(url string) (int, bool) {
 	return slices.BinarySearchFunc(n.types, url, func(t Type, url string) int {
 		return strings.Compare(t.url, url)
