@@ -3,7 +3,6 @@ package journal
 import (
 	"fmt"
 	"time"
-	"weak"
 )
 
 // Sequence is the position of an event in the journal. The first event has
@@ -80,9 +79,9 @@ type Resource struct {
 	Value []byte
 	// TTL is nil for a resource that does not expire.
 	TTL *time.Duration
-	// Source points to the message that Value was marshaled from, as long as the caller
-	// keeps it, if the caller has promised not to change it. It is not encoded.
-	Source weak.Pointer[byte]
+	// Source points to the message that Value was marshaled from, and keeps it in memory,
+	// if the caller has promised not to change it. It is not encoded.
+	Source *byte
 }
 
 // Size returns the size of the resource's value in bytes.

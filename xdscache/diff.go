@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"time"
-	"weak"
 
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
@@ -83,18 +82,20 @@ func (d differ) replace(have *state.Type, url string, want desired) (journal.Typ
 		kept    int
 	}
 	tc := journal.TypeChange{TypeURL: url, Version: want.version}
-	olds := slices.AppendSeq(make([]*journal.Resource, 0, have.Len()), have.All())
-	parts, err := inParallel(len(olds), func(s *scratch, lo, hi int) (p part, err error) {
-		for _, old := range olds[lo:hi] {
-			res, ok := want.items[old.Name]
-			switch {
-			case !ok:
-				p.deletes = append(p.deletes, old.Name)
-			case d.isUnchanged(old, res, want.versions):
-				p.kept++
-			default:
-				p.kept++
-				s.items = append(s.items, item{name: old.Name, ResourceWithTTL: res, old: old})
+	pages := have.Pages()
+	parts, err := inParallel(len(pages), chunkPages, func(s *scratch, lo, hi int) (p part, err error) {
+		for _, page := range pages[lo:hi] {
+			for name, old := range page.All() {
+				res, ok := want.items[name]
+				switch {
+				case !ok:
+					p.deletes = append(p.deletes, name)
+				case d.isUnchanged(old, res, want.versions):
+					p.kept++
+				default:
+					p.kept++
+					s.items = append(s.items, item{name: name, ResourceWithTTL: res, old: old})
+				}
 			}
 		}
 		p.upserts, err = d.changed(url, want.versions, s)
@@ -130,7 +131,7 @@ func (d differ) isUnchanged(old *journal.Resource, res types.ResourceWithTTL, ve
 	if d.sources == nil || !sameTTL(old, res.TTL) {
 		return false
 	}
-	if p := address(res.Resource); p == nil || old.Source.Value() != p {
+	if p := address(res.Resource); p == nil || old.Source != p {
 		return false
 	}
 	version := versions[old.Name]
@@ -141,7 +142,7 @@ func (d differ) isUnchanged(old *journal.Resource, res types.ResourceWithTTL, ve
 // of have, sorted by name. It sorts names.
 func (d differ) upserts(have *state.Type, url string, want desired, names []string) ([]*journal.Resource, error) {
 	slices.Sort(names)
-	parts, err := inParallel(len(names), func(s *scratch, lo, hi int) ([]*journal.Resource, error) {
+	parts, err := inParallel(len(names), chunkSize, func(s *scratch, lo, hi int) ([]*journal.Resource, error) {
 		for _, name := range names[lo:hi] {
 			s.items = append(s.items, item{name: name, ResourceWithTTL: want.items[name], old: have.Get(name)})
 		}
@@ -198,7 +199,7 @@ func (d differ) resource(url string, it *item, version string, s *scratch) (*jou
 		r.Value = bytes.Clone(c.value)
 	}
 	if d.sources != nil {
-		r.Source = weak.Make(address(it.Resource))
+		r.Source = address(it.Resource)
 		d.sources.add(it.Resource, r)
 	}
 	return r, nil

@@ -9,8 +9,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// chunkSize is the number of resources that a goroutine compares at a time.
-const chunkSize = 64
+// chunkSize is the number of resources that a goroutine compares at a time, and chunkPages
+// that of pages of the state, which have 16 to 32 resources each.
+const (
+	chunkSize  = 64
+	chunkPages = 4
+)
 
 // scratch is the memory of one goroutine that compares resources. It is reused for each
 // chunk.
@@ -19,18 +23,18 @@ type scratch struct {
 	buf   []byte
 }
 
-// inParallel calls fn for all chunks of n items, [lo, hi) each, on all processors, and
+// inParallel calls fn for all chunks of n items, [lo, hi) of this size each, on all processors, and
 // returns the results in order. Few items are done by the calling goroutine. The error is
 // that of the first chunk that has one.
-func inParallel[T any](n int, fn func(s *scratch, lo, hi int) (T, error)) ([]T, error) {
-	chunks := (n + chunkSize - 1) / chunkSize
+func inParallel[T any](n, size int, fn func(s *scratch, lo, hi int) (T, error)) ([]T, error) {
+	chunks := (n + size - 1) / size
 	results, errs := make([]T, chunks), make([]error, chunks)
 	var next atomic.Int64
 	work := func() {
 		var s scratch
 		for i := int(next.Add(1)) - 1; i < chunks; i = int(next.Add(1)) - 1 {
 			s.items = s.items[:0]
-			results[i], errs[i] = fn(&s, i*chunkSize, min(n, (i+1)*chunkSize))
+			results[i], errs[i] = fn(&s, i*size, min(n, (i+1)*size))
 		}
 	}
 	var wg sync.WaitGroup

@@ -14,7 +14,7 @@ import (
 // sources knows which resource was made from a message, by the address of the message.
 // It keeps neither in memory. It is safe for concurrent use; a nil sources knows nothing.
 //
-// journal.Resource.Source has the first of the messages too, where it is found sooner.
+// journal.Resource.Source keeps the first of the messages, where it is found sooner.
 type sources struct {
 	mu        sync.RWMutex
 	byAddress map[uintptr]source
@@ -41,7 +41,7 @@ func (s *sources) find(items []item) {
 	missing := false
 	for i := range items {
 		it := &items[i]
-		if p := address(it.Resource); p != nil && it.old != nil && it.old.Source.Value() == p {
+		if p := address(it.Resource); p != nil && it.old != nil && it.old.Source == p {
 			it.known = it.old
 		} else {
 			missing = true

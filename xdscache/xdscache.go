@@ -90,8 +90,8 @@ func WithName(name string) Option {
 
 // WithImmutableMessages promises that no message is changed after it was passed to the
 // cache. Then a message that is set again under the same address counts as unchanged, and
-// is not marshaled again, in whatever node it is set. It remembers the messages as long as
-// the caller keeps them.
+// is not marshaled again, in whatever node it is set. The message that a resource was
+// marshaled from stays in memory until the resource changes.
 func WithImmutableMessages() Option { return option(func(o *options) { o.sources = newSources() }) }
 
 // WithTypeURLs names the types, other than the ten that go-control-plane knows, that

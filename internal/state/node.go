@@ -161,6 +161,32 @@ func (t *Type) From(name string) iter.Seq[*journal.Resource] {
 	}
 }
 
+// Page is a run of a type's resources.
+type Page struct{ entries []entry[*journal.Resource] }
+
+// Pages returns the resources as runs of at most a few dozen, sorted by name, for callers
+// that look at all of a large type at once on several processors.
+func (t *Type) Pages() []Page {
+	leaves := t.resources.root.leaves(nil)
+	out := make([]Page, len(leaves))
+	for i, leaf := range leaves {
+		out[i] = Page{leaf.entries}
+	}
+	return out
+}
+
+// All yields the names and the resources of the page, sorted by name. A caller that needs
+// the name alone need not load the resource into the processor's cache.
+func (p Page) All() iter.Seq2[string, *journal.Resource] {
+	return func(yield func(string, *journal.Resource) bool) {
+		for i := range p.entries {
+			if e := &p.entries[i]; !yield(e.key, e.val) {
+				return
+			}
+		}
+	}
+}
+
 // build sets the resources of a type that has none. It returns false if they are not
 // sorted.
 func (t *Type) build(resources []*journal.Resource, b *bodies) bool {
