@@ -78,6 +78,7 @@ func TestImports(t *testing.T) {
 		"internal/hook":     {},
 		"internal/retry":    {},
 		"internal/download": {"backends"},
+		"internal/lograte":  {},
 		"internal/option":   {},
 		"internal/cachelog": {"internal/state", "journal"},
 		"internal/feed":     {"internal/state", "journal"},
@@ -102,7 +103,7 @@ func TestImports(t *testing.T) {
 		"backends/file": {"backends", "internal/durable"},
 		"backends/s3":   {"backends", "internal/retry"},
 		"xdscache":      {"internal/cachelog", "internal/feed", "internal/state", "journal", "replay"},
-		"xdsserver":     {"internal/feed", "internal/hook", "internal/option", "internal/state", "journal"},
+		"xdsserver":     {"internal/feed", "internal/hook", "internal/lograte", "internal/option", "internal/state", "journal"},
 		// Only the root composes.
 		"": {"backends", "compactor", "internal/", "journal", "replay", "xdscache"},
 	}

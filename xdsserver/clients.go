@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -70,8 +69,11 @@ const maxClientNames = 100
 
 // Clients returns the open streams, sorted by node and time.
 func (s *Server) Clients() []Client {
-	var out []Client
-	for _, of := range s.sessionsOf(func(string) bool { return true }) {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.sessions))
+	s.mu.Unlock()
+	out := make([]Client, 0, len(all))
+	for _, of := range all {
 		out = append(out, of.client(func(*subscription) bool { return true }))
 	}
 	slices.SortFunc(out, func(a, b Client) int {
@@ -118,15 +120,10 @@ func firstNames(names map[string]struct{}) []string {
 	return first
 }
 
-func (s *Server) sessionsOf(matches func(node string) bool) []*session {
+func (s *Server) sessionsOf(node string) []*session {
 	s.mu.Lock()
-	all := slices.Collect(maps.Keys(s.sessions))
-	s.mu.Unlock()
-	return slices.DeleteFunc(all, func(of *session) bool {
-		of.mu.Lock()
-		defer of.mu.Unlock()
-		return !matches(of.nodeID)
-	})
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.byNode[node]))
 }
 
 // WaitAcked waits until all connected clients of a node have acknowledged all their types
@@ -135,11 +132,17 @@ func (s *Server) sessionsOf(matches func(node string) bool) []*session {
 // by all of them. Clients that connect or leave meanwhile count as they come and go. An
 // answer that was rejected is not acknowledged until a later one of its type is.
 func (s *Server) WaitAcked(ctx context.Context, node string, seq journal.Sequence) error {
-	changed, stop := s.waiters.add()
+	changed := make(chan struct{}, 1)
+	stop := s.replies.Watch(node, func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
 	defer stop()
 	// An event of another node wakes no client of this one, and the sequence may be that of
 	// such an event.
-	for _, of := range s.sessionsOf(func(id string) bool { return id == node }) {
+	for _, of := range s.sessionsOf(node) {
 		of.wake()
 	}
 	for {
@@ -159,7 +162,7 @@ func (s *Server) WaitAcked(ctx context.Context, node string, seq journal.Sequenc
 // types that they have not.
 func (s *Server) notAcked(node string, seq journal.Sequence) []Client {
 	var out []Client
-	for _, of := range s.sessionsOf(func(id string) bool { return id == node }) {
+	for _, of := range s.sessionsOf(node) {
 		c := of.client(func(sub *subscription) bool { return sub.complete < seq && sub.node != nil })
 		if len(c.Types) > 0 {
 			out = append(out, c)
@@ -192,38 +195,6 @@ func (e *NotAckedError) Error() string {
 
 // Unwrap returns the context's error.
 func (e *NotAckedError) Unwrap() error { return e.cause }
-
-// waiters are woken after a client has replied or left.
-type waiters struct {
-	mu  sync.Mutex
-	set map[chan struct{}]struct{}
-}
-
-func (w *waiters) add() (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.set == nil {
-		w.set = map[chan struct{}]struct{}{}
-	}
-	w.set[ch] = struct{}{}
-	return ch, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.set, ch)
-	}
-}
-
-func (w *waiters) wake() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for ch := range w.set {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
-	}
-}
 
 const (
 	maxErrorText = 512

@@ -16,19 +16,22 @@ const (
 	// maxRequestBytes admits a delta client that reconnects with 100,000 resources, whose
 	// names and versions take about 10 MB, with room for more.
 	maxRequestBytes = 64 << 20
+	// maxReceiveBytes is what gRPC receives. Of a larger request it tells not even the node.
+	maxReceiveBytes = 2 * maxRequestBytes
 	// minPing is less than the 5 seconds between the keepalive pings of many Envoys.
 	minPing    = time.Second
 	maxStreams = 100_000
 )
 
 // GRPCOptions returns options for a grpc.Server that serves xDS. They admit requests of up
-// to 64 MiB: a delta client that reconnects names all its resources with their versions,
-// and gRPC's default of 4 MiB ends the stream of an Envoy with 15,000 clusters again and
-// again. They admit keepalive pings each second, find clients that are gone within 40
+// to 64 MiB (the server itself refuses those of up to 128 MiB, which it can log with their
+// node): a delta client that reconnects names all its resources with their versions, and
+// gRPC's default of 4 MiB ends the stream of an Envoy with 15,000 clusters again and again.
+// They admit keepalive pings each second, find clients that are gone within 40
 // seconds, and send large answers without copying them.
 func GRPCOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),

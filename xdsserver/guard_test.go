@@ -160,17 +160,46 @@ func TestStreamsOfAPeer(t *testing.T) {
 	require.Equal(t, []string{"streams of a peer"}, refused.all())
 }
 
-// What is refused for its size is logged.
+// What is refused for its size is logged with its node, in the first request of a stream
+// too, and beyond what gRPC receives if the node is known.
 func TestRequestSize(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		isFirst bool
+		mib     int
+	}{{"first", true, 65}, {"later", false, 65}, {"later, over gRPC's bound", false, 129}} {
+		t.Run(row.name, func(t *testing.T) {
+			logs := &logtest.Buffer{}
+			w := newWorld(t, xdsserver.Options{Logger: slog.New(slog.NewTextHandler(logs, nil))})
+			c := w.delta()
+			large := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: []string{strings.Repeat("x", row.mib<<20)}}
+			if row.isFirst {
+				large.Node = &corev3.Node{Id: "n"}
+			} else {
+				c.subscribe(resourcev3.ClusterType)
+			}
+			c.send(large)
+			require.Equal(t, codes.ResourceExhausted, status.Code(<-c.ended))
+			// gRPC may end the stream before the server has logged it.
+			require.Eventually(t, func() bool { return strings.Contains(logs.String(), `reason="request size"`) }, timeout, time.Millisecond)
+			require.Contains(t, logs.String(), "node=n")
+		})
+	}
+}
+
+// Clients that are refused again and again do not fill the log, and each of them is counted.
+func TestLogOfRefusals(t *testing.T) {
+	const streams = 300
 	logs := &logtest.Buffer{}
-	w := newWorld(t, xdsserver.Options{Logger: slog.New(slog.NewTextHandler(logs, nil))})
-	c := w.delta()
-	c.subscribe(resourcev3.ClusterType)
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: []string{strings.Repeat("x", 65<<20)}})
-	require.Equal(t, codes.ResourceExhausted, status.Code(<-c.ended))
-	// gRPC may end the stream before the server has logged it.
-	require.Eventually(t, func() bool { return strings.Contains(logs.String(), `reason="request size"`) }, timeout, time.Millisecond)
-	require.Contains(t, logs.String(), "node=n")
+	var refused refusals
+	w := newWorld(t, xdsserver.Options{Logger: slog.New(slog.NewTextHandler(logs, nil)), Hooks: refused.hooks()})
+	for range streams {
+		c := w.delta()
+		c.send(&discoveryv3.DeltaDiscoveryRequest{})
+		require.Equal(t, codes.InvalidArgument, status.Code(<-c.ended))
+	}
+	require.Len(t, refused.all(), streams)
+	require.Less(t, strings.Count(logs.String(), "xDS stream refused"), streams)
 }
 
 // A delta client with 100,000 resources reconnects: its request is 7 MB.
@@ -189,7 +218,8 @@ func TestLargeReconnect(t *testing.T) {
 }
 
 func TestServiceOfOneType(t *testing.T) {
-	w := newWorld(t)
+	var refused refusals
+	w := newWorld(t, xdsserver.Options{Hooks: refused.hooks()})
 	w.set("n", "1", edsCluster("a", ""))
 	stream, err := clusterservice.NewClusterDiscoveryServiceClient(w.conn).StreamClusters(t.Context())
 	require.NoError(t, err)
@@ -201,6 +231,7 @@ func TestServiceOfOneType(t *testing.T) {
 	require.NoError(t, stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resourcev3.RouteType}))
 	_, err = stream.Recv()
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	require.Equal(t, []string{"wrong type"}, refused.all())
 }
 
 func TestMux(t *testing.T) {
@@ -211,7 +242,8 @@ func TestMux(t *testing.T) {
 		ClassifyDelta: func(r *cachev3.DeltaRequest) string { return r.GetTypeUrl() },
 		Caches:        map[string]cachev3.Cache{resourcev3.ClusterType: w.cache, resourcev3.EndpointType: linear},
 	}
-	w.server = xdsserver.NewServer(t.Context(), mux, nil)
+	var refused refusals
+	w.server = xdsserver.NewServer(t.Context(), mux, nil, xdsserver.Options{Hooks: refused.hooks()})
 	w.conn = serve(t, w.server)
 	w.set("n", "1", edsCluster("a", ""))
 	require.NoError(t, linear.UpdateResource("a", assignment("a", 1)))
@@ -224,6 +256,7 @@ func TestMux(t *testing.T) {
 	c.expect("ClusterLoadAssignment +a")
 	c.subscribe(resourcev3.RouteType)
 	require.Equal(t, codes.NotFound, status.Code(<-c.ended))
+	require.Equal(t, []string{"no cache"}, refused.all())
 }
 
 func TestForeignCache(t *testing.T) {

@@ -37,8 +37,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	restv3 "github.com/envoyproxy/go-control-plane/pkg/server/rest/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
@@ -47,6 +45,7 @@ import (
 
 	"github.com/xdswal/xdswal/internal/feed"
 	"github.com/xdswal/xdswal/internal/hook"
+	"github.com/xdswal/xdswal/internal/lograte"
 	"github.com/xdswal/xdswal/internal/option"
 )
 
@@ -131,12 +130,16 @@ type Server struct {
 	opt       Options
 	types     map[string]struct{}
 	answers   answers
-	waiters   waiters
-	streams   atomic.Int64 // number of all streams so far
+	// replies wakes WaitAcked, by node id, after a client has replied or left.
+	replies feed.Hub
+	// refusals and rejections bound what clients write to the log.
+	refusals, rejections *lograte.Limiter
+	streams              atomic.Int64 // number of all streams so far
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	peers    map[string]int // number of streams by network address
+	byNode   map[string]map[*session]struct{} // by node id, once it is known
+	peers    map[string]int                   // number of streams by network address
 }
 
 var _ serverv3.Server = (*Server)(nil)
@@ -169,7 +172,11 @@ func NewServer(ctx context.Context, cache cachev3.Cache, callbacks serverv3.Call
 		opt:       opt,
 		types:     map[string]struct{}{},
 		sessions:  map[*session]struct{}{},
+		byNode:    map[string]map[*session]struct{}{},
 		peers:     map[string]int{},
+
+		refusals:   lograte.New(firstLines),
+		rejections: lograte.New(firstLines),
 	}
 	var fetchCallbacks restv3.Callbacks = serverv3.CallbackFuncs{}
 	if callbacks != nil {
@@ -180,28 +187,6 @@ func NewServer(ctx context.Context, cache cachev3.Cache, callbacks serverv3.Call
 		s.types[url] = struct{}{}
 	}
 	return s
-}
-
-// source returns the cache that a request is for.
-func (s *Server) source(req *request, node *corev3.Node) (feed.Source, error) {
-	cache := s.cache
-	if mux, ok := cache.(*cachev3.MuxCache); ok {
-		var key string
-		if req.delta {
-			key = mux.ClassifyDelta(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: req.typeURL, ResourceNamesSubscribe: req.subscribe})
-		} else {
-			key = mux.Classify(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: req.typeURL, ResourceNames: req.names})
-		}
-		cache = mux.Caches[key]
-		if cache == nil {
-			return nil, status.Errorf(codes.NotFound, "no cache is defined for the key %q of type %s", bounded(key), bounded(req.typeURL))
-		}
-	}
-	c, ok := cache.(feed.Cache)
-	if !ok {
-		return nil, status.Errorf(codes.Internal, "the cache of type %s is a %T; xdsserver serves the caches of package xdscache", req.typeURL, cache)
-	}
-	return c.Feed(), nil
 }
 
 // admits reports whether clients may request a type.
@@ -219,7 +204,7 @@ func (s *Server) admits(source feed.Source, typeURL string) bool {
 // it.
 func (s *Server) refuse(of *session, code codes.Code, reason, format string, args ...any) error {
 	err := status.Errorf(code, format, args...)
-	s.opt.Logger.Warn("xDS stream refused", "node", bounded(of.nodeID), "peer", of.peer, "reason", reason, "error", status.Convert(err).Message())
+	s.refusals.Log(s.opt.Logger, slog.LevelWarn, "xDS stream refused", "node", bounded(of.nodeID), "peer", of.peer, "reason", reason, "error", status.Convert(err).Message())
 	if s.opt.Hooks.Refused != nil {
 		s.opt.Hooks.Refused(of.nodeID, of.peer, reason)
 	}
@@ -228,10 +213,14 @@ func (s *Server) refuse(of *session, code codes.Code, reason, format string, arg
 
 // rejected logs and reports an answer that a client rejected.
 func (s *Server) rejected(r *Rejection) {
-	s.opt.Logger.Warn("client rejected resources", "node", bounded(r.Node), "peer", r.Peer, "type", r.TypeURL,
+	s.rejections.Log(s.opt.Logger, slog.LevelWarn, "client rejected resources", "node", bounded(r.Node), "peer", r.Peer, "type", r.TypeURL,
 		"version", r.Version, "sequence", uint64(r.Sequence), "error", r.Error)
 	hook.Call(s.opt.Hooks.Rejected, *r)
 }
+
+// firstLines is the number of lines about refusals, and of those about rejections, that are
+// logged at any rate. Hooks receive each.
+const firstLines = 100
 
 // open registers a session.
 func (s *Server) open(of *session) error {
@@ -254,12 +243,31 @@ func (s *Server) close(of *session) {
 	of.close()
 	s.mu.Lock()
 	delete(s.sessions, of)
+	s.unname(of)
 	host := hostOf(of.peer)
 	if s.peers[host]--; s.peers[host] <= 0 {
 		delete(s.peers, host)
 	}
 	s.mu.Unlock()
-	s.waiters.wake()
+	s.replies.Wake(of.nodeID)
+}
+
+// name records the node id of a session, which has none or another one.
+func (s *Server) name(of *session, node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unname(of)
+	if s.byNode[node] == nil {
+		s.byNode[node] = map[*session]struct{}{}
+	}
+	s.byNode[node][of] = struct{}{}
+}
+
+func (s *Server) unname(of *session) {
+	delete(s.byNode[of.nodeID], of)
+	if len(s.byNode[of.nodeID]) == 0 {
+		delete(s.byNode, of.nodeID)
+	}
 }
 
 func hostOf(peer string) string {

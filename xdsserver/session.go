@@ -8,9 +8,10 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal/internal/feed"
@@ -103,6 +104,12 @@ func (s *session) byRank(rank int) *subscription {
 
 // handle applies a request of the client. The error ends the stream.
 func (s *session) handle(ctx context.Context, req *request) error {
+	if err := s.setNode(req.node); err != nil {
+		return err
+	}
+	if req.size > maxRequestBytes {
+		return s.server.refuse(s, codes.ResourceExhausted, "request size", "the request has %d bytes, more than %d", req.size, maxRequestBytes)
+	}
 	sub, err := s.subscribe(ctx, req)
 	if err != nil {
 		return err
@@ -152,16 +159,13 @@ func (s *session) checkRequest(sub *subscription, req *request) error {
 // subscribe returns the subscription that a request is about, and creates it on the first
 // request of its type.
 func (s *session) subscribe(ctx context.Context, req *request) (*subscription, error) {
-	if err := s.setNode(req.node); err != nil {
-		return nil, err
-	}
 	if sub := s.subscription(req.typeURL); sub != nil {
 		return sub, nil
 	}
 	if len(s.subs) >= s.server.opt.MaxTypes {
 		return nil, s.server.refuse(s, codes.ResourceExhausted, "types", "the stream requests more than %d types; see Options.MaxTypes", s.server.opt.MaxTypes)
 	}
-	source, err := s.server.source(req, s.node)
+	source, err := s.source(req)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +174,9 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	}
 	key := source.Key(s.node)
 	if err := source.Prepare(ctx, key, req.typeURL); err != nil {
-		return nil, status.Errorf(codes.Unavailable, "%v", err)
+		// Why concerns the server alone, and may name its files.
+		s.server.opt.Logger.Warn("the resources of a node cannot be made ready for a client", "node", bounded(s.nodeID), "type", bounded(req.typeURL), "error", err)
+		return nil, s.server.refuse(s, codes.Unavailable, "cache", "the server cannot make the resources of type %s ready; its log says why", bounded(req.typeURL))
 	}
 	sub := newSubscription(req.typeURL, s.delta)
 	if source.Serves(req.typeURL) {
@@ -195,6 +201,28 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	})
 	s.subs = slices.Insert(s.subs, at, sub)
 	return sub, nil
+}
+
+// source returns the cache that a request is for.
+func (s *session) source(req *request) (feed.Source, error) {
+	cache := s.server.cache
+	if mux, ok := cache.(*cachev3.MuxCache); ok {
+		var key string
+		if req.delta {
+			key = mux.ClassifyDelta(&discoveryv3.DeltaDiscoveryRequest{Node: s.node, TypeUrl: req.typeURL, ResourceNamesSubscribe: req.subscribe})
+		} else {
+			key = mux.Classify(&discoveryv3.DiscoveryRequest{Node: s.node, TypeUrl: req.typeURL, ResourceNames: req.names})
+		}
+		cache = mux.Caches[key]
+		if cache == nil {
+			return nil, s.server.refuse(s, codes.NotFound, "no cache", "no cache is defined for the key %q of type %s", bounded(key), bounded(req.typeURL))
+		}
+	}
+	c, ok := cache.(feed.Cache)
+	if !ok {
+		return nil, s.server.refuse(s, codes.Internal, "foreign cache", "the cache of type %s is a %T; xdsserver serves the caches of package xdscache", bounded(req.typeURL), cache)
+	}
+	return c.Feed(), nil
 }
 
 // begin decides whether the versions are trusted that a delta client had when the stream
@@ -248,6 +276,9 @@ func (s *session) setNode(node *corev3.Node) error {
 	if s.server.callbacks == nil {
 		// Envoy's list of its extensions is large, and nobody reads it.
 		node.Extensions = nil
+	}
+	if len(s.subs) == 0 {
+		s.server.name(s, node.GetId())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -358,7 +389,7 @@ func (s *session) reply(sub *subscription, req *request) *Rejection {
 	if !ok {
 		return nil
 	}
-	defer s.server.waiters.wake()
+	defer s.server.replies.Wake(s.nodeID)
 	sub.acked, sub.replied = len(sub.outstanding) == 0, true
 	reply := AnswerStatus{Sequence: a.sequence, Version: a.version}
 	if req.err == nil {
@@ -412,7 +443,7 @@ func (s *session) next(now time.Time) (*outgoing, time.Time) {
 		}
 	}
 	if progress {
-		s.server.waiters.wake()
+		s.server.replies.Wake(s.nodeID)
 	}
 	if !slices.ContainsFunc(s.subs, func(sub *subscription) bool { return sub.blocked }) {
 		s.blockedSince = time.Time{}

@@ -22,6 +22,7 @@ import (
 // request is a request of either protocol.
 type request struct {
 	delta   bool
+	size    int // bytes
 	node    *corev3.Node
 	typeURL string
 	nonce   string
@@ -42,7 +43,7 @@ type protocol interface {
 	// requests may omit.
 	receive() (proto.Message, error)
 	// accept completes a request and calls the callback.
-	accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error)
+	accept(id int64, m proto.Message, of *session) (*request, error)
 	send(id int64, out *outgoing, body []byte) error
 }
 
@@ -108,10 +109,11 @@ func (s *Server) serve(str grpc.ServerStream, p protocol, delta bool, service st
 			}
 		}
 		if m != nil {
-			req, err := p.accept(id, m, of.node, service)
+			req, err := p.accept(id, m, of)
 			if err != nil {
 				return err
 			}
+			req.size = proto.Size(m)
 			if err := of.handle(ctx, req); err != nil {
 				return err
 			}
@@ -210,16 +212,16 @@ func (p *sotwProtocol) closed(id int64, node *corev3.Node) {
 
 func (p *sotwProtocol) receive() (proto.Message, error) { return p.stream.Recv() }
 
-func (p *sotwProtocol) accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error) {
+func (p *sotwProtocol) accept(id int64, m proto.Message, of *session) (*request, error) {
 	req := m.(*discoveryv3.DiscoveryRequest)
 	if req == nil {
-		return nil, errEmptyRequest
+		return nil, of.refuseEmpty()
 	}
 	given := req.GetNode()
 	if given == nil {
-		req.Node = node
+		req.Node = of.node
 	}
-	if err := setTypeURL(&req.TypeUrl, service); err != nil {
+	if err := of.setTypeURL(&req.TypeUrl); err != nil {
 		return nil, err
 	}
 	if p.server.callbacks != nil {
@@ -264,16 +266,16 @@ func (p *deltaProtocol) closed(id int64, node *corev3.Node) {
 
 func (p *deltaProtocol) receive() (proto.Message, error) { return p.stream.Recv() }
 
-func (p *deltaProtocol) accept(id int64, m proto.Message, node *corev3.Node, service string) (*request, error) {
+func (p *deltaProtocol) accept(id int64, m proto.Message, of *session) (*request, error) {
 	req := m.(*discoveryv3.DeltaDiscoveryRequest)
 	if req == nil {
-		return nil, errEmptyRequest
+		return nil, of.refuseEmpty()
 	}
 	given := req.GetNode()
 	if given == nil {
-		req.Node = node
+		req.Node = of.node
 	}
-	if err := setTypeURL(&req.TypeUrl, service); err != nil {
+	if err := of.setTypeURL(&req.TypeUrl); err != nil {
 		return nil, err
 	}
 	if p.server.callbacks != nil {
@@ -298,17 +300,19 @@ func (p *deltaProtocol) send(id int64, out *outgoing, body []byte) error {
 	return p.stream.Send(m)
 }
 
-var errEmptyRequest = status.Error(codes.InvalidArgument, "empty request")
+func (s *session) refuseEmpty() error {
+	return s.server.refuse(s, codes.InvalidArgument, "empty request", "empty request")
+}
 
 // setTypeURL sets the type of a request of a separate service, which may omit it.
-func setTypeURL(url *string, service string) error {
+func (s *session) setTypeURL(url *string) error {
 	switch {
-	case *url == "" && service == "":
-		return status.Error(codes.InvalidArgument, "type URL is required for ADS")
+	case *url == "" && s.service == "":
+		return s.server.refuse(s, codes.InvalidArgument, "no type", "type URL is required for ADS")
 	case *url == "":
-		*url = service
-	case service != "" && *url != service:
-		return status.Errorf(codes.InvalidArgument, "type URL %q does not belong to the service of %s", bounded(*url), service)
+		*url = s.service
+	case s.service != "" && *url != s.service:
+		return s.server.refuse(s, codes.InvalidArgument, "wrong type", "type URL %q does not belong to the service of %s", bounded(*url), s.service)
 	}
 	return nil
 }
