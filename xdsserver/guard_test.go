@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -17,7 +19,9 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -361,7 +365,8 @@ func TestErrorOfASecret(t *testing.T) {
 	require.NotContains(t, (<-rejections).Error, "SECRET")
 }
 
-// Streams that come and go leave nothing behind.
+// Streams and connections that come and go leave nothing behind: no memory, goroutine or
+// file descriptor.
 func TestManyStreams(t *testing.T) {
 	streams := 10_000
 	if testing.Short() {
@@ -369,16 +374,38 @@ func TestManyStreams(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.set("n", "1", edsCluster("a", ""))
-	one := func() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	g := grpc.NewServer(xdsserver.GRPCOptions()...)
+	w.server.Register(g)
+	go func() { _ = g.Serve(l) }()
+	t.Cleanup(g.Stop)
+	one := func(conn *grpc.ClientConn) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(w.conn).DeltaAggregatedResources(ctx)
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 		require.NoError(t, err)
 		require.NoError(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
 			Node: &corev3.Node{Id: "n", UserAgentName: strings.Repeat("x", 10_000)}, TypeUrl: resourcev3.ClusterType,
 		}))
 		_, err = stream.Recv()
 		require.NoError(t, err)
+	}
+	const perConnection = 10
+	connection := func() {
+		conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		defer conn.Close()
+		for range perConnection {
+			one(conn)
+		}
+	}
+	descriptors := func() int {
+		open, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			return 0 // another system than Linux
+		}
+		return len(open)
 	}
 	measure := func() (heap uint64, goroutines int) {
 		require.Eventually(t, func() bool { return len(w.server.Clients()) == 0 }, timeout, time.Millisecond)
@@ -388,21 +415,24 @@ func TestManyStreams(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc, runtime.NumGoroutine()
 	}
-	for range 100 {
-		one()
+	before := descriptors()
+	for range 10 {
+		connection()
 	}
+	require.Eventually(t, func() bool { return descriptors() <= before }, timeout, time.Millisecond)
 	heap, goroutines := measure()
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			for range streams / 10 {
-				one()
+			for range streams / 10 / perConnection {
+				connection()
 			}
 		}()
 	}
 	wg.Wait()
+	require.Eventually(t, func() bool { return descriptors() <= before }, timeout, time.Millisecond, "descriptors are left open")
 	after, goroutinesAfter := measure()
 	t.Logf("after %d streams: heap %d -> %d bytes, goroutines %d -> %d", streams, heap, after, goroutines, goroutinesAfter)
 	require.LessOrEqual(t, goroutinesAfter, goroutines+10)
