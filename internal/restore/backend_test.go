@@ -553,6 +553,61 @@ func TestVerifyShipped(t *testing.T) {
 	}
 }
 
+// What a writer prunes while it is verified is no problem. What is missing without having
+// been pruned is one.
+func TestVerifyPrunedMeanwhile(t *testing.T) {
+	h := newHistory(t, 40, 0)
+	old := []string{catalog.SnapshotPrefix + nameOf(8), batchKey(3, 9), batchKey(3, 21)}
+	for _, at := range old {
+		t.Run(at, func(t *testing.T) {
+			f := newFixture(t, h)
+			f.remote(8, 30)
+			f.ship(3, 9, 20)
+			f.ship(3, 21, 30)
+			f.ship(3, 31, 40)
+			var once sync.Once
+			f.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+				if op == backendfault.OpGet && key == at {
+					once.Do(func() {
+						for _, key := range old {
+							require.NoError(t, f.backend.Backend.Delete(t.Context(), key))
+						}
+					})
+				}
+				return backendfault.None
+			}
+			report, err := restore.Verify(t.Context(), restore.Options{Backend: f.backend})
+			require.NoError(t, err)
+			require.EqualValues(t, 40, report.Sequence)
+			require.Positive(t, report.Batches)
+			require.LessOrEqual(t, f.backend.Calls(backendfault.OpList), 6, "it is listed once more")
+		})
+	}
+	f := newFixture(t, h)
+	f.remote(8)
+	f.ship(3, 9, 40)
+	_, err := restore.Verify(t.Context(), restore.Options{Backend: gone{f.backend}})
+	require.ErrorIs(t, err, backends.ErrNotFound)
+
+	// Nothing of the first listing is left.
+	f = newFixture(t, h)
+	f.remote(8)
+	var once sync.Once
+	f.backend.Fault = func(op backendfault.Op, key string) backendfault.Fault {
+		if op == backendfault.OpGet && key == old[0] {
+			once.Do(func() {
+				b := f.backend.Backend
+				require.NoError(t, b.Put(t.Context(), catalog.SnapshotPrefix+nameOf(35), bytes.NewReader(h.snapshot(t, 35))))
+				require.NoError(t, b.Delete(t.Context(), old[0]))
+			})
+		}
+		return backendfault.None
+	}
+	_, err = restore.Verify(t.Context(), restore.Options{Backend: f.backend})
+	require.ErrorIs(t, err, backends.ErrNotFound)
+	require.ErrorContains(t, err, "verify again")
+}
+
 // What is wrong with a batch is named.
 func TestVerifyDamagedBatch(t *testing.T) {
 	h := newHistory(t, 30, 0)

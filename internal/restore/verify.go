@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"time"
 
+	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/internal/catalog"
 	"github.com/xdswal/xdswal/internal/download"
 	"github.com/xdswal/xdswal/internal/event"
@@ -23,8 +26,8 @@ type Report struct {
 	// that were verified.
 	First, Last journal.Sequence
 	Events      int
-	// Batches is the number of batches in the backend that count, ShippedEvents the
-	// number of their events that were verified.
+	// Batches is the number of batches in the backend that count and that were read,
+	// ShippedEvents the number of their events that were verified.
 	Batches       int
 	ShippedEvents int
 	// Folded is the number of snapshots that equal an older snapshot, or the empty
@@ -58,7 +61,7 @@ type SnapshotReport struct {
 // the bytes and the digest of each snapshot, and the checksum and the sequence of each
 // event in the journal and in the batches. Where these have the events between two
 // snapshots, it applies them to the older one and compares the result with the newer
-// one. Superseded objects are not read. A backend without a directory in which only
+// one. Superseded objects are not read, nor is what a writer prunes meanwhile. A backend without a directory in which only
 // epochs are left is a problem; an empty one is not. The error is the context's cause
 // if ctx ended the work, or else Report.Problems joined.
 func Verify(ctx context.Context, opt Options) (Report, error) {
@@ -77,7 +80,10 @@ type verifier struct {
 	report Report
 	// digests are those of the intact snapshots.
 	digests map[journal.Sequence][]snapshotDigest
-	remote  *catalog.Remote // nil without a backend that can be listed
+	remote  *catalog.Remote // the newest listing; nil without a backend that can be listed
+	// pruned is why an object of the backend could not be found that was pruned since it
+	// was listed, or nil.
+	pruned error
 	// journal and batches are the folds of the journal's events and of the batches'.
 	journal, batches fold
 	// proved are the indexes in Report.Snapshots of those that equal a fold.
@@ -126,7 +132,6 @@ func (v *verifier) run(ctx context.Context) error {
 			v.problem(err)
 		} else {
 			v.remote = remote
-			v.report.Batches = len(remote.Batches)
 			places = append(places, backendPlace(v.opt.Backend, remote, v.opt.Hooks.Progress))
 		}
 	}
@@ -140,6 +145,9 @@ func (v *verifier) run(ctx context.Context) error {
 	v.verifyBatches(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if v.pruned != nil && len(v.report.Snapshots) == 0 && v.report.Batches == 0 {
+		v.problem(fmt.Errorf("all that was listed in %s was pruned before it was read; verify again: %w", v.opt.Backend, v.pruned))
 	}
 	v.report.Folded = len(v.proved)
 	opt := v.opt
@@ -178,6 +186,9 @@ func (v *verifier) snapshots(ctx context.Context, p place) {
 		if ctx.Err() != nil {
 			return
 		}
+		if v.prunedSnapshot(ctx, p, e, err) {
+			continue
+		}
 		s := SnapshotReport{Location: p.location, Name: e.String(), Sequence: e.Sequence, Bytes: e.Size}
 		if err == nil {
 			err = v.check(st, contents, e.Name, &s)
@@ -188,6 +199,39 @@ func (v *verifier) snapshots(ctx context.Context, p place) {
 		}
 		v.report.Snapshots = append(v.report.Snapshots, s)
 	}
+}
+
+// prunedSnapshot reports whether a snapshot could not be found because it was pruned since
+// it was listed.
+func (v *verifier) prunedSnapshot(ctx context.Context, p place, e catalog.Entry, err error) bool {
+	has := func(entries []catalog.Entry) bool {
+		return slices.ContainsFunc(entries, func(o catalog.Entry) bool { return o.Path == e.Path })
+	}
+	if p.remote {
+		return v.prunedObject(ctx, err, func(r *catalog.Remote) bool { return has(r.Snapshots) })
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	entries, err := p.list()
+	return err == nil && !has(entries)
+}
+
+// prunedObject reports whether an object could not be found because it was pruned since the
+// backend was listed. has reports whether a listing contains it.
+func (v *verifier) prunedObject(ctx context.Context, err error, has func(*catalog.Remote) bool) bool {
+	if !errors.Is(err, backends.ErrNotFound) {
+		return false
+	}
+	if has(v.remote) {
+		remote, listErr := v.remote.Relist(ctx, v.opt.Backend)
+		if listErr != nil || has(remote) {
+			return false
+		}
+		v.remote = remote
+	}
+	v.pruned = err
+	return true
 }
 
 func (v *verifier) check(st *state.State, contents snapshot.Contents, name snapshot.Name, s *SnapshotReport) error {
@@ -235,14 +279,21 @@ func (v *verifier) verifyBatches(ctx context.Context) {
 	if v.remote == nil {
 		return
 	}
-	objects := make([]download.Object, len(v.remote.Batches))
-	for i, b := range v.remote.Batches {
+	remote := v.remote
+	objects := make([]download.Object, len(remote.Batches))
+	for i, b := range remote.Batches {
 		objects[i] = download.Object{Key: b.Key(), Size: b.Size}
 	}
 	err := download.Each(ctx, v.opt.Backend, objects, parallelBatches, func(i int, data []byte, err error) error {
-		b := v.remote.Batches[i]
+		b := remote.Batches[i]
+		if v.prunedObject(ctx, err, func(r *catalog.Remote) bool {
+			return slices.ContainsFunc(r.Batches, func(o catalog.Batch) bool { return o.Name == b.Name })
+		}) {
+			return nil
+		}
+		v.report.Batches++
 		if err == nil {
-			err = v.remote.Decode(b, data, func(ev *journal.Event) error {
+			err = remote.Decode(b, data, func(ev *journal.Event) error {
 				v.report.ShippedEvents++
 				return v.step(&v.batches, ev)
 			})
