@@ -4,6 +4,8 @@ GO           ?= go
 TOOLS        := $(CURDIR)/.tools/bin
 GOLANGCI     := $(TOOLS)/golangci-lint
 GOLANGCI_VER := v2.5.0
+GOTESTSUM    := $(TOOLS)/gotestsum
+GOTESTSUM_VER := v1.13.0
 PROTOC_GEN_GO_VER := v1.36.11
 VERSION      := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS      := -s -w -X main.version=$(VERSION)
@@ -40,13 +42,13 @@ deps: ## Install the tools of the tests, as root on Debian; without them, tests 
 	@scripts/deps
 
 .PHONY: test
-test: deps ## Run all tests, including the crash loop of 50 kills
-	$(GO) test -timeout 20m ./...
-	cd bench && $(GO) test ./...
+test: deps $(GOTESTSUM) ## Run all tests, including the crash loop of 50 kills, and list what was skipped
+	$(GOTESTSUM) -- -timeout 30m ./...
+	cd bench && $(GOTESTSUM) -- ./...
 
 .PHONY: race
-race: ## Run all tests under the race detector, with a shorter crash loop
-	$(GO) test -race -short -timeout 30m ./...
+race: $(GOTESTSUM) ## Run all tests under the race detector, with a shorter crash loop
+	$(GOTESTSUM) -- -race -short -timeout 40m ./...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for 20 seconds
@@ -58,6 +60,9 @@ lint: $(GOLANGCI) ## Run the linters
 	cd bench && $(GOLANGCI) run --config ../.golangci.yml ./...
 	$(GO) mod tidy -diff
 	cd bench && $(GO) mod tidy -diff
+
+$(GOTESTSUM):
+	GOBIN=$(TOOLS) $(GO) install gotest.tools/gotestsum@$(GOTESTSUM_VER)
 
 $(GOLANGCI):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VER)
