@@ -29,7 +29,7 @@ import (
 )
 
 // timeout bounds waits that are short unless the test fails.
-const timeout = 30 * time.Second
+const timeout = 60 * time.Second
 
 // small is the least size of a segment.
 const small = 64 << 10

@@ -16,7 +16,7 @@ import (
 
 // envoyTimeout is when an Envoy counts as stuck. It is longer than a fetch timeout in these
 // tests.
-const envoyTimeout = 15 * time.Second
+const envoyTimeout = 60 * time.Second
 
 // envoyNode is an Envoy, and the resources of its node.
 type envoyNode struct {

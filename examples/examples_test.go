@@ -27,7 +27,7 @@ import (
 )
 
 // timeout bounds waits that are short unless the test fails.
-const timeout = 30 * time.Second
+const timeout = 60 * time.Second
 
 // TestEmbed starts the control plane of examples/embed, kills it, and checks that it
 // serves the same configuration after a restart.

@@ -35,7 +35,7 @@ import (
 )
 
 // timeout bounds waits that are short unless a test fails.
-const timeout = 20 * time.Second
+const timeout = 60 * time.Second
 
 // fakeLog is a log in memory. It commits at once, or, while it is held, when the test calls
 // commit or release.

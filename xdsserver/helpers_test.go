@@ -27,7 +27,7 @@ import (
 )
 
 // timeout bounds waits that are short unless a test fails.
-const timeout = 20 * time.Second
+const timeout = 60 * time.Second
 
 // world is a server in front of a store in memory, and connections to it.
 type world struct {

@@ -30,7 +30,7 @@ import (
 
 const (
 	clusterURL = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	patience   = 20 * time.Second
+	patience   = 60 * time.Second
 	tick       = 2 * time.Millisecond
 )
 

@@ -10,7 +10,7 @@ import (
 	"github.com/xdswal/xdswal/internal/envoytest"
 )
 
-const timeout = 10 * time.Second
+const timeout = 60 * time.Second
 
 // A client counts what fails and why, and a proxy cuts connections and forwards the next.
 func TestClientThroughProxy(t *testing.T) {

@@ -31,7 +31,7 @@ import (
 const (
 	clusterURL = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	storeID    = "5707e1d0"
-	patience   = 20 * time.Second
+	patience   = 60 * time.Second
 	tick       = 2 * time.Millisecond
 )
 

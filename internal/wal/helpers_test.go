@@ -19,7 +19,7 @@ import (
 const (
 	minSegment = 64 << 10
 	// patience bounds the wait for a condition on a busy machine.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 )
 
 // update returns an event for the node id, with a value of size bytes.
