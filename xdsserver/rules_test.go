@@ -42,6 +42,9 @@ const (
 	// ruleGrace is more than the time after which a client is told that a name does not
 	// exist, and less than the bound of an ACK.
 	ruleGrace = modelBound - time.Second
+
+	// ruleAsk is how long a removal waits for a client to ask for the routes of listeners.
+	ruleAsk = 500 * time.Millisecond
 )
 
 // ruleServer is a server over gRPC, in a bubble of virtual time.
@@ -727,6 +730,28 @@ func TestR6MakeBeforeBreak(t *testing.T) {
 		time.Sleep(ruleGrace)
 		require.Empty(t, c.got(), "the removal waits for the route's ACK")
 		c.ack(moved[1])
+		require.Equal(t, ruleRemoved(delta), c.all())
+	})
+}
+
+// A client asks for the routes that a listener names after it has acknowledged the listener,
+// which had its routes inline before. Until it has them, it uses the old cluster.
+func TestR6RoutesOfNewListener(t *testing.T) {
+	ruleTest(t, func(t *testing.T, f *ruleServer, delta bool) {
+		f.set("n", "1", "CDS c0=0 c5=0", "LDS l0=0")
+		c := f.connect("n", delta)
+		c.subscribe(ruleCDS)
+		c.subscribe(ruleLDS)
+		c.all()
+		f.set("n", "2", "CDS c5=0", "LDS l0=1", "RDS r0=1")
+		require.Equal(t, []string{"LDS l0=1"}, c.all())
+		time.Sleep(ruleAsk - time.Millisecond)
+		c.subscribe(ruleRDS, "r0")
+		routes := c.responses()
+		require.Equal(t, []string{"RDS r0=1"}, ruleTexts(routes))
+		time.Sleep(ruleGrace)
+		require.Empty(t, c.got(), "the removal waits for the route's ACK")
+		c.ack(routes[0])
 		require.Equal(t, ruleRemoved(delta), c.all())
 	})
 }

@@ -44,6 +44,9 @@ type session struct {
 	// resumed is when a client asked for clusters, of which it had some when the stream
 	// began: it has routes to them, and asks for those next.
 	resumed time.Time
+	// listened is when a client acknowledged listeners or scoped routes: it asks for the
+	// routes that they name next.
+	listened time.Time
 	// blockedSince is when the first of the changes that are held back for the
 	// acknowledgement of clusters was, or zero. All types share it, so that they stay in
 	// order when the bound has passed.
@@ -397,6 +400,9 @@ func (s *session) reply(sub *subscription, req *request) *Rejection {
 		if a.complete {
 			sub.complete = max(sub.complete, a.sequence)
 		}
+		if sub.traits.namesRoutes && a.adds {
+			s.listened = time.Now()
+		}
 		return nil
 	}
 	sub.status.Rejected, sub.status.RejectedError = reply, rejectedText(sub.typeURL, req.err.GetMessage())
@@ -531,20 +537,25 @@ func (s *session) clustersUnasked(sub *subscription) bool {
 	})
 }
 
-// routesUnasked reports whether a client has asked for clusters again, and not yet for the
-// listeners that lead to them.
-func (s *session) routesUnasked(now time.Time) bool {
-	return !s.resumed.IsZero() && now.Before(s.resumed.Add(resumeGrace)) && s.subscription(resourcev3.ListenerType) == nil
+// routesAskedBy returns until when a removal waits for the client to ask for what leads to
+// its clusters: for listeners after it has asked for clusters again, and for the routes that
+// listeners name after it has acknowledged those.
+func (s *session) routesAskedBy() time.Time {
+	since := s.listened
+	if s.resumed.After(since) && s.subscription(resourcev3.ListenerType) == nil {
+		since = s.resumed
+	}
+	return since.Add(askGrace)
 }
 
-// resumeGrace is how long a client that reconnects has to ask for listeners. An Envoy asks
-// for all types at once.
-const resumeGrace = 500 * time.Millisecond
+// askGrace is how long a client has to ask for the next type. An Envoy that reconnects asks
+// for all types at once, and for the routes of a listener when it has accepted the listener.
+const askGrace = 500 * time.Millisecond
 
 // routesPending reports whether the client has not yet acknowledged everything that may
 // have referred to what is to be removed. p is the plan of sub, which is not repeated.
 func (s *session) routesPending(sub *subscription, p *plan, now time.Time) bool {
-	if s.routesUnasked(now) {
+	if now.Before(s.routesAskedBy()) {
 		return true
 	}
 	for _, other := range s.subs {
@@ -685,8 +696,8 @@ func (s *session) deadline(now time.Time) time.Time {
 		} else {
 			for _, h := range sub.held {
 				at(h.since.Add(s.holdTime()))
-				if s.routesUnasked(now) {
-					at(s.resumed.Add(resumeGrace))
+				if asked := s.routesAskedBy(); now.Before(asked) {
+					at(asked)
 				}
 			}
 		}

@@ -22,6 +22,8 @@ type typeTraits struct {
 	fullState bool
 	// refersToClusters types are sent after the client has acknowledged the clusters.
 	refersToClusters bool
+	// namesRoutes types name routes, which a client asks for when it has acknowledged them.
+	namesRoutes bool
 	// removedLast types are removed after the client has acknowledged what no longer
 	// refers to them.
 	removedLast bool
@@ -39,9 +41,9 @@ var knownTypes = map[string]typeTraits{
 	resourcev3.ClusterType:         {rank: clusterRank, fullState: true, removedLast: true},
 	resourcev3.EndpointType:        {rank: endpointRank, removedLast: true},
 	lbEndpointType:                 {rank: 2, removedLast: true},
-	resourcev3.ListenerType:        {rank: 3, fullState: true, refersToClusters: true},
+	resourcev3.ListenerType:        {rank: 3, fullState: true, refersToClusters: true, namesRoutes: true},
 	resourcev3.RouteType:           {rank: 4, refersToClusters: true, removedLast: true},
-	resourcev3.ScopedRouteType:     {rank: 5, refersToClusters: true, removedLast: true},
+	resourcev3.ScopedRouteType:     {rank: 5, refersToClusters: true, removedLast: true, namesRoutes: true},
 	resourcev3.VirtualHostType:     {rank: 6, refersToClusters: true, removedLast: true},
 	resourcev3.ExtensionConfigType: {rank: 7, refersToClusters: true, removedLast: true},
 	resourcev3.SecretType:          {rank: 8, removedLast: true},
