@@ -204,7 +204,10 @@ func (s *Server) admits(source feed.Source, typeURL string) bool {
 // it.
 func (s *Server) refuse(of *session, code codes.Code, reason, format string, args ...any) error {
 	err := status.Errorf(code, format, args...)
-	s.refusals.Log(s.opt.Logger, slog.LevelWarn, "xDS stream refused", "node", bounded(of.nodeID), "peer", of.peer, "reason", reason, "error", status.Convert(err).Message())
+	if omitted, ok := s.refusals.Allow(); ok {
+		s.opt.Logger.Warn("xDS stream refused", "node", bounded(of.nodeID), "peer", of.peer, "reason", reason,
+			"error", status.Convert(err).Message(), "omitted", omitted)
+	}
 	if s.opt.Hooks.Refused != nil {
 		s.opt.Hooks.Refused(of.nodeID, of.peer, reason)
 	}
@@ -213,13 +216,16 @@ func (s *Server) refuse(of *session, code codes.Code, reason, format string, arg
 
 // rejected logs and reports an answer that a client rejected.
 func (s *Server) rejected(r *Rejection) {
-	s.rejections.Log(s.opt.Logger, slog.LevelWarn, "client rejected resources", "node", bounded(r.Node), "peer", r.Peer, "type", r.TypeURL,
-		"version", r.Version, "sequence", uint64(r.Sequence), "error", r.Error)
+	if omitted, ok := s.rejections.Allow(); ok {
+		s.opt.Logger.Warn("client rejected resources", "node", bounded(r.Node), "peer", r.Peer, "type", r.TypeURL,
+			"version", r.Version, "sequence", uint64(r.Sequence), "error", r.Error, "omitted", omitted)
+	}
 	hook.Call(s.opt.Hooks.Rejected, *r)
 }
 
 // firstLines is the number of lines about refusals, and of those about rejections, that are
-// logged at any rate. Hooks receive each.
+// logged at any rate. After that it is one a second, with the number of those that were
+// omitted before it. Hooks receive each.
 const firstLines = 100
 
 // open registers a session.

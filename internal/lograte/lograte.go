@@ -3,37 +3,30 @@
 package lograte
 
 import (
-	"context"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// Limiter logs the first lines of a kind, and then one a second, with the number of those
-// that were omitted before it. It is safe for concurrent use.
+// Limiter allows the first lines of a kind, and then one a second. It is safe for
+// concurrent use.
 type Limiter struct {
 	sometimes rate.Sometimes
 	omitted   atomic.Int64
 }
 
-// New returns a limiter that logs all of the first lines.
+// New returns a limiter that allows all of the first lines.
 func New(first int) *Limiter {
 	return &Limiter{sometimes: rate.Sometimes{First: first, Interval: time.Second}}
 }
 
-// Log logs a line, or counts it as omitted.
-func (l *Limiter) Log(logger *slog.Logger, level slog.Level, msg string, args ...any) {
-	logged := false
-	l.sometimes.Do(func() {
-		logged = true
-		if n := l.omitted.Swap(0); n > 0 {
-			args = append(args, "omitted", n)
-		}
-		logger.Log(context.Background(), level, msg, args...)
-	})
-	if !logged {
+// Allow reports whether a line may be logged, and the number of those that were omitted
+// since the last one that was.
+func (l *Limiter) Allow() (omitted int64, ok bool) {
+	l.sometimes.Do(func() { omitted, ok = l.omitted.Swap(0), true })
+	if !ok {
 		l.omitted.Add(1)
 	}
+	return omitted, ok
 }
