@@ -32,11 +32,23 @@ const putIDHeader = "X-Amz-Meta-Xdswal-Put"
 // start serves the store and returns the configuration for it.
 func (f *fakeStore) start(t *testing.T) s3.Config {
 	t.Helper()
+	return f.serve(t, httptest.NewServer)
+}
+
+// startTLS is start over TLS.
+func (f *fakeStore) startTLS(t *testing.T) s3.Config {
+	t.Helper()
+	return f.serve(t, httptest.NewTLSServer)
+}
+
+func (f *fakeStore) serve(t *testing.T, start func(http.Handler) *httptest.Server) s3.Config {
+	t.Helper()
 	noAWS(t)
 	f.objects = map[string]fakeObject{}
-	srv := httptest.NewServer(f)
+	srv := start(f)
 	t.Cleanup(srv.Close)
 	return s3.Config{
+		WrapTransport: func(http.RoundTripper) http.RoundTripper { return srv.Client().Transport },
 		Bucket: "bucket", Endpoint: srv.URL, PathStyle: true, MaxAttempts: 2, PartSize: partSize,
 		Credentials: credentials(accessKey, secretKey),
 	}

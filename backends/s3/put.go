@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -200,8 +199,7 @@ func (b *Backend) ProbeConditionalCreate(ctx context.Context) (bool, error) {
 	for range 2 {
 		in := b.putInput(probeKey, rand.Text())
 		in.IfNoneMatch = aws.String("*")
-		in.Body = bytes.NewReader(nil)
-		switch err := b.putObject(ctx, in); {
+		switch err := b.putObject(ctx, in, nil); {
 		case err == nil:
 			continue // created, or overwritten
 		case isTaken(err), isConflict(err):

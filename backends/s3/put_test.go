@@ -3,9 +3,14 @@ package s3_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/backends/s3"
 	"github.com/xdswal/xdswal/internal/s3test"
 )
 
@@ -259,5 +265,47 @@ func TestEncryptionAndStorage(t *testing.T) {
 		require.Equal(t, "aws:kms", h.Get("X-Amz-Server-Side-Encryption"))
 		require.Equal(t, "key-1", h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"))
 		require.Equal(t, "STANDARD_IA", h.Get("X-Amz-Storage-Class"))
+	}
+}
+
+// Over TLS too, the checksum of an object and of each part is a header, and the body is
+// the content alone: a store may know no trailers, and store the framing of the SDK's
+// chunks as the object.
+func TestNoTrailers(t *testing.T) {
+	for name, start := range map[string]func(*fakeStore, *testing.T) s3.Config{"http": (*fakeStore).start, "https": (*fakeStore).startTLS} {
+		t.Run(name, func(t *testing.T) {
+			var mu sync.Mutex
+			bodies := map[string][]byte{} // by the part's number, "" for whole objects
+			store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+				switch query := req.URL.Query(); {
+				case query.Has("uploads"):
+					_, _ = io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>U</UploadId></InitiateMultipartUploadResult>")
+				case req.Method == http.MethodPost:
+					_, _ = io.WriteString(w, `<CompleteMultipartUploadResult><ETag>"1"</ETag></CompleteMultipartUploadResult>`)
+				default:
+					content, err := io.ReadAll(req.Body)
+					sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(content, crc32.MakeTable(crc32.Castagnoli)))
+					if err != nil || req.Header.Get("X-Amz-Checksum-Crc32c") != base64.StdEncoding.EncodeToString(sum) ||
+						req.Header.Get("X-Amz-Trailer") != "" || strings.Contains(req.Header.Get("Content-Encoding"), "aws-chunked") {
+						refuse(w, http.StatusBadRequest, "BadDigest", "a trailer instead of a checksum")
+						return true
+					}
+					mu.Lock()
+					bodies[query.Get("partNumber")] = content
+					mu.Unlock()
+					w.Header().Set("ETag", `"1"`)
+				}
+				return true
+			}}
+			b := open(t, start(store, t))
+			content := noise(partSize + 1000)
+			put(t, b, "large", content)
+			require.Len(t, bodies, 2)
+			require.True(t, bytes.Equal(content, slices.Concat(bodies["1"], bodies["2"])))
+			put(t, b, "small", content[:1000])
+			require.Equal(t, content[:1000], bodies[""])
+			put(t, b, "empty", nil)
+			require.Empty(t, bodies[""])
+		})
 	}
 }

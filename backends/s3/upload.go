@@ -3,11 +3,14 @@ package s3
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/manager"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -37,18 +40,27 @@ func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyRead
 	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
-	in.Body = bytes.NewReader(content[:n])
-	return b.putObject(ctx, in, func(o *s3.Options) {
+	return b.putObject(ctx, in, content[:n], func(o *s3.Options) {
 		o.Retryer = newRetryer(b.cfg.MaxAttempts, notIfBroken)
 	})
 }
 
-func (b *Backend) putObject(ctx context.Context, in *s3.PutObjectInput, options ...func(*s3.Options)) error {
+// putObject creates the object of in with one request. The checksum is a header: without
+// it the SDK sends one over TLS in a trailer after the body, which some stores refuse, and
+// others store as a part of the object.
+func (b *Backend) putObject(ctx context.Context, in *s3.PutObjectInput, content []byte, options ...func(*s3.Options)) error {
+	sum := newSum()
+	sum.Write(content)
+	in.Body, in.ChecksumCRC32C = bytes.NewReader(content), encodeSum(sum)
 	out, err := b.client.PutObject(ctx, in, options...)
 	if err == nil && out.ETag == nil {
 		return fmt.Errorf("PutObject: %w", errNotS3)
 	}
 	return err
+}
+
+func encodeSum(sum hash.Hash32) *string {
+	return aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil)))
 }
 
 // uploadParts creates an object with a multipart upload, and aborts the upload if it
@@ -117,6 +129,7 @@ func (c *partsClient) CreateMultipartUpload(
 	return out, err
 }
 
+// UploadPart sends the checksum of the part in a header, as putObject does.
 func (c *partsClient) UploadPart(
 	ctx context.Context, in *s3.UploadPartInput, options ...func(*s3.Options),
 ) (*s3.UploadPartOutput, error) {
@@ -125,6 +138,14 @@ func (c *partsClient) UploadPart(
 		return nil, err
 	}
 	defer cancel()
+	sum := newSum()
+	if _, err := io.Copy(sum, in.Body); err != nil {
+		return nil, err
+	}
+	if _, err := in.Body.(io.Seeker).Seek(0, io.SeekStart); err != nil { // a part that the manager holds in memory
+		return nil, err
+	}
+	in.ChecksumCRC32C = encodeSum(sum)
 	return c.Client.UploadPart(lasting, in, options...)
 }
 
