@@ -71,7 +71,7 @@ func TestImports(t *testing.T) {
 		"internal/format":          {"internal/event", "journal"},
 		"internal/format/snapshot": {"internal/event", "internal/event/eventpb", "internal/format", "internal/state", "journal"},
 		"internal/format/batch":    {"internal/event", "internal/format", "journal"},
-		"internal/catalog":         {"backends", "internal/event", "internal/format/", "journal"},
+		"internal/catalog":         {"backends", "internal/event", "internal/format/", "internal/retry", "journal"},
 		// Plumbing.
 		"internal/bounded":  {},
 		"internal/durable":  {},

@@ -49,7 +49,7 @@ func (f *fakeStore) serve(t *testing.T, start func(http.Handler) *httptest.Serve
 	t.Cleanup(srv.Close)
 	return s3.Config{
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return srv.Client().Transport },
-		Bucket: "bucket", Endpoint: srv.URL, PathStyle: true, MaxAttempts: 2, PartSize: partSize,
+		Bucket:        "bucket", Endpoint: srv.URL, PathStyle: true, MaxAttempts: 2, PartSize: partSize,
 		Credentials: credentials(accessKey, secretKey),
 	}
 }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/internal/event"
+	"github.com/xdswal/xdswal/internal/retry"
 	"github.com/xdswal/xdswal/journal"
 )
 
@@ -86,7 +88,7 @@ func unmarshalEpoch(data []byte, number uint64) (Epoch, error) {
 	var e Epoch
 	line, sum, ok := bytes.Cut(data, []byte("\n"))
 	if !ok || string(sum) != fmt.Sprintf("%08x\n", crc32.Checksum(data[:len(line)+1], castagnoli)) {
-		return e, fmt.Errorf("%w: checksum of the epoch does not match", event.ErrCorrupt)
+		return e, fmt.Errorf("%w: the epoch is cut or damaged: its checksum does not match", event.ErrCorrupt)
 	}
 	if err := json.Unmarshal(line, &e); err != nil {
 		return e, fmt.Errorf("%w: not an epoch", event.ErrCorrupt)
@@ -123,28 +125,48 @@ func ReadEpoch(ctx context.Context, b backends.Backend, number uint64) (Epoch, e
 	return e, nil
 }
 
+// tornReads is how often an epoch that cannot be decoded is read again, after tornPause:
+// a store that does not create objects atomically may return half of one meanwhile.
+const (
+	tornReads = 3
+	tornPause = 100 * time.Millisecond
+)
+
+// ReadClaim is ReadEpoch for an epoch that a writer may be claiming now.
+func ReadClaim(ctx context.Context, b backends.Backend, number uint64) (Epoch, error) {
+	for again := tornReads; ; again-- {
+		e, err := ReadEpoch(ctx, b, number)
+		if again == 0 || !errors.Is(err, event.ErrCorrupt) || !retry.Sleep(ctx, tornPause) {
+			return e, err
+		}
+	}
+}
+
 // Claim creates the object of an epoch, or finds that an earlier call has created
-// it. The error is [ErrFenced] if another writer has the epoch. After any other
-// error the epoch may or may not be claimed: call Claim again with the same epoch.
+// it, and reads it back. The error is [ErrFenced] if another writer has the epoch. After
+// any other error the epoch may or may not be claimed: call Claim again with the same
+// epoch.
 func Claim(ctx context.Context, b backends.Backend, e Epoch) error {
+	fail := func(err error) error { return fmt.Errorf("claim epoch %d: %w", e.Number, err) }
 	if e.Parent >= e.Number {
-		return fmt.Errorf("claim epoch %d: got parent %d, want an older one", e.Number, e.Parent)
+		return fail(fmt.Errorf("got parent %d, want an older one", e.Parent))
 	}
 	data, err := e.marshal()
 	if err != nil {
 		return err
 	}
+	// After an error the object may exist: the answer to this Put, or to an earlier one,
+	// was lost. After none it may be another writer's: a weak backend accepts two claims
+	// of the same instant.
 	putErr := b.Put(ctx, EpochKey(e.Number), bytes.NewReader(data))
-	if putErr == nil {
-		return nil
-	}
-	// The object may exist: the answer to this Put, or to an earlier one, was lost.
-	existing, err := ReadEpoch(ctx, b, e.Number)
+	existing, err := ReadClaim(ctx, b, e.Number)
 	switch {
 	case errors.Is(err, backends.ErrNotFound):
-		return fmt.Errorf("claim epoch %d: %w", e.Number, putErr)
+		return fail(cmp.Or(putErr, err))
+	case errors.Is(err, event.ErrCorrupt) && putErr == nil:
+		return fail(fmt.Errorf("%w; what was just written cannot be read back: the store or a proxy changes objects, or two writers claimed the epoch in the same instant; correct that, and delete the object", err))
 	case err != nil:
-		return fmt.Errorf("claim epoch %d: %w", e.Number, errors.Join(putErr, err))
+		return fail(errors.Join(putErr, err))
 	case existing.Token != e.Token:
 		return Fenced(existing)
 	}

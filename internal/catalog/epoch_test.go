@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -175,6 +176,27 @@ func TestClaimAmbiguous(t *testing.T) {
 			}
 		})
 	}
+}
+
+// framed is a backend that stores more than it was given, as one that does not decode the
+// chunks of an upload.
+type framed struct{ backends.Backend }
+
+func (f framed) Put(ctx context.Context, key string, body io.ReadSeeker) error {
+	content, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	return f.Backend.Put(ctx, key, strings.NewReader(fmt.Sprintf("%x\r\n%s\r\n0\r\n", len(content), content)))
+}
+
+// A claim is read back: nothing is shipped to a backend that changes objects.
+func TestClaimReadBack(t *testing.T) {
+	err := catalog.Claim(t.Context(), framed{backendtest.NewMemory()}, newEpoch(1, 0, 0))
+	require.ErrorIs(t, err, event.ErrCorrupt)
+	require.NotErrorIs(t, err, catalog.ErrFenced)
+	require.ErrorContains(t, err, "claim epoch 1: read epoch 1: epochs/0000000001 in memory:")
+	require.ErrorContains(t, err, "what was just written cannot be read back")
 }
 
 // Of many concurrent claims of an epoch one succeeds, and all others return whose it

@@ -81,8 +81,9 @@ func TestInterval(t *testing.T) {
 	})
 }
 
-// A shipper makes one request for each object that it ships, and one check for a newer
-// writer after it; when idle, one check in a while; and it lists nothing.
+// A shipper makes one request for each object that it ships, and reads two epochs after
+// it, the next one and its own, and once before the first; when idle, it reads them once
+// in a while; and it lists nothing.
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	s := newStore(t, backendtest.NewMemory())
@@ -107,7 +108,7 @@ func TestRequests(t *testing.T) {
 	}, "pruning")
 	s.ship.Stop()
 	require.Equal(t, rounds+snapshots, s.backend.Calls(backendfault.OpPut))
-	require.Equal(t, rounds+snapshots, s.backend.Calls(backendfault.OpGet))
+	require.Equal(t, 2*(rounds+snapshots+1), s.backend.Calls(backendfault.OpGet))
 	require.Zero(t, s.backend.Calls(backendfault.OpList))
 	require.Len(t, s.remoteSnapshots(), 3)
 	require.Equal(t, deletions, s.backend.Calls(backendfault.OpDelete))

@@ -66,28 +66,48 @@ func (s *Shipper) claim(ctx context.Context) error {
 	})
 }
 
+// settle checks, before the first object is put, that the epoch is still this writer's. A
+// weak backend may accept a claim of the same instant as ours, and store it later: without
+// the check, both writers would put the same keys.
+func (s *Shipper) settle(ctx context.Context) error {
+	if s.settled.Load() {
+		return nil
+	}
+	if s.opt.Weak && !retry.Sleep(ctx, weakPause) {
+		return context.Cause(ctx)
+	}
+	err := s.checkFenced(ctx)
+	s.settled.Store(err == nil)
+	return err
+}
+
 // checkFenced returns an error if another writer has taken over. What was put before
 // checkFenced returns nil counts: a later writer claims its epoch first and lists the
-// backend then.
+// backend then. That holds for a backend that does not create objects atomically too,
+// where a claim of the same instant may have overwritten our own.
 func (s *Shipper) checkFenced(ctx context.Context) error {
-	next, err := catalog.ReadEpoch(ctx, s.opt.Backend, s.opt.Epoch.Number+1)
+	number := s.opt.Epoch.Number
+	next, err := catalog.ReadClaim(ctx, s.opt.Backend, number+1)
 	switch {
 	case err == nil:
 		return s.setFenced(catalog.Fenced(next))
-	case errors.Is(err, event.ErrCorrupt), errors.Is(err, event.ErrVersion):
+	case errors.Is(err, event.ErrCorrupt):
 		// It cannot be read, but it exists.
+		return s.setFenced(fmt.Errorf("%w: %w; it is not known whether a writer has the epoch: if none has, delete the object, and restart this one", catalog.ErrFenced, err))
+	case errors.Is(err, event.ErrVersion):
 		return s.setFenced(fmt.Errorf("%w: %w", catalog.ErrFenced, err))
 	case !errors.Is(err, backends.ErrNotFound):
 		return fmt.Errorf("look for a newer writer: %w", err)
-	case !s.opt.Weak:
-		return nil
 	}
-	// A claim of the same instant may have overwritten our own.
-	own, err := catalog.ReadEpoch(ctx, s.opt.Backend, s.opt.Epoch.Number)
-	if err != nil {
+	own, err := catalog.ReadClaim(ctx, s.opt.Backend, number)
+	switch {
+	case errors.Is(err, backends.ErrNotFound):
+		return nil // the backend has lost it, and no other writer has claimed it
+	case errors.Is(err, event.ErrCorrupt):
+		return fmt.Errorf("look for another writer: %w; if another writer has claimed the epoch in the same instant, stop it; then delete the object, and restart this one", err)
+	case err != nil:
 		return fmt.Errorf("look for another writer: %w", err)
-	}
-	if own.Token != s.opt.Epoch.Token {
+	case own.Token != s.opt.Epoch.Token:
 		return s.setFenced(catalog.Fenced(own))
 	}
 	return nil

@@ -286,12 +286,7 @@ func (w weak) overwrite(t testing.TB, key string, e catalog.Epoch) {
 	t.Helper()
 	other := backendtest.NewMemory()
 	require.NoError(t, catalog.Claim(t.Context(), other, e))
-	r, err := other.Get(t.Context(), key, 0, -1)
-	require.NoError(t, err)
-	content, err := io.ReadAll(r)
-	require.NoError(t, err)
-	require.NoError(t, w.Delete(t.Context(), key))
-	require.NoError(t, w.Put(t.Context(), key, bytes.NewReader(content)))
+	replace(t, w, key, content(t, other, key))
 }
 
 // unprobed is a backend that cannot be reached to be probed.
@@ -301,31 +296,132 @@ func (unprobed) ProbeConditionalCreate(context.Context) (bool, error) {
 	return false, errors.New("the store is down")
 }
 
-// At a weak backend the claim itself may be overwritten: the loser notices when it
-// publishes next.
-func TestWeak(t *testing.T) {
-	w := weak{backendtest.NewMemory()}
-	isWeak, err := catalog.Weak(t.Context(), w)
-	require.NoError(t, err)
-	require.True(t, isWeak)
-	isWeak, err = catalog.Weak(t.Context(), backendtest.NewMemory())
-	require.NoError(t, err)
-	require.False(t, isWeak)
-	isWeak, err = catalog.Weak(t.Context(), unprobed{backendtest.NewMemory()})
+func TestProbed(t *testing.T) {
+	for _, r := range []struct {
+		backend backends.Backend
+		weak    bool
+	}{{weak{backendtest.NewMemory()}, true}, {backendtest.NewMemory(), false}} {
+		isWeak, err := catalog.Weak(t.Context(), r.backend)
+		require.NoError(t, err)
+		require.Equal(t, r.weak, isWeak)
+	}
+	isWeak, err := catalog.Weak(t.Context(), unprobed{backendtest.NewMemory()})
 	require.Error(t, err)
 	require.False(t, isWeak, "it is not known")
+}
 
-	s := newStore(t, w, late, func(o *ship.Options) { o.Backend = backends.Backend(w) })
+// A weak backend may overwrite the claim itself, also if the probe did not find that it
+// is weak: the loser notices when it publishes next, or when it is idle.
+func TestClaimOverwritten(t *testing.T) {
+	memory := weak{backendtest.NewMemory()}
+	for name, r := range map[string]struct {
+		backend backends.Backend
+		act     func(*store)
+	}{
+		"weak":           {memory, func(s *store) { s.append(1, 10) }},
+		"not known":      {backendtest.NewMemory(), func(s *store) { s.append(1, 10) }},
+		"idle":           {backendtest.NewMemory(), func(*store) {}},
+		"first shipment": {backendtest.NewMemory(), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t, r.backend, late, func(o *ship.Options) {
+				o.Backend = r.backend
+				if name == "idle" {
+					o.FenceInterval = 1
+				}
+			})
+			e := s.epoch
+			e.Token, e.Host = "the other's", "edge-2"
+			s.ship.Start()
+			eventually(t, func() bool { return s.ship.Status().Claimed }, "the claim")
+			shipped := journal.Sequence(0)
+			if r.act != nil {
+				s.append(3, 10)
+				s.waitShipped()
+				shipped = 3
+			} else {
+				r.act = func(s *store) { s.append(3, 10) }
+			}
+			require.Equal(t, name == "weak", s.ship.Status().Weak)
+			weak{r.backend}.overwrite(t, catalog.EpochKey(1), e)
+			r.act(s)
+			s.waitFenced()
+			require.ErrorContains(t, s.ship.Status().Fenced, "edge-2")
+			s.ship.Stop()
+			require.Equal(t, shipped, s.ship.Shipped())
+			if shipped == 0 {
+				require.Empty(t, s.remoteBatches(), "nothing is put in another writer's epoch")
+			}
+		})
+	}
+}
+
+// half returns the first half of a file.
+func half(content []byte) []byte { return content[:len(content)/2] }
+
+// replace replaces an object, as an operator or a damaged disk does.
+func replace(t testing.TB, b backends.Backend, key string, content []byte) {
+	t.Helper()
+	require.NoError(t, b.Delete(t.Context(), key))
+	require.NoError(t, b.Put(t.Context(), key, bytes.NewReader(content)))
+}
+
+func content(t testing.TB, b backends.Backend, key string) []byte {
+	t.Helper()
+	r, err := b.Get(t.Context(), key, 0, -1)
+	require.NoError(t, err)
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	require.NoError(t, err)
+	return content
+}
+
+// Half of a writer's own epoch is not another writer's: nothing is reported as shipped
+// until it can be read, and the writer is not fenced.
+func TestTornEpoch(t *testing.T) {
+	s := newStore(t, backendtest.NewMemory())
 	s.ship.Start()
 	s.append(3, 10)
 	s.waitShipped()
-	require.True(t, s.ship.Status().Weak)
-	e := s.epoch
-	e.Token, e.Host = "the other's", "edge-2"
-	w.overwrite(t, catalog.EpochKey(1), e)
+	key := catalog.EpochKey(1)
+	whole := content(t, s.raw, key)
+	replace(t, s.raw, key, half(whole))
+	s.append(1, 10)
+	err := s.waitErr()
+	require.ErrorIs(t, err, event.ErrCorrupt)
+	require.ErrorContains(t, err, "epochs/0000000001 in memory:")
+	require.ErrorContains(t, err, "delete the object, and restart this one")
+	require.NotErrorIs(t, err, catalog.ErrFenced)
+	require.NoError(t, s.ship.Status().Fenced)
+	require.EqualValues(t, 3, s.ship.Shipped())
+	replace(t, s.raw, key, whole)
+	s.waitShipped()
+	s.ship.Stop()
+	s.requireBackend()
+}
+
+// Half of the next epoch may be a claim that is being made: it is read again.
+func TestTornNextEpoch(t *testing.T) {
+	s := newStore(t, backendtest.NewMemory())
+	s.ship.Start()
+	s.append(3, 10)
+	s.waitShipped()
+	key := catalog.EpochKey(2)
+	other := backendtest.NewMemory()
+	require.NoError(t, catalog.Claim(t.Context(), other, catalog.Epoch{Number: 2, Parent: 1, Host: "edge-2", Token: "the other's"}))
+	whole := content(t, other, key)
+	require.NoError(t, s.raw.Put(t.Context(), key, bytes.NewReader(half(whole))))
+	var reads atomic.Int32
+	s.backend.Fault = func(op backendfault.Op, k string) backendfault.Fault {
+		if op == backendfault.OpGet && k == key && reads.Add(1) == 2 {
+			replace(t, s.raw, key, whole)
+		}
+		return backendfault.None
+	}
 	s.append(1, 10)
 	s.waitFenced()
-	require.ErrorContains(t, s.ship.Status().Fenced, "edge-2")
+	require.ErrorContains(t, s.ship.Status().Fenced, "epoch 2 was claimed on edge-2")
 	s.ship.Stop()
 	require.EqualValues(t, 3, s.ship.Shipped())
 }

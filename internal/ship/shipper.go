@@ -3,11 +3,11 @@
 // deletes from the backend what retention does not keep, and stops when another writer
 // has taken over.
 //
-//	journal ──records──▶ batch ──▶ events/     then check for a newer epoch
-//	snapshot file ───────────────▶ snapshots/  then check for a newer epoch, and prune
+//	journal ──records──▶ batch ──▶ events/     then check the epochs
+//	snapshot file ───────────────▶ snapshots/  then check the epochs, and prune
 //
-// Invariants: an object is reported as shipped only if no newer epoch existed after it
-// was put. The next writer claims its epoch first and lists the backend then, so it
+// Invariants: an object is reported as shipped only if, after it was put, no newer epoch
+// existed and this writer's epoch was its own. The next writer claims its epoch first and lists the backend then, so it
 // sees every object that was reported. Only a writer that has just found no newer
 // epoch deletes objects. In steady state nothing is listed: the backend is listed when
 // the epoch is claimed, and the inventory is updated with each change.
@@ -54,6 +54,9 @@ const (
 	minRate      = 64 << 10
 	claimTimeout = time.Minute
 	pruneTimeout = 10 * time.Minute
+	// weakPause is the wait between the claim and the first object in a weak backend: more
+	// than it takes to create one.
+	weakPause = 2 * time.Second
 )
 
 // Journal is the part of the journal that the shipper uses. Records may be called after
@@ -120,6 +123,9 @@ type Shipper struct {
 	batchSlot    chan struct{}
 	pending      pending
 	snapshotSlot chan struct{}
+	// settled is set once the epoch was found to be this writer's before the first object
+	// was put.
+	settled atomic.Bool
 	// unpruned is set while the backend contains something that retention does not keep.
 	unpruned atomic.Bool
 	warned   bool // of it; guarded by snapshotSlot

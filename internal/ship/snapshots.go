@@ -152,6 +152,9 @@ func (s *Shipper) putSnapshot(ctx context.Context, e catalog.Entry) error {
 // exists, an earlier Put succeeded and its answer was lost, or another writer publishes
 // in this epoch, which a weak backend permits; compare returns an error for the latter.
 func (s *Shipper) publish(ctx context.Context, key string, body io.ReadSeeker, compare func(existing io.Reader) error) error {
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	err := s.opt.Backend.Put(ctx, key, body)
 	if errors.Is(err, backends.ErrExists) {
 		var existing io.ReadCloser
