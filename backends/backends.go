@@ -122,14 +122,16 @@ type Object struct {
 // conditionally. A backend that does not implement it always does.
 type ConditionalCreator interface {
 	// ProbeConditionalCreate reports whether the store refuses to create an
-	// object that exists, as Put needs to guarantee that exactly one of
-	// concurrent Puts succeeds. An error means that the store gave no answer. The
-	// probe may leave a small object of its own in the backend.
+	// object that exists, also one that Put writes in parts, and creates one of
+	// several that are put at the same time, as Put needs to guarantee that
+	// exactly one of concurrent Puts succeeds. A probe can miss that a store does
+	// not. An error means that the store gave no answer. The probe may leave
+	// small objects of its own in the backend.
 	//
-	// After ProbeConditionalCreate has returned false, Put checks whether the key
-	// exists before it writes. That guarantee is weaker: two concurrent Puts may
-	// both return nil, and the object is that of either. The operator must run
-	// one writer at a time.
+	// After ProbeConditionalCreate has returned false, the store is weak: Put, or
+	// the store, checks whether the key exists before the object is published,
+	// but two concurrent Puts may both return nil, and the object is that of
+	// either. The operator must run one writer at a time.
 	ProbeConditionalCreate(ctx context.Context) (bool, error)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -13,6 +14,26 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 )
+
+// probe lets the driver learn what its store lacks, as every writer does at its start, and
+// deletes what that left. It reports whether the store is weak; see
+// [backends.ConditionalCreator].
+func probe(t *testing.T, b backends.Backend) (weak bool) {
+	t.Helper()
+	p, ok := b.(backends.ConditionalCreator)
+	if !ok {
+		return false
+	}
+	before := keysOf(t, b, "")
+	conditional, err := p.ProbeConditionalCreate(t.Context())
+	require.NoError(t, err)
+	for _, key := range keysOf(t, b, "") {
+		if !slices.Contains(before, key) {
+			require.NoError(t, b.Delete(t.Context(), key))
+		}
+	}
+	return !conditional
+}
 
 func put(t *testing.T, b backends.Backend, key string, content []byte) {
 	t.Helper()

@@ -19,14 +19,18 @@ import (
 //
 // open is called once for each subtest and must return an empty backend, such as a
 // new directory or a prefix never used before. It registers cleanup with t.Cleanup.
-// Subtests run sequentially and write about 100 MB in all. Run them with the race
+// Subtests run sequentially and write about 250 MB in all. Run them with the race
 // detector too.
+//
+// A backend that implements [backends.ConditionalCreator] is probed first. If the store is
+// weak, the suite tests what the contract says of such a store.
 func Run(t *testing.T, open func(t *testing.T) backends.Backend) {
 	t.Helper()
 	for _, c := range clauses {
 		t.Run(c.name, func(t *testing.T) {
 			b := open(t)
 			require.Empty(t, keysOf(t, b, ""), "open must return an empty backend")
+			probe(t, b)
 			c.test(t, b)
 			checkStore(t, b)
 		})
@@ -45,7 +49,9 @@ var clauses = []struct {
 	{"body not at its start", testBodyOffset},
 	{"body that fails midway", testBodyFails},
 	{"create only", testCreateOnly},
+	{"create only in parts", testCreateOnlyLarge},
 	{"create-only race", testCreateRace},
+	{"create-only race in parts", testCreateRaceLarge},
 	{"ranges", testRanges},
 	{"ranges outside", testRangesOutside},
 	{"reader closed early", testCloseEarly},

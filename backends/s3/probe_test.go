@@ -1,10 +1,13 @@
 package s3_test
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,12 +23,13 @@ func TestProbe(t *testing.T) {
 	cfg := config(srv)
 	cfg.WrapTransport, cfg.MaxAttempts = counter.Wrap, 2
 	b := open(t, cfg)
-	for _, want := range []int{2, 1} {
+	for _, want := range []int{15, 14} { // 12 of them by the races, and one of a part
 		counter.Reset()
 		ok, err := b.ProbeConditionalCreate(t.Context())
 		require.NoError(t, err)
 		require.True(t, ok)
-		require.Equal(t, map[string]int{"PUT": want}, counter.Requests())
+		require.Empty(t, b.Weakness())
+		require.Equal(t, map[string]int{"PUT": want, "POST": 2, "DELETE": 4}, counter.Requests())
 	}
 	require.Equal(t, []string{probeKey}, keys(t, b))
 
@@ -58,12 +62,51 @@ func TestStoreWithoutConditions(t *testing.T) {
 			ok, err := b.ProbeConditionalCreate(t.Context())
 			require.NoError(t, err)
 			require.False(t, ok)
+			require.Contains(t, b.Weakness(), "If-None-Match")
 
 			put(t, b, "k", []byte("first"))
 			require.ErrorIs(t, b.Put(t.Context(), "k", body("second")), backends.ErrExists)
 			requireContent(t, b, "k", []byte("first"))
 		})
 	}
+}
+
+// A store that looks for the object and creates it later passes a sequential probe. It is
+// found by a race.
+func TestStoreNotAtomic(t *testing.T) {
+	b := open(t, (&fakeStore{conditions: true, partConditions: true, window: 10 * time.Millisecond}).start(t))
+	ok, err := b.ProbeConditionalCreate(t.Context())
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.Contains(t, b.Weakness(), "of 4 simultaneous creations of one object")
+	put(t, b, "k", []byte("first"))
+	require.ErrorIs(t, b.Put(t.Context(), "k", body("second")), backends.ErrExists)
+}
+
+// A store that replaces an object when a multipart upload completes is found, and a large
+// Put checks whether the key exists: before it sends anything, and before it completes.
+func TestStoreReplacesInParts(t *testing.T) {
+	store := &fakeStore{conditions: true}
+	b := open(t, store.start(t))
+	large := noise(partSize + 1)
+	put(t, b, "before", large)
+	ok, err := b.ProbeConditionalCreate(t.Context())
+	require.NoError(t, err)
+	require.False(t, ok)
+	require.Equal(t, "it replaces objects of more than 5242880 bytes when a multipart upload completes", b.Weakness())
+
+	require.ErrorIs(t, b.Put(t.Context(), "before", bytes.NewReader(large[1:])), backends.ErrExists)
+	var once sync.Once
+	err = b.Put(t.Context(), "meanwhile", &brokenBody{Reader: bytes.NewReader(large), at: partSize / 2, broken: func() error {
+		once.Do(func() { put(t, b, "meanwhile", []byte("first")) })
+		return nil
+	}})
+	require.ErrorIs(t, err, backends.ErrExists)
+	require.NotContains(t, err.Error(), "upload multipart failed")
+	requireContent(t, b, "meanwhile", []byte("first"))
+	require.Empty(t, store.parts, "the upload was aborted")
+	put(t, b, "new", large)
+	requireContent(t, b, "new", large)
 }
 
 // A Put that conflicts with another writer of the key is retried.

@@ -18,8 +18,6 @@ const (
 	// putIDName is the metadata of an object that identifies the Put that created
 	// it.
 	putIDName = "xdswal-put"
-	// probeKey is the key of the object that ProbeConditionalCreate leaves.
-	probeKey = "probe/conditional-create"
 	// maxBlocked is the number of attempts of a Put that a directory blocks. A
 	// store on a file system may see one while other writers delete below it.
 	maxBlocked = 3
@@ -71,18 +69,22 @@ type put struct {
 // whether another attempt may succeed.
 func (p *put) try(ctx context.Context, body io.Reader, size int64) (again bool, err error) {
 	in := p.b.putInput(p.key, p.id)
-	if p.b.unconditional.Load() {
-		if err := p.checkMissing(ctx); err != nil {
+	check := p.checkMissing
+	if p.b.unconditional.Load() || size > p.b.cfg.PartSize && p.b.replacesInParts.Load() {
+		if err := check(ctx); err != nil {
 			return false, err
 		}
 	} else {
-		in.IfNoneMatch = aws.String("*")
+		in.IfNoneMatch, check = aws.String("*"), nil
 	}
 	r := &bodyReader{ctx: ctx, r: body}
-	err = p.b.upload(ctx, in, r, size)
+	err = p.b.upload(ctx, in, r, size, check)
+	checked, refused := as[*backends.Error](err)
 	switch {
 	case err == nil:
 		return false, nil
+	case refused:
+		return false, checked
 	case r.err != nil:
 		// Not explained: an error of the body is not one of the store.
 		return false, p.bodyError(r.err)
@@ -138,8 +140,8 @@ func (p *put) resolve(ctx context.Context, cause error) (again bool, err error) 
 	}
 }
 
-// checkMissing returns ErrExists if the key exists, for stores that ignore
-// conditions.
+// checkMissing returns a *backends.Error with ErrExists if the key exists, for stores that
+// ignore conditions.
 func (p *put) checkMissing(ctx context.Context) error {
 	head, err := p.b.head(ctx, p.key)
 	switch {
@@ -187,31 +189,4 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		b.err = err
 	}
 	return n, err
-}
-
-// ProbeConditionalCreate implements [backends.ConditionalCreator]. It creates the
-// object "probe/conditional-create" if it is missing, and tries to create it again.
-// If the object exists, it makes one request.
-func (b *Backend) ProbeConditionalCreate(ctx context.Context) (bool, error) {
-	if err := b.begin(ctx, "put", probeKey); err != nil {
-		return false, err
-	}
-	for range 2 {
-		in := b.putInput(probeKey, rand.Text())
-		in.IfNoneMatch = aws.String("*")
-		switch err := b.putObject(ctx, in, nil); {
-		case err == nil:
-			continue // created, or overwritten
-		case isTaken(err), isConflict(err):
-			b.unconditional.Store(false)
-			return true, nil
-		case isNotImplemented(err):
-			b.unconditional.Store(true)
-			return false, nil
-		default:
-			return false, b.fail(ctx, "put", probeKey, err)
-		}
-	}
-	b.unconditional.Store(true)
-	return false, nil
 }

@@ -33,8 +33,10 @@ type Backend struct {
 	cfg      Config // with defaults
 	client   *s3.Client
 	location string
-	// unconditional is true if the store is known to ignore conditions.
-	unconditional atomic.Bool
+	// unconditional is true if the store is known to ignore conditions, replacesInParts
+	// if it does so when a multipart upload completes.
+	unconditional, replacesInParts atomic.Bool
+	weakness                       atomic.Value // string; see Weakness
 }
 
 var (

@@ -22,12 +22,13 @@ const (
 	abortTimeout  = 3 * time.Second // to abort the multipart upload
 )
 
-// upload creates the object of in with the bytes of r, about size of them. Its error
-// is not explained.
-func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyReader, size int64) error {
+// upload creates the object of in with the bytes of r, about size of them. If check is not
+// nil, it is called before a multipart upload is completed. The error of upload is not
+// explained.
+func (b *Backend) upload(ctx context.Context, in *s3.PutObjectInput, r *bodyReader, size int64, check func(context.Context) error) error {
 	if size > b.cfg.PartSize {
 		in.Body = r
-		return b.uploadParts(ctx, in, size)
+		return b.uploadParts(ctx, in, size, check)
 	}
 	// One byte more than expected, to read the end of the body or its error.
 	content := make([]byte, size+1)
@@ -66,8 +67,8 @@ func encodeSum(sum hash.Hash32) *string {
 // uploadParts creates an object with a multipart upload, and aborts the upload if it
 // fails. The request that completes the upload publishes the whole object, and is the
 // one that the store refuses if the key exists.
-func (b *Backend) uploadParts(ctx context.Context, in *s3.PutObjectInput, size int64) error {
-	client := &partsClient{Client: b.client}
+func (b *Backend) uploadParts(ctx context.Context, in *s3.PutObjectInput, size int64, check func(context.Context) error) error {
+	client := &partsClient{Client: b.client, check: check}
 	uploader := manager.NewUploader(client, func(u *manager.Uploader) { //nolint:staticcheck // Its successor is not stable.
 		u.PartSize = partSize(b.cfg.PartSize, size)
 		u.Concurrency = b.cfg.Concurrency
@@ -107,6 +108,7 @@ func partSize(least, size int64) int64 {
 // upload was aborted, and an upload whose id is not known cannot be aborted.
 type partsClient struct {
 	*s3.Client
+	check    func(context.Context) error // before the upload is completed; may be nil
 	uploadID *string
 }
 
@@ -154,6 +156,11 @@ func (c *partsClient) UploadPart(
 func (c *partsClient) CompleteMultipartUpload(
 	ctx context.Context, in *s3.CompleteMultipartUploadInput, options ...func(*s3.Options),
 ) (*s3.CompleteMultipartUploadOutput, error) {
+	if c.check != nil {
+		if err := c.check(ctx); err != nil {
+			return nil, err
+		}
+	}
 	out, err := c.Client.CompleteMultipartUpload(ctx, in, options...)
 	if err == nil && out.ETag == nil {
 		return nil, fmt.Errorf("CompleteMultipartUpload: %w", errNotS3)

@@ -17,7 +17,11 @@ func Weak(ctx context.Context, b backends.Backend) (bool, error) {
 	return err == nil && !conditional, err
 }
 
-// WarnWeak logs the consequence of a weak backend.
+// WarnWeak logs the consequence of a weak backend, and what it lacks if it knows that.
 func WarnWeak(l *slog.Logger, b backends.Backend) {
-	l.Warn("the backend does not create objects conditionally: if two stores take it over in the same instant, both succeed, and one of them learns of the other when it ships next", "backend", b.String())
+	weakness := "it does not create objects conditionally"
+	if w, ok := b.(interface{ Weakness() string }); ok {
+		weakness = w.Weakness()
+	}
+	l.Warn("the backend is weak: if two stores take it over in the same instant, both may succeed, and one of them learns of the other when it ships next; start one store at a time", "backend", b.String(), "weakness", weakness)
 }
