@@ -82,8 +82,11 @@ func TestS3Requests(t *testing.T) {
 	opt.Dir = t.TempDir()
 	s := openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  3, // two by the probe, and the claim
-		"LIST": 4, // three of objects, and one of crashed uploads
+		"PUT":    16, // 15 by the probe, and the claim
+		"POST":   3,  // two by the probe, and one by the sweep
+		"GET":    1,  // the claim, read back
+		"LIST":   4,  // three of objects, and one of crashed uploads
+		"DELETE": 5,  // what the probe and the sweep created
 	})
 
 	const updates, snapshots = 60, 6
@@ -91,6 +94,9 @@ func TestS3Requests(t *testing.T) {
 	for i := range updates {
 		write(t, s, "n", i)
 		requireShipped(t, s) // one batch each
+		if i == 0 {
+			counter.Reset() // without the check before the first object
+		}
 		if (i+1)%(updates/snapshots) == 0 {
 			_, err := s.Compact(t.Context())
 			require.NoError(t, err)
@@ -98,23 +104,25 @@ func TestS3Requests(t *testing.T) {
 		}
 	}
 	steady := map[string]int{ // no LIST
-		"PUT":    updates + snapshots,
-		"GET":    updates + snapshots, // the check for a newer writer
+		"PUT":    updates + snapshots - 1,
+		"GET":    2 * (updates + snapshots - 1), // the next epoch and its own
 		"DELETE": updates / snapshots, // objects that the oldest snapshot covers
 	}
 	requireRequests(t, &counter, steady)
 	hour := int(time.Hour / time.Second)
 	t.Logf("an hour of updates at the defaults, a batch each second and a snapshot each 10 minutes: %d PUT, %d GET, no LIST; idle: %d GET",
-		hour*steady["PUT"]/(updates+snapshots)+6, hour*steady["GET"]/(updates+snapshots)+6, int(time.Hour/(30*time.Second)))
+		hour+6, 2*(hour+6), 2*int(time.Hour/(30*time.Second)))
 
 	counter.Reset()
 	closeStore(t, s)
 	require.Empty(t, counter.Requests(), "everything was shipped")
 	s = openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  2, // one by the probe, whose object exists, and the claim
-		"LIST": 4,
-		"GET":  2, // the last epoch, and the newest batch
+		"PUT":    15, // 14 by the probe, whose object exists, and the claim
+		"POST":   3,
+		"LIST":   4,
+		"GET":    3, // the last epoch, the newest batch, and the claim
+		"DELETE": 5,
 	})
 	closeStore(t, s)
 
@@ -122,9 +130,11 @@ func TestS3Requests(t *testing.T) {
 	opt.Dir = t.TempDir()
 	s = openStore(t, opt)
 	requireRequests(t, &counter, map[string]int{
-		"PUT":  3, // one by the probe, the fence, and the claim
-		"LIST": 7, // again after the fence
-		"GET":  8, // the epochs, twice; the snapshot; the newest batch, twice
+		"PUT":    16, // 14 by the probe, the fence, and the claim
+		"POST":   3,
+		"LIST":   7,  // again after the fence
+		"GET":    10, // the epochs, twice; the snapshot; the newest batch, twice; both claims
+		"DELETE": 5,
 	})
 	closeStore(t, s)
 }

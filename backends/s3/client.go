@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -26,7 +27,8 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 	if cfg.Credentials != nil {
 		options = append(options, config.WithCredentialsProvider(cfg.Credentials))
 	}
-	sdk, err := config.LoadDefaultConfig(ctx, options...)
+	load := func(ctx context.Context) (aws.Config, error) { return config.LoadDefaultConfig(ctx, options...) }
+	sdk, err := load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load the AWS configuration: %w; correct the environment (AWS_*) or the profile", err)
 	}
@@ -44,7 +46,11 @@ func newClient(ctx context.Context, cfg Config) (*s3.Client, error) {
 		}
 		o.HTTPClient = httpClient
 		o.Retryer, o.RetryMaxAttempts = newRetryer(cfg.MaxAttempts), 0 // overrides AWS_MAX_ATTEMPTS
-		o.Credentials = markCredentials(o.Credentials)
+		// The SDK recognizes anonymous credentials by their type.
+		if !aws.IsCredentialsProvider(o.Credentials, aws.AnonymousCredentials{}) {
+			rotated := &rotatedCredentials{load: load, given: cfg.Credentials}
+			o.Credentials = markedCredentials{aws.NewCredentialsCache(rotated)}
+		}
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
 		// The reader verifies checksums: the checksum of an object continues over
 		// the requests of a reader that resumes.
@@ -74,10 +80,48 @@ func (c markedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error
 	return creds, nil
 }
 
-func markCredentials(p aws.CredentialsProvider) aws.CredentialsProvider {
-	// The SDK recognizes anonymous credentials by their type.
-	if p == nil || aws.IsCredentialsProvider(p, aws.AnonymousCredentials{}) {
-		return p
+// maxCredentialsAge is how long credentials that never expire are used before they are
+// looked for again. The SDK reads the shared AWS files, and asks a provider that is given
+// to it, only once for such credentials.
+const maxCredentialsAge = time.Minute
+
+// rotatedCredentials finds credentials in given, or else in what load returns. It is used
+// by one goroutine at a time.
+type rotatedCredentials struct {
+	load  func(context.Context) (aws.Config, error)
+	given aws.CredentialsProvider // may be nil
+
+	found aws.CredentialsProvider // nil if they have to be looked for again
+	last  aws.Credentials         // if they never expire
+}
+
+func (r *rotatedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	creds, err := r.find(ctx)
+	switch {
+	case err != nil && !r.last.HasKeys():
+		r.found = nil
+		return creds, err
+	case err != nil:
+		creds = r.last // a file that is being written may have none
+	case creds.CanExpire:
+		r.last = aws.Credentials{}
+		return creds, nil
 	}
-	return markedCredentials{p}
+	r.found, r.last = nil, creds
+	creds.CanExpire, creds.Expires = true, time.Now().Add(maxCredentialsAge)
+	return creds, nil
+}
+
+func (r *rotatedCredentials) find(ctx context.Context) (aws.Credentials, error) {
+	if r.given != nil {
+		return r.given.Retrieve(ctx)
+	}
+	if r.found == nil {
+		sdk, err := r.load(ctx)
+		if err != nil {
+			return aws.Credentials{}, err
+		}
+		r.found = sdk.Credentials
+	}
+	return r.found.Retrieve(ctx)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	sdkretry "github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
@@ -74,10 +75,31 @@ func explainAnswer(operation string, answer smithy.APIError, err error) error {
 		what += ": " + message
 	}
 	advice, is := meaning(operation, answer.ErrorCode(), statusOf(err))
+	if skew := skewOf(err); isCode(err, "RequestTimeTooSkewed") && skew != "" {
+		advice += ", which is " + skew + " that of the store"
+	}
 	if p := kmsPermission.FindString(answer.ErrorMessage()); p != "" && errors.Is(is, backends.ErrPermission) {
 		advice = "grant " + p + " on the key"
 	}
 	return newFailure(is, what, advice, err)
+}
+
+// skewOf returns how far the clock of this machine is ahead of or behind that of the store,
+// by the time of its answer.
+func skewOf(err error) string {
+	answer, ok := as[*smithyhttp.ResponseError](err)
+	if !ok || answer.Response == nil {
+		return ""
+	}
+	theirs, parseErr := http.ParseTime(answer.Response.Header.Get("Date"))
+	switch skew := time.Since(theirs).Round(time.Second); {
+	case parseErr != nil:
+		return ""
+	case skew < 0:
+		return (-skew).String() + " behind"
+	default:
+		return skew.String() + " ahead of"
+	}
 }
 
 // kmsPermission matches a permission on a KMS key in the message of an answer.
@@ -128,9 +150,9 @@ func meaning(operation, code string, status int) (advice string, is error) {
 	case "InvalidAccessKeyId", "XAdminUserNotFound":
 		return "the access key is unknown to this store: check the credentials and the endpoint", backends.ErrPermission
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired":
-		return "renew the credentials", backends.ErrPermission
+		return "renew the credentials; a change of the shared AWS files is read within a minute", backends.ErrPermission
 	case "RequestTimeTooSkewed", "RequestExpired":
-		return "set the clock of this machine", nil
+		return "the clocks of this machine and of the store differ: set the clock of this machine", nil
 	case "PermanentRedirect", "TemporaryRedirect", "MovedPermanently", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
 		return "the bucket is in another region: set region= in the URL, or correct the endpoint", nil
 	case "BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch":
@@ -152,6 +174,9 @@ func meaningOfStatus(operation string, status int) (advice string, is error) {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		advice = "grant " + permissions[operation]
+		if permissions[operation] == "s3:PutObject" {
+			advice += "; with a key that may only read, only a follower and the inspecting commands work"
+		}
 		if operation == "GetObject" || operation == "HeadObject" {
 			advice += ", and s3:ListBucket, without which a missing key looks like this too"
 		}
@@ -163,13 +188,26 @@ func meaningOfStatus(operation string, status int) (advice string, is error) {
 	case http.StatusNotFound:
 		return "check that the endpoint is that of an S3 store", nil
 	case http.StatusNotImplemented:
-		return "this store lacks a required feature, possibly conditional creation (If-None-Match)", nil
+		return missingFeature(operation), nil
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return "the store is overloaded or down: try later", nil
 	case http.StatusInsufficientStorage:
 		return "free space in the store", nil
 	}
 	return "", nil
+}
+
+// missingFeature is the advice for an answer that an operation is not implemented.
+func missingFeature(operation string) string {
+	switch operation {
+	case "ListMultipartUploads", "AbortMultipartUpload":
+		return "this store cannot list or abort multipart uploads: let it expire incomplete ones itself"
+	case "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
+		return "this store does not support multipart uploads, or a header of them"
+	case "PutObject":
+		return "this store lacks a required feature, possibly conditional creation (If-None-Match)"
+	}
+	return "this store lacks a required feature"
 }
 
 // networkAdvice returns advice for the usual causes of a missing answer.

@@ -40,7 +40,7 @@ var calls = []struct {
 		return err
 	}},
 	{"delete", "s3:DeleteObject", func(ctx context.Context, b *s3.Backend) error { return b.Delete(ctx, "k") }},
-	{"sweep", "s3:ListBucketMultipartUploads", func(ctx context.Context, b *s3.Backend) error {
+	{"sweep", "s3:PutObject", func(ctx context.Context, b *s3.Backend) error {
 		_, err := b.Sweep(ctx, 0, "")
 		return err
 	}},
@@ -134,7 +134,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"other region", 301, "PermanentRedirect", "Use another endpoint", "set region= in the URL", nil},
 		{"wrong region", 400, "AuthorizationHeaderMalformed", "the region is wrong; expecting eu-west-1", "expecting eu-west-1 (", nil},
-		{"clock", 403, "RequestTimeTooSkewed", "Too skewed", "set the clock of this machine", nil},
+		{"clock", 403, "RequestTimeTooSkewed", "Too skewed", "the clocks of this machine and of the store differ: set the clock of this machine, which is ", nil},
 		{"expired", 400, "ExpiredToken", "Expired", "renew the credentials", backends.ErrPermission},
 		{"quota", 507, "QuotaExceeded", "Full", "free space in the store", nil},
 		{"key", 403, "AccessDenied", "User: arn:x is not authorized to perform: kms:GenerateDataKey on resource: y", "; grant kms:GenerateDataKey on the key", backends.ErrPermission},
@@ -164,6 +164,51 @@ func TestAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The error of a clock that differs too much contains by how much.
+func TestClockSkew(t *testing.T) {
+	b := open(t, answers(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", time.Now().Add(20*time.Minute).UTC().Format(http.TimeFormat))
+		refuse(w, http.StatusForbidden, "RequestTimeTooSkewed", "Too skewed")
+	}))
+	_, err := b.Get(t.Context(), "k", 0, -1)
+	require.ErrorContains(t, err, "set the clock of this machine, which is ")
+	require.ErrorContains(t, err, " behind that of the store")
+	require.Regexp(t, `which is (20m0s|19m5\ds) behind`, err.Error())
+}
+
+// A key that may only read, and a store without a feature, each say so.
+func TestRefusedOperation(t *testing.T) {
+	for _, c := range []struct {
+		status     int
+		code, want string
+		refused    func(*http.Request) bool
+	}{
+		{http.StatusForbidden, "AccessDenied", "grant s3:PutObject; with a key that may only read, only a follower", isMethod(http.MethodPut)},
+		{http.StatusNotImplemented, "NotImplemented", "possibly conditional creation", isMethod(http.MethodPut)},
+		{http.StatusForbidden, "AccessDenied", "grant s3:ListBucketMultipartUploads", isUploads(http.MethodGet)},
+		{http.StatusNotImplemented, "NotImplemented", "this store cannot list or abort multipart uploads: let it expire incomplete ones itself", isUploads(http.MethodGet)},
+		{http.StatusNotImplemented, "NotImplemented", "this store does not support multipart uploads", isUploads(http.MethodPost)},
+	} {
+		store := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+			if c.refused(req) {
+				refuse(w, c.status, c.code, "no")
+			}
+			return c.refused(req)
+		}}
+		b := open(t, store.start(t))
+		err := b.Put(t.Context(), "k", body("x"))
+		_, sweepErr := b.Sweep(t.Context(), 0, "")
+		require.ErrorContains(t, errors.Join(err, sweepErr), c.want)
+		if sweepErr != nil {
+			require.NotContains(t, sweepErr.Error(), "conditional creation")
+		}
+	}
+}
+
+func isUploads(method string) func(*http.Request) bool {
+	return func(req *http.Request) bool { return req.Method == method && req.URL.Query().Has("uploads") }
 }
 
 // While the store is down every method fails; afterwards they succeed.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,42 +80,100 @@ func beginsKey(prefix string) bool {
 }
 
 // Sweep implements [backends.Sweeper]: it aborts multipart uploads. The age of one is
-// the difference between the clocks of the store and of this machine. Sweep continues
-// after an upload that it cannot abort, and returns the errors joined.
+// the difference between the clocks of the store and of this machine, or the time since
+// an earlier Sweep of this Backend has found it, if that is longer: some stores do not
+// record when an upload began. Sweep continues after an upload that it cannot abort, and
+// returns the errors joined. If the store does not list its uploads, Sweep fails.
 func (b *Backend) Sweep(ctx context.Context, olderThan time.Duration, prefixes ...string) (int, error) {
 	if err := b.checkWritable(ctx, "sweep", ""); err != nil {
 		return 0, err
 	}
 	selected := func(key string) bool {
-		return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+		return key == sweepKey || slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+	}
+	uploads, err := b.uploads(ctx)
+	if err != nil {
+		return 0, b.fail(ctx, "sweep", "", err)
 	}
 	before := time.Now().Add(-olderThan)
-	in := &s3.ListMultipartUploadsInput{Bucket: &b.cfg.Bucket, Prefix: aws.String(b.objectKey(""))}
+	seen := b.seenSince(uploads)
 	var swept int
 	var errs []error
+	for _, u := range uploads {
+		key, ok := b.ownKey(aws.ToString(u.Key))
+		old := u.Initiated != nil && !u.Initiated.After(before) || !seen[aws.ToString(u.UploadId)].After(before)
+		if !ok || !selected(key) || !old {
+			continue
+		}
+		switch err := b.abort(ctx, *u.Key, aws.ToString(u.UploadId)); {
+		case err == nil:
+			swept++
+		case !isUploadGone(err):
+			errs = append(errs, b.fail(ctx, "sweep", key, err))
+		}
+	}
+	return swept, errors.Join(errs...)
+}
+
+// sweepKey is the key of the upload that a Sweep begins, to see that the store lists it.
+const sweepKey = "probe/sweep"
+
+// errNotListed is the error of a Sweep that does not find its own upload.
+var errNotListed = errors.New("the store does not list multipart uploads in progress, so those that crashed cannot be found: let the store abort incomplete multipart uploads")
+
+// uploads returns the multipart uploads in progress. Some stores take a prefix for a whole
+// key, and list nothing: the list must contain an upload of this call. If it does not,
+// the whole bucket is listed.
+func (b *Backend) uploads(ctx context.Context) ([]types.MultipartUpload, error) {
+	own := &partsClient{Client: b.client}
+	_, err := own.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.cfg.Bucket, Key: aws.String(b.objectKey(sweepKey)), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = b.abort(ctx, b.objectKey(sweepKey), *own.uploadID) }() // a later Sweep finds it
+	isOwn := func(u types.MultipartUpload) bool { return aws.ToString(u.UploadId) == *own.uploadID }
+	for _, prefix := range slices.Compact([]string{b.objectKey(""), ""}) {
+		uploads, err := b.listUploads(ctx, prefix)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(uploads, isOwn) {
+			return slices.DeleteFunc(uploads, isOwn), nil
+		}
+	}
+	return nil, errNotListed
+}
+
+func (b *Backend) listUploads(ctx context.Context, prefix string) ([]types.MultipartUpload, error) {
+	in := &s3.ListMultipartUploadsInput{Bucket: &b.cfg.Bucket, Prefix: &prefix}
+	var uploads []types.MultipartUpload
 	for more := true; more; {
 		page, err := b.client.ListMultipartUploads(ctx, in)
 		if err == nil {
 			more, err = hasMore(page.IsTruncated, uploadMarker(in.KeyMarker, in.UploadIdMarker), uploadMarker(page.NextKeyMarker, page.NextUploadIdMarker))
 		}
 		if err != nil {
-			return swept, errors.Join(append(errs, b.fail(ctx, "sweep", "", err))...)
+			return nil, err
 		}
 		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
-		for _, u := range page.Uploads {
-			key, ok := b.ownKey(aws.ToString(u.Key))
-			if !ok || !selected(key) || u.Initiated == nil || u.Initiated.After(before) {
-				continue
-			}
-			switch err := b.abort(ctx, *u.Key, aws.ToString(u.UploadId)); {
-			case err == nil:
-				swept++
-			case !isUploadGone(err):
-				errs = append(errs, b.fail(ctx, "sweep", key, err))
-			}
-		}
+		uploads = append(uploads, page.Uploads...)
 	}
-	return swept, errors.Join(errs...)
+	return uploads, nil
+}
+
+// seenSince returns when a Sweep has first found each of the uploads.
+func (b *Backend) seenSince(uploads []types.MultipartUpload) map[string]time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	seen := map[string]time.Time{}
+	for _, u := range uploads {
+		id := aws.ToString(u.UploadId)
+		seen[id] = cmp.Or(b.seen[id], time.Now())
+	}
+	b.seen = seen
+	return seen
 }
 
 // uploadMarker returns the two markers of a page of uploads as one.

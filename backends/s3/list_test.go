@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,6 +90,57 @@ func TestSweep(t *testing.T) {
 	for _, u := range out.Uploads {
 		_, err := client(t, srv).AbortMultipartUpload(t.Context(), &awss3.AbortMultipartUploadInput{Bucket: &srv.Bucket, Key: u.Key, UploadId: u.UploadId})
 		require.NoError(t, err)
+	}
+}
+
+// Sweep finds uploads in stores that list them in their own ways, and fails if a store
+// does not list them.
+func TestSweepElsewhere(t *testing.T) {
+	withPrefix := func(all []fakeUpload, prefix string) []fakeUpload {
+		return slices.DeleteFunc(slices.Clone(all), func(u fakeUpload) bool { return !strings.HasPrefix(u.key, prefix) })
+	}
+	began := func(initiated string) func([]fakeUpload, string) []fakeUpload {
+		return func(all []fakeUpload, prefix string) []fakeUpload {
+			all = withPrefix(all, prefix)
+			for i := range all {
+				all[i].initiated = initiated
+			}
+			return all
+		}
+	}
+	for _, r := range []struct {
+		name    string
+		uploads func([]fakeUpload, string) []fakeUpload
+		want    string
+	}{
+		{"by prefix", withPrefix, ""},
+		{"by whole key", func(all []fakeUpload, prefix string) []fakeUpload { // MinIO
+			return slices.DeleteFunc(slices.Clone(all), func(u fakeUpload) bool { return prefix != "" && u.key != prefix })
+		}, ""},
+		{"without a time", began(""), ""},
+		{"with the time of the request", began("<Initiated>2999-01-01T00:00:00Z</Initiated>"), ""}, // s3proxy
+		{"not at all", func([]fakeUpload, string) []fakeUpload { return nil }, "the store does not list multipart uploads in progress"},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			store := &fakeStore{uploads: r.uploads}
+			cfg := store.start(t)
+			cfg.Prefix = "fleet"
+			b := open(t, cfg)
+			store.parts = []fakeUpload{{key: "fleet/snapshots/1", id: "crashed"}, {key: "other/snapshots/1", id: "another's"}, {key: "fleet/users", id: "a user's"}}
+			n, err := b.Sweep(t.Context(), time.Hour, "snapshots/")
+			require.Zero(t, n)
+			require.Len(t, store.parts, 3)
+			if r.want != "" {
+				require.ErrorContains(t, err, r.want)
+				requirePlaced(t, b, "sweep", err)
+				return
+			}
+			require.NoError(t, err)
+			n, err = b.Sweep(t.Context(), 1, "snapshots/")
+			require.NoError(t, err)
+			require.Equal(t, 1, n)
+			require.Len(t, store.parts, 2)
+		})
 	}
 }
 

@@ -19,7 +19,9 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -37,6 +39,9 @@ type Backend struct {
 	// if it does so when a multipart upload completes.
 	unconditional, replacesInParts atomic.Bool
 	weakness                       atomic.Value // string; see Weakness
+
+	mu   sync.Mutex
+	seen map[string]time.Time // when a Sweep has first found an upload, by its id
 }
 
 var (
