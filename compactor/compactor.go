@@ -32,7 +32,7 @@ type ShipperStatus struct {
 	// backend has recorded it.
 	Epoch   uint64
 	Claimed bool
-	// Weak reports that the backend does not create objects conditionally: of two
+	// Weak reports that the backend does not always create objects conditionally: of two
 	// writers that take over in the same instant both succeed, and one of them
 	// learns of the other when it ships next.
 	Weak bool

@@ -3,8 +3,8 @@
 //
 // The object "a/b" is the S3 object prefix/a/b and nothing else. The driver creates
 // objects with "If-None-Match: *", so that the store refuses one of two writers. It
-// sends a CRC32C of each object, which the store verifies, and verifies it again
-// when a whole object is read.
+// sends a CRC32C of each object or part in a header, which the store verifies, and
+// verifies it again when a whole object is read.
 //
 // The driver needs the permissions s3:GetObject, s3:ListBucket, s3:PutObject and
 // s3:AbortMultipartUpload, for Delete s3:DeleteObject, and for Sweep

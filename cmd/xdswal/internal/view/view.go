@@ -133,7 +133,7 @@ type Backend struct {
 	// backend.
 	Epoch   uint64 `json:"epoch"`
 	Claimed bool   `json:"claimed"`
-	// Weak is true if the backend does not support conditional creation.
+	// Weak is true if the backend does not always create objects conditionally.
 	Weak bool `json:"weak,omitempty"`
 	// Shipped is the newest event that can be restored from the backend, and
 	// Snapshot the event of its newest snapshot.
