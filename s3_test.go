@@ -106,7 +106,7 @@ func TestS3Requests(t *testing.T) {
 	steady := map[string]int{ // no LIST
 		"PUT":    updates + snapshots - 1,
 		"GET":    2 * (updates + snapshots - 1), // the next epoch and its own
-		"DELETE": updates / snapshots, // objects that the oldest snapshot covers
+		"DELETE": updates / snapshots,           // objects that the oldest snapshot covers
 	}
 	requireRequests(t, &counter, steady)
 	hour := int(time.Hour / time.Second)
