@@ -334,9 +334,11 @@ func isMissing(err error) bool { return isCode(err, "NoSuchKey") }
 // missing bucket, or a proxy without a store, looks the same.
 func isHeadMissing(err error) bool { return isCode(err, "NoSuchKey", "NotFound") }
 
-// isTaken reports whether a condition of the request was not met.
+// isTaken reports whether a condition of the request was not met. S3Mock answers 304 to
+// the completion of a multipart upload.
 func isTaken(err error) bool {
-	return isCode(err, "PreconditionFailed") || statusOf(err) == http.StatusPreconditionFailed
+	status := statusOf(err)
+	return isCode(err, "PreconditionFailed") || status == http.StatusPreconditionFailed || status == http.StatusNotModified
 }
 
 func isConflict(err error) bool { return isCode(err, "ConditionalRequestConflict", "OperationAborted") }

@@ -89,7 +89,7 @@ func (b *Backend) Sweep(ctx context.Context, olderThan time.Duration, prefixes .
 		return 0, err
 	}
 	selected := func(key string) bool {
-		return key == sweepKey || slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+		return key == sweepKey || key == probeKey || slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
 	}
 	uploads, err := b.uploads(ctx)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 
@@ -57,50 +58,66 @@ func (b *Backend) probe(ctx context.Context) (weakness string, err error) {
 	if again {
 		return "it replaces objects: it ignores or does not implement If-None-Match", nil
 	}
-	again, err = b.probeParts(ctx)
+	weakness, err = b.probeParts(ctx)
 	if err != nil {
 		return "", err
 	}
-	b.replacesInParts.Store(again)
-	var found []string
-	if again {
-		found = append(found, fmt.Sprintf("it replaces objects of more than %d bytes when a multipart upload completes", b.cfg.PartSize))
-	}
+	b.replacesInParts.Store(weakness != "")
 	for range races {
 		created, err := b.race(ctx, raceKey+rand.Text())
 		if err != nil {
 			return "", err
 		}
 		if created > 1 {
-			found = append(found, fmt.Sprintf("of %d simultaneous creations of one object %d succeeded", racers, created))
-			break
+			race := fmt.Sprintf("of %d simultaneous creations of one object %d succeeded", racers, created)
+			return strings.TrimPrefix(weakness+"; "+race, "; "), nil
 		}
 	}
-	return strings.Join(found, "; "), nil
+	return weakness, nil
 }
 
 // probeWhole creates the object of the probe twice, and reports whether the store creates
 // it again.
 func (b *Backend) probeWhole(ctx context.Context) (again bool, err error) {
 	for range 2 {
-		if created, err := b.create(ctx, probeKey); !created || err != nil {
-			return isNotImplemented(err), ignoreNotImplemented(err)
+		created, err := b.create(ctx, probeKey)
+		if isNotImplemented(err) {
+			return true, nil
+		}
+		if !created || err != nil {
+			return false, err
 		}
 	}
 	return true, nil
 }
 
-// probeParts creates the object of the probe, which exists, in parts, and reports whether
-// the store does.
-func (b *Backend) probeParts(ctx context.Context) (again bool, err error) {
+// probeParts creates the object of the probe, which exists, in parts. It returns what that
+// shows the store to lack, or "".
+func (b *Backend) probeParts(ctx context.Context) (weakness string, err error) {
+	err = b.replaceInParts(ctx)
+	switch status := statusOf(err); {
+	case err == nil:
+		return fmt.Sprintf("it replaces objects of more than %d bytes when a multipart upload completes", b.cfg.PartSize), nil
+	case isTaken(err), isConflict(err):
+		return "", nil
+	case isNotImplemented(err), status == http.StatusBadRequest, status == http.StatusMethodNotAllowed:
+		return fmt.Sprintf("it is not known whether it replaces objects of more than %d bytes: %v", b.cfg.PartSize, b.explain(ctx, err)), nil
+	default:
+		return "", err
+	}
+}
+
+// replaceInParts creates the object of the probe in parts, and aborts the upload if that
+// fails.
+func (b *Backend) replaceInParts(ctx context.Context) error {
 	in := b.putInput(probeKey, rand.Text())
 	client := &partsClient{Client: b.client}
-	_, err = client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+	_, err := client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: in.Bucket, Key: in.Key, Metadata: in.Metadata, ChecksumAlgorithm: in.ChecksumAlgorithm,
 		ServerSideEncryption: in.ServerSideEncryption, SSEKMSKeyId: in.SSEKMSKeyId, StorageClass: in.StorageClass,
 	})
 	if err != nil {
-		return isNotImplemented(err), ignoreNotImplemented(err)
+		return err
 	}
 	part, err := client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: in.Bucket, Key: in.Key, UploadId: client.uploadID, PartNumber: aws.Int32(1),
@@ -115,16 +132,10 @@ func (b *Backend) probeParts(ctx context.Context) (again bool, err error) {
 			}},
 		})
 	}
-	if err == nil {
-		return true, nil
+	if err != nil {
+		_ = b.abort(ctx, *in.Key, *client.uploadID) // a later Sweep finds it
 	}
-	if abortErr := b.abort(ctx, *in.Key, *client.uploadID); abortErr != nil && !isUploadGone(abortErr) {
-		return false, abortErr
-	}
-	if isTaken(err) || isConflict(err) {
-		return false, nil
-	}
-	return isNotImplemented(err), ignoreNotImplemented(err)
+	return err
 }
 
 // race returns how many of several simultaneous requests created an object.
@@ -159,11 +170,4 @@ func (b *Backend) create(ctx context.Context, key string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func ignoreNotImplemented(err error) error {
-	if isNotImplemented(err) {
-		return nil
-	}
-	return err
 }

@@ -109,6 +109,36 @@ func TestStoreReplacesInParts(t *testing.T) {
 	requireContent(t, b, "new", large)
 }
 
+// How a store refuses to complete an upload, and what the probe makes of that.
+func TestProbeInParts(t *testing.T) {
+	for _, c := range []struct {
+		status         int
+		code, weakness string
+	}{
+		{http.StatusPreconditionFailed, "PreconditionFailed", ""},
+		{http.StatusConflict, "ConditionalRequestConflict", ""},
+		{http.StatusNotModified, "", ""}, // S3Mock
+		{http.StatusNotImplemented, "NotImplemented", "it is not known whether it replaces objects of more than 5242880 bytes: NotImplemented"},
+		{http.StatusBadRequest, "EntityTooSmall", "it is not known whether it replaces objects of more than 5242880 bytes: EntityTooSmall"},
+	} {
+		store := &fakeStore{conditions: true, answer: func(w http.ResponseWriter, req *http.Request) bool {
+			complete := req.Method == http.MethodPost && req.URL.Query().Has("uploadId")
+			if complete && c.code == "" {
+				w.WriteHeader(c.status)
+			} else if complete {
+				refuse(w, c.status, c.code, "no")
+			}
+			return complete
+		}}
+		b := open(t, store.start(t))
+		ok, err := b.ProbeConditionalCreate(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, c.weakness == "", ok)
+		require.Contains(t, b.Weakness(), c.weakness)
+		require.Empty(t, store.parts)
+	}
+}
+
 // A Put that conflicts with another writer of the key is retried.
 func TestConflict(t *testing.T) {
 	var conflicts atomic.Int32
