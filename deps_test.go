@@ -76,6 +76,7 @@ func TestImports(t *testing.T) {
 		"internal/bounded":  {},
 		"internal/durable":  {},
 		"internal/hook":     {},
+		"internal/httpidle": {},
 		"internal/retry":    {},
 		"internal/download": {"backends"},
 		"internal/lograte":  {},
@@ -101,7 +102,7 @@ func TestImports(t *testing.T) {
 			"internal/retry", "internal/state", "journal", "replay",
 		},
 		"backends/file": {"backends", "internal/durable"},
-		"backends/s3":   {"backends", "internal/retry"},
+		"backends/s3":   {"backends", "internal/httpidle", "internal/retry"},
 		"xdscache":      {"internal/cachelog", "internal/feed", "internal/state", "journal", "replay"},
 		"xdsserver":     {"internal/feed", "internal/hook", "internal/lograte", "internal/option", "internal/state", "journal"},
 		// Only the root composes.
