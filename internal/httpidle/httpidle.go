@@ -3,8 +3,11 @@ package httpidle
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,21 +41,30 @@ func Bound(tr *http.Transport, idle time.Duration) {
 // client waits for the answer while it is still sending the request.
 type idleConn struct {
 	net.Conn
-	idle time.Duration
+	idle   time.Duration
+	silent atomic.Bool // a Read has failed for it
 }
 
 func (c *idleConn) Read(p []byte) (int, error) {
 	if err := c.extend(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.silent.Store(true)
+	}
+	return n, err
 }
 
 func (c *idleConn) Write(p []byte) (int, error) {
 	if err := c.extend(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, net.ErrClosed) && c.silent.Load() {
+		err = os.ErrDeadlineExceeded // The client closed the connection for that.
+	}
+	return n, err
 }
 
 func (c *idleConn) extend() error { return c.SetDeadline(time.Now().Add(c.idle)) }
