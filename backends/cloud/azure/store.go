@@ -20,7 +20,9 @@ import (
 const (
 	// putIDName is the metadata of a blob that identifies the Put that created it.
 	putIDName = "xdswalput"
-	// concurrency is the number of blocks that are sent and in memory at a time.
+	// blockSize and concurrency, the number of blocks that are sent at a time, bound the
+	// memory of a Create: the SDK holds a block up to four times to compute its CRC64.
+	blockSize   = 4 << 20
 	concurrency = 4
 	minBlock    = 1 << 20 // of the SDK
 	maxBlocks   = 50_000  // of Azure, in a blob
@@ -44,7 +46,7 @@ func (s *store) Create(ctx context.Context, name string, u *bucket.Upload) error
 		return err
 	}
 	options := &blockblob.UploadStreamOptions{
-		BlockSize: max(minBlock, min(u.Size+1, bucket.PartSize), u.Size/maxBlocks+1), Concurrency: concurrency,
+		BlockSize: max(minBlock, min(u.Size+1, blockSize), u.Size/maxBlocks+1), Concurrency: concurrency,
 		HTTPHeaders: &blob.HTTPHeaders{BlobContentMD5: u.Sum, BlobContentType: to.Ptr("application/octet-stream")},
 		Metadata:    map[string]*string{putIDName: &u.ID},
 		AccessConditions: &blob.AccessConditions{

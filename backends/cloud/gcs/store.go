@@ -20,8 +20,13 @@ import (
 	"github.com/xdswal/xdswal/internal/retry"
 )
 
-// putIDName is the metadata of an object that identifies the Put that created it.
-const putIDName = "xdswal-put"
+const (
+	// putIDName is the metadata of an object that identifies the Put that created it.
+	putIDName = "xdswal-put"
+	// partSize is the size of the requests that send a large object, and the memory of
+	// a Create.
+	partSize = 8 << 20
+)
 
 // store makes the requests of the driver.
 type store struct {
@@ -59,7 +64,7 @@ func (s *store) Create(ctx context.Context, name string, u *bucket.Upload) error
 			return err
 		}
 		_, err = s.objects.Insert(s.bucket, object).IfGenerationMatch(0).Context(ctx).Fields("generation").
-			Media(body, googleapi.ContentType("application/octet-stream"), googleapi.ChunkSize(int(min(u.Size+1, bucket.PartSize)))).Do()
+			Media(body, googleapi.ContentType("application/octet-stream"), googleapi.ChunkSize(int(min(u.Size+1, partSize)))).Do()
 		return err
 	})
 }

@@ -17,9 +17,6 @@ import (
 	"github.com/xdswal/xdswal/backends"
 )
 
-// PartSize is the size of the requests that send a large object.
-const PartSize = 8 << 20
-
 // Store is the object store of a vendor. Its methods take names in the bucket, and
 // return the errors of the SDK as they are, except those of this package. They make a
 // bounded number of attempts.

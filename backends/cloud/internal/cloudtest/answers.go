@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/cloud/internal/bucket"
 )
 
 // calls are all operations, on the key "k".
@@ -23,7 +22,7 @@ var calls = []struct {
 }{
 	{"put", func(ctx context.Context, b backends.Backend) error { return b.Put(ctx, "k", strings.NewReader("x")) }},
 	{"put", func(ctx context.Context, b backends.Backend) error {
-		return b.Put(ctx, "k", bytes.NewReader(make([]byte, bucket.PartSize+1)))
+		return b.Put(ctx, "k", bytes.NewReader(make([]byte, partSize+1)))
 	}},
 	{"get", func(ctx context.Context, b backends.Backend) error {
 		_, err := b.Get(ctx, "k", 0, -1)

@@ -16,15 +16,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/cloud/internal/bucket"
 )
 
 // Open opens an empty backend, or one at an endpoint, with a transport that wrap wraps
 // if it is not nil.
 type Open func(t *testing.T, wrap func(http.RoundTripper) http.RoundTripper) backends.Backend
 
-// large is the size of an object that is sent in three parts.
-const large = 2*bucket.PartSize + 1000
+// large is the size of an object that each driver sends in at least three parts.
+const (
+	partSize = 8 << 20 // the greatest of a driver
+	large    = 2*partSize + 1000
+)
 
 // Faults tests a driver with faults that the conformance suite cannot cause.
 // verifies says whether the store of the test verifies checksums.
@@ -121,7 +123,7 @@ func (u *upload) Read(p []byte) (int, error) {
 // one.
 func testCancelled(t *testing.T, open Open) {
 	b := open(t, nil)
-	for _, row := range []struct{ size, at int }{{1000, 0}, {1000, 1000}, {large, 0}, {large, bucket.PartSize + 1}, {large, large}} {
+	for _, row := range []struct{ size, at int }{{1000, 0}, {1000, 1000}, {large, 0}, {large, partSize + 1}, {large, large}} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var reached bool
 		err := b.Put(ctx, "k", &upload{Reader: bytes.NewReader(noise(row.size)), onUpload: func(offset int64) {
