@@ -66,6 +66,9 @@ func (b *Backend) getAtEnd(ctx context.Context, key string, offset, length int64
 	default:
 		err = checkRange(offset, length, *head.ContentLength)
 	}
+	if err == nil && (length > 0 || length < 0 && offset < *head.ContentLength) {
+		err = errors.New("the object was replaced while it was read")
+	}
 	if err != nil {
 		return nil, b.fail(ctx, "get", key, err)
 	}

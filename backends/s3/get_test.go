@@ -258,3 +258,22 @@ func readIntoHang(ctx context.Context, t *testing.T, proxy *s3test.Proxy, cfg s3
 	_, err = io.Copy(io.Discard, r)
 	return err
 }
+
+// A range that the store refused, of an object that contains it by now, is not empty.
+func TestReplacedBeforeHead(t *testing.T) {
+	fake := &fakeStore{answer: func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Method != http.MethodGet {
+			return false
+		}
+		refuse(w, http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The requested range is not satisfiable")
+		return true
+	}}
+	b := open(t, fake.start(t))
+	put(t, b, "k", noise(100))
+	for _, length := range []int64{10, -1} {
+		_, err := b.Get(t.Context(), "k", 50, length)
+		require.ErrorContains(t, err, "the object was replaced while it was read")
+	}
+	_, err := b.Get(t.Context(), "k", 100, -1)
+	require.NoError(t, err)
+}
