@@ -37,6 +37,10 @@ run-s3: build ## The same with a local S3 server, which restores .xdswal/data af
 build: ## Build bin/xdswal
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/xdswal ./cmd/xdswal
 
+.PHONY: build-cloud
+build-cloud: ## Build bin/xdswal-cloud, which also ships to Google Cloud Storage and Azure
+	cd backends/cloud && $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o ../../bin/xdswal-cloud ./cmd/xdswal
+
 .PHONY: deps
 deps: ## Install the tools of the tests, as root on Debian; without them, tests are skipped
 	@scripts/deps

@@ -20,7 +20,7 @@ var exported = map[string]int{
 	"":                     19,
 	"backends":             14,
 	"backends/backendtest": 2,
-	"backends/backendurl":  2,
+	"backends/backendurl":  3,
 	"backends/file":        4,
 	"backends/s3":          4,
 	"compactor":            11,

@@ -1,6 +1,6 @@
 // Package backendurl opens backends by URL. It maps schemes to drivers and
-// therefore links all drivers; a program that needs one driver imports that driver
-// instead.
+// therefore links the drivers of this module; a program that needs one driver imports
+// that driver instead. [Register] adds others.
 //
 //	file:///absolute/path                   a directory, see backends/file
 //	s3://bucket/prefix?region=&endpoint=    a bucket, see backends/s3
@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/file"
@@ -22,9 +23,24 @@ import (
 
 // drivers maps a URL scheme to its driver. A new driver also needs a line in the
 // package comment.
-var drivers = map[string]func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error){
-	"file": openFile,
-	"s3":   openS3,
+var (
+	mu      sync.RWMutex
+	drivers = map[string]func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error){
+		"file": openFile,
+		"s3":   openS3,
+	}
+)
+
+// Register makes the URLs of a scheme known. driver opens the backend at a URL; its errors
+// must not contain credentials that the URL may have. Register panics if the scheme has a
+// driver.
+func Register(scheme string, driver func(ctx context.Context, u *url.URL, readOnly bool) (backends.Backend, error)) {
+	mu.Lock()
+	defer mu.Unlock()
+	if _, twice := drivers[scheme]; twice {
+		panic(fmt.Sprintf("backendurl: the scheme %q is registered twice", scheme))
+	}
+	drivers[scheme] = driver
 }
 
 // Open opens the backend at rawURL. Its errors contain the scheme and the path and
@@ -54,7 +70,9 @@ func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, 
 	if u.Scheme == "" {
 		return nil, fmt.Errorf("open backend: %w: it has no scheme; write %s", errURL, knownURLs())
 	}
+	mu.RLock()
 	driver, ok := drivers[u.Scheme]
+	mu.RUnlock()
 	if !ok {
 		return nil, fmt.Errorf("open backend: unknown scheme %q; write %s", u.Scheme, knownURLs())
 	}
@@ -67,6 +85,8 @@ func open(ctx context.Context, rawURL string, readOnly bool) (backends.Backend, 
 
 // knownURLs returns the forms of URLs for a message: "file://... or s3://...".
 func knownURLs() string {
+	mu.RLock()
+	defer mu.RUnlock()
 	return strings.Join(slices.Sorted(maps.Keys(drivers)), "://... or ") + "://..."
 }
 

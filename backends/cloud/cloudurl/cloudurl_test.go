@@ -15,7 +15,8 @@ import (
 
 	"github.com/xdswal/xdswal"
 	"github.com/xdswal/xdswal/backends"
-	"github.com/xdswal/xdswal/backends/cloud/cloudurl"
+	"github.com/xdswal/xdswal/backends/backendurl"
+	_ "github.com/xdswal/xdswal/backends/cloud/cloudurl"
 	"github.com/xdswal/xdswal/backends/cloud/internal/cloudtest"
 	"github.com/xdswal/xdswal/xdscache"
 )
@@ -32,16 +33,16 @@ func TestOpen(t *testing.T) {
 		"gs://bucket/p?endpoint=http://127.0.0.1:1":          "gs://bucket/p?endpoint=http://127.0.0.1:1",
 		"azblob://container/p?account=acc":                   "azblob://container/p?account=acc",
 	} {
-		for _, open := range []func(context.Context, string) (backends.Backend, error){cloudurl.Open, cloudurl.OpenReadOnly} {
+		for _, open := range []func(context.Context, string) (backends.Backend, error){backendurl.Open, backendurl.OpenReadOnly} {
 			b, err := open(t.Context(), raw)
 			require.NoError(t, err)
 			require.Equal(t, want, b.String())
 		}
-		b, err := cloudurl.OpenReadOnly(t.Context(), raw)
+		b, err := backendurl.OpenReadOnly(t.Context(), raw)
 		require.NoError(t, err)
 		require.ErrorIs(t, b.Put(t.Context(), "k", strings.NewReader("x")), backends.ErrPermission)
 	}
-	const known = "; write file://... or s3://... or azblob://... or gs://..."
+	const known = "; write azblob://... or file://... or gs://... or s3://..."
 	for raw, want := range map[string]string{
 		"ftp://hidden":           `open backend: unknown scheme "ftp"` + known,
 		"gs://u:hidden%zz@b":     "it may contain credentials)" + known,
@@ -50,7 +51,7 @@ func TestOpen(t *testing.T) {
 		"azblob://c?sig=hidden":  "open backend: parse azblob URL",
 		"s3://u:hidden@bucket/p": "open backend: parse S3 URL",
 	} {
-		b, err := cloudurl.Open(t.Context(), raw)
+		b, err := backendurl.Open(t.Context(), raw)
 		require.Nil(t, b)
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), "hidden")
@@ -108,7 +109,7 @@ type store struct {
 // openStore opens a store in a new directory.
 func openStore(t *testing.T, raw string) store {
 	t.Helper()
-	b, err := cloudurl.Open(t.Context(), raw)
+	b, err := backendurl.Open(t.Context(), raw)
 	require.NoError(t, err)
 	s, err := xdswal.Open(t.Context(), xdswal.Options{
 		Dir: t.TempDir(), Backend: b, ShipInterval: time.Millisecond, BackendTimeout: timeout,
