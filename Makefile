@@ -79,6 +79,10 @@ $(GOLANGCI):
 bench: ## Run the benchmarks (about 20 minutes); BENCHFLAGS=-short for two minutes
 	cd bench && $(GO) run . $(BENCHFLAGS)
 
+.PHONY: stores
+stores: ## Test with nine S3, GCS and Azure servers (about 10 minutes), and write the table in docs/s3.md
+	@scripts/stores $(STORESFLAGS)
+
 .PHONY: cross
 cross: ## Build for linux and darwin on amd64 and arm64, into dist/
 	@for p in $(PLATFORMS); do \

@@ -87,6 +87,7 @@ func TestImports(t *testing.T) {
 		"internal/backendfault": {"backends"},
 		"internal/envoytest":    {},
 		"internal/demo":         {"internal/envoytest"},
+		"internal/stores":       {"backends", "backends/backendurl", "backends/s3", "internal/envoytest", "journal"},
 		// Machinery.
 		"internal/wal":      {"internal/durable", "internal/event", "internal/hook", "internal/wal/internal/", "journal"},
 		"internal/compact":  {"compactor", "internal/bounded", "internal/catalog", "internal/durable", "internal/format/snapshot", "internal/hook", "internal/retry", "internal/state", "journal"},
