@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -215,13 +217,13 @@ func (t *tester) start(ctx context.Context, srv server, transport, dir string) (
 	if err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	output, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer output.Close()
 	p.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
-	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = t.env, dir, log, log
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = t.env, dir, output, output
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
@@ -307,9 +309,11 @@ func (p *process) terminateTLS(ctx context.Context, cert certificate) error {
 	if err != nil {
 		return err
 	}
+	quiet := log.New(io.Discard, "", 0) // The client reports what fails.
 	p.proxy = &http.Server{
 		ReadHeaderTimeout: time.Minute,
-		Handler: &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		ErrorLog:          quiet,
+		Handler: &httputil.ReverseProxy{ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(to)
 			r.Out.Host = r.In.Host // the signature contains it
 		}},
