@@ -34,6 +34,11 @@ func Bound(tr *http.Transport, idle time.Duration) {
 	tr.ForceAttemptHTTP2 = false
 	tr.Protocols = new(http.Protocols)
 	tr.Protocols.SetHTTP1(true)
+	if tr.TLSClientConfig != nil {
+		// A transport that was copied while it was set for HTTP/2 still offers it to the
+		// server in the TLS handshake.
+		tr.TLSClientConfig.NextProtos = nil
+	}
 }
 
 // idleConn is a connection on which a Read or Write fails after no byte has moved in
