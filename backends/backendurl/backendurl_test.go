@@ -2,9 +2,7 @@ package backendurl_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,16 +77,4 @@ func ExampleOpen() {
 	_, err := backendurl.Open(context.Background(), "ftp://user:password@host/path")
 	fmt.Println(err)
 	// Output: open backend: unknown scheme "ftp"; write file://... or s3://...
-}
-
-func TestRegister(t *testing.T) {
-	fail := errors.New("no such bucket")
-	backendurl.Register("registered", func(_ context.Context, u *url.URL, readOnly bool) (backends.Backend, error) {
-		require.Equal(t, "bucket", u.Host)
-		require.True(t, readOnly)
-		return nil, fail
-	})
-	_, err := backendurl.OpenReadOnly(t.Context(), "registered://bucket/prefix")
-	require.ErrorIs(t, err, fail)
-	require.PanicsWithValue(t, `backendurl: the scheme "s3" is registered twice`, func() { backendurl.Register("s3", nil) })
 }
