@@ -352,6 +352,16 @@ func TestWaitAckedForAnotherNodesEvent(t *testing.T) {
 	require.NoError(t, w.server.WaitAcked(ctx, "n", journal.Sequence(seq)))
 }
 
+// A client that never sends a node is one of the node with the empty id.
+func TestWaitAckedWithoutANode(t *testing.T) {
+	w := newWorld(t)
+	w.set("", "1", edsCluster("a", ""))
+	c := w.delta()
+	require.NoError(t, c.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType}))
+	c.receive()
+	require.ErrorContains(t, w.server.WaitAcked(doneContext(), "", 1), "not acknowledged")
+}
+
 func TestErrorOfASecret(t *testing.T) {
 	rejections := make(chan xdsserver.Rejection, 1)
 	w := newWorld(t, xdsserver.Options{Hooks: xdsserver.Hooks{Rejected: func(r xdsserver.Rejection) { rejections <- r }}})

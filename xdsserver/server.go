@@ -132,9 +132,9 @@ type Server struct {
 	answers   answers
 	// replies wakes WaitAcked, by node id, after a client has replied or left.
 	replies feed.Hub
-	// refusals and rejections bound what clients write to the log.
-	refusals, rejections *lograte.Limiter
-	streams              atomic.Int64 // number of all streams so far
+	// These bound what clients write to the log.
+	refusals, rejections, unready *lograte.Limiter
+	streams                       atomic.Int64 // number of all streams so far
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -177,6 +177,7 @@ func NewServer(ctx context.Context, cache cachev3.Cache, callbacks serverv3.Call
 
 		refusals:   lograte.New(firstLines),
 		rejections: lograte.New(firstLines),
+		unready:    lograte.New(firstLines),
 	}
 	var fetchCallbacks restv3.Callbacks = serverv3.CallbackFuncs{}
 	if callbacks != nil {
@@ -223,8 +224,7 @@ func (s *Server) rejected(r *Rejection) {
 	hook.Call(s.opt.Hooks.Rejected, *r)
 }
 
-// firstLines is the number of lines about refusals, and of those about rejections, that are
-// logged at any rate. After that it is one a second, with the number of those that were
+// firstLines is the number of lines of a kind that are logged at any rate. After that it is one a second, with the number of those that were
 // omitted before it. Hooks receive each.
 const firstLines = 100
 
@@ -249,7 +249,10 @@ func (s *Server) close(of *session) {
 	of.close()
 	s.mu.Lock()
 	delete(s.sessions, of)
-	s.unname(of)
+	delete(s.byNode[of.nodeID], of)
+	if len(s.byNode[of.nodeID]) == 0 {
+		delete(s.byNode, of.nodeID)
+	}
 	host := hostOf(of.peer)
 	if s.peers[host]--; s.peers[host] <= 0 {
 		delete(s.peers, host)
@@ -258,22 +261,14 @@ func (s *Server) close(of *session) {
 	s.replies.Wake(of.nodeID)
 }
 
-// name records the node id of a session, which has none or another one.
-func (s *Server) name(of *session, node string) {
+// name records the node id of a session.
+func (s *Server) name(of *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unname(of)
-	if s.byNode[node] == nil {
-		s.byNode[node] = map[*session]struct{}{}
+	if s.byNode[of.nodeID] == nil {
+		s.byNode[of.nodeID] = map[*session]struct{}{}
 	}
-	s.byNode[node][of] = struct{}{}
-}
-
-func (s *Server) unname(of *session) {
-	delete(s.byNode[of.nodeID], of)
-	if len(s.byNode[of.nodeID]) == 0 {
-		delete(s.byNode, of.nodeID)
-	}
+	s.byNode[of.nodeID][of] = struct{}{}
 }
 
 func hostOf(peer string) string {

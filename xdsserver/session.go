@@ -12,6 +12,7 @@ import (
 	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xdswal/xdswal/internal/feed"
@@ -177,9 +178,17 @@ func (s *session) subscribe(ctx context.Context, req *request) (*subscription, e
 	}
 	key := source.Key(s.node)
 	if err := source.Prepare(ctx, key, req.typeURL); err != nil {
+		if ctx.Err() != nil {
+			return nil, status.FromContextError(ctx.Err()).Err() // the client has gone
+		}
 		// Why concerns the server alone, and may name its files.
-		s.server.opt.Logger.Warn("the resources of a node cannot be made ready for a client", "node", bounded(s.nodeID), "type", bounded(req.typeURL), "error", err)
+		if omitted, ok := s.server.unready.Allow(); ok {
+			s.server.opt.Logger.Warn("the resources of a node cannot be made ready for a client", "node", bounded(s.nodeID), "type", bounded(req.typeURL), "error", err, "omitted", omitted)
+		}
 		return nil, s.server.refuse(s, codes.Unavailable, "cache", "the server cannot make the resources of type %s ready; its log says why", bounded(req.typeURL))
+	}
+	if len(s.subs) == 0 {
+		s.server.name(s) // from now on the id stays
 	}
 	sub := newSubscription(req.typeURL, s.delta)
 	if source.Serves(req.typeURL) {
@@ -279,9 +288,6 @@ func (s *session) setNode(node *corev3.Node) error {
 	if s.server.callbacks == nil {
 		// Envoy's list of its extensions is large, and nobody reads it.
 		node.Extensions = nil
-	}
-	if len(s.subs) == 0 {
-		s.server.name(s, node.GetId())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

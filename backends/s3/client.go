@@ -93,6 +93,8 @@ type rotatedCredentials struct {
 
 	found aws.CredentialsProvider // nil if they have to be looked for again
 	last  aws.Credentials         // if they never expire
+	// doubted is set if other ones, which expire, were found in place of last.
+	doubted bool
 }
 
 func (r *rotatedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
@@ -103,9 +105,14 @@ func (r *rotatedCredentials) Retrieve(ctx context.Context) (aws.Credentials, err
 		return creds, err
 	case err != nil:
 		creds = r.last // a file that is being written may have none
+	case creds.CanExpire && r.last.HasKeys() && !r.doubted:
+		// A file that is being written has none, and the SDK goes on to the machine's role.
+		r.doubted, creds = true, r.last
 	case creds.CanExpire:
-		r.last = aws.Credentials{}
+		r.found, r.last, r.doubted = nil, aws.Credentials{}, false
 		return creds, nil
+	default:
+		r.doubted = false
 	}
 	r.found, r.last = nil, creds
 	creds.CanExpire, creds.Expires = true, time.Now().Add(maxCredentialsAge)

@@ -79,3 +79,32 @@ func TestRotatedCredentials(t *testing.T) {
 		})
 	}
 }
+
+// The SDK finds a machine's role in place of a file that has no credentials while it is
+// written. The role is not used for that moment.
+func TestRoleWhileAFileIsWritten(t *testing.T) {
+	noAWS(t)
+	synctest.Test(t, func(t *testing.T) {
+		next, used := aws.Credentials{AccessKeyID: "AKIAFIRST", SecretAccessKey: secretKey}, ""
+		b := open(t, s3.Config{
+			Bucket: "bucket", Endpoint: "http://store.invalid", MaxAttempts: 1,
+			Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return next, nil }),
+			WrapTransport: transport(func(_ http.RoundTripper, req *http.Request) (*http.Response, error) {
+				_, used, _ = strings.Cut(req.Header.Get("Authorization"), "Credential=")
+				used, _, _ = strings.Cut(used, "/")
+				return &http.Response{StatusCode: http.StatusNoContent, Header: http.Header{}, Body: http.NoBody, Request: req}, nil
+			}).wrap,
+		})
+		role := aws.Credentials{AccessKeyID: "ASIAROLE", SecretAccessKey: secretKey, CanExpire: true, Expires: time.Now().Add(time.Hour)}
+		second := aws.Credentials{AccessKeyID: "AKIASECOND", SecretAccessKey: secretKey}
+		for _, step := range []struct {
+			found aws.Credentials
+			want  string
+		}{{next, "AKIAFIRST"}, {role, "AKIAFIRST"}, {second, "AKIASECOND"}, {role, "AKIASECOND"}, {role, "ASIAROLE"}} {
+			next = step.found
+			time.Sleep(time.Minute)
+			require.NoError(t, b.Delete(t.Context(), "k"))
+			require.Equal(t, step.want, used)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package s3
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -126,10 +127,7 @@ var errNotListed = errors.New("the store does not list multipart uploads in prog
 // the whole bucket is listed.
 func (b *Backend) uploads(ctx context.Context) ([]types.MultipartUpload, error) {
 	own := &partsClient{Client: b.client}
-	_, err := own.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: &b.cfg.Bucket, Key: aws.String(b.objectKey(sweepKey)), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
-	})
-	if err != nil {
+	if _, err := own.CreateMultipartUpload(ctx, uploadInput(b.putInput(sweepKey, rand.Text()))); err != nil {
 		return nil, err
 	}
 	defer func() { _ = b.abort(ctx, b.objectKey(sweepKey), *own.uploadID) }() // a later Sweep finds it

@@ -112,11 +112,7 @@ func (b *Backend) probeParts(ctx context.Context) (weakness string, err error) {
 func (b *Backend) replaceInParts(ctx context.Context) error {
 	in := b.putInput(probeKey, rand.Text())
 	client := &partsClient{Client: b.client}
-	_, err := client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: in.Bucket, Key: in.Key, Metadata: in.Metadata, ChecksumAlgorithm: in.ChecksumAlgorithm,
-		ServerSideEncryption: in.ServerSideEncryption, SSEKMSKeyId: in.SSEKMSKeyId, StorageClass: in.StorageClass,
-	})
-	if err != nil {
+	if _, err := client.CreateMultipartUpload(ctx, uploadInput(in)); err != nil {
 		return err
 	}
 	part, err := client.UploadPart(ctx, &s3.UploadPartInput{
@@ -136,6 +132,14 @@ func (b *Backend) replaceInParts(ctx context.Context) error {
 		_ = b.abort(ctx, *in.Key, *client.uploadID) // a later Sweep finds it
 	}
 	return err
+}
+
+// uploadInput returns the request that begins an upload in parts.
+func uploadInput(in *s3.PutObjectInput) *s3.CreateMultipartUploadInput {
+	return &s3.CreateMultipartUploadInput{
+		Bucket: in.Bucket, Key: in.Key, Metadata: in.Metadata, ChecksumAlgorithm: in.ChecksumAlgorithm,
+		ServerSideEncryption: in.ServerSideEncryption, SSEKMSKeyId: in.SSEKMSKeyId, StorageClass: in.StorageClass,
+	}
 }
 
 // race returns how many of several simultaneous requests created an object.

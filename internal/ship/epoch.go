@@ -93,7 +93,7 @@ func (s *Shipper) checkFenced(ctx context.Context) error {
 		return s.setFenced(catalog.Fenced(next))
 	case errors.Is(err, event.ErrCorrupt):
 		// It cannot be read, but it exists.
-		return s.setFenced(fmt.Errorf("%w: %w; it is not known whether a writer has the epoch: if none has, delete the object, and restart this one", catalog.ErrFenced, err))
+		return s.setFenced(fmt.Errorf("%w: %w; it is not known whether a writer has the epoch: if none has, stop this one, delete the object, and start it again", catalog.ErrFenced, err))
 	case errors.Is(err, event.ErrVersion):
 		return s.setFenced(fmt.Errorf("%w: %w", catalog.ErrFenced, err))
 	case !errors.Is(err, backends.ErrNotFound):
@@ -104,7 +104,7 @@ func (s *Shipper) checkFenced(ctx context.Context) error {
 	case errors.Is(err, backends.ErrNotFound):
 		return nil // the backend has lost it, and no other writer has claimed it
 	case errors.Is(err, event.ErrCorrupt):
-		return fmt.Errorf("look for another writer: %w; if another writer has claimed the epoch in the same instant, stop it; then delete the object, and restart this one", err)
+		return fmt.Errorf("look for another writer: %w; if another writer has claimed the epoch in the same instant, stop it; then stop this one, delete the object, and start it again", err)
 	case err != nil:
 		return fmt.Errorf("look for another writer: %w", err)
 	case own.Token != s.opt.Epoch.Token:

@@ -391,7 +391,7 @@ func TestTornEpoch(t *testing.T) {
 	err := s.waitErr()
 	require.ErrorIs(t, err, event.ErrCorrupt)
 	require.ErrorContains(t, err, "epochs/0000000001 in memory:")
-	require.ErrorContains(t, err, "delete the object, and restart this one")
+	require.ErrorContains(t, err, "stop this one, delete the object, and start it again")
 	require.NotErrorIs(t, err, catalog.ErrFenced)
 	require.NoError(t, s.ship.Status().Fenced)
 	require.EqualValues(t, 3, s.ship.Shipped())

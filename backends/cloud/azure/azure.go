@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -51,7 +50,7 @@ func newStore(shared bucket.Config, cfg Config) (*store, error) {
 		return nil, err
 	}
 	options := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: &http.Client{Transport: tr},
+		Transport: bucket.Client(tr),
 		Retry: policy.RetryOptions{
 			MaxRetries: int32(shared.MaxAttempts) - 1, RetryDelay: bucket.MinBackoff, MaxRetryDelay: bucket.MaxBackoff,
 		},

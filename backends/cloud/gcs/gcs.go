@@ -21,7 +21,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
+	"golang.org/x/oauth2"
 	"google.golang.org/api/option"
 	storage "google.golang.org/api/storage/v1"
 	htransport "google.golang.org/api/transport/http"
@@ -45,6 +47,9 @@ func New(ctx context.Context, cfg Config) (backends.Backend, error) {
 	return bucket.New(shared, s, location), nil
 }
 
+// tokenTimeout bounds a request for a token.
+const tokenTimeout = time.Minute
+
 func newStore(ctx context.Context, cfg bucket.Config, options []option.ClientOption) (*store, error) {
 	tr, err := cfg.Transport()
 	if err != nil {
@@ -58,11 +63,13 @@ func newStore(ctx context.Context, cfg bucket.Config, options []option.ClientOpt
 		options = []option.ClientOption{option.WithoutAuthentication()}
 	}
 	options = append([]option.ClientOption{option.WithScopes(scope), option.WithTelemetryDisabled()}, options...)
-	// The context of the credentials is that of every later request for a token.
-	if tr, err = htransport.NewTransport(context.WithoutCancel(ctx), tr, options...); err != nil {
+	// The context of the credentials is that of every later request for a token, which
+	// everything waits for.
+	tokens := context.WithValue(context.WithoutCancel(ctx), oauth2.HTTPClient, &http.Client{Timeout: tokenTimeout})
+	if tr, err = htransport.NewTransport(tokens, tr, options...); err != nil {
 		return nil, fmt.Errorf("find credentials: %s; %s", bucket.Clean(err.Error()), credentialsAdvice)
 	}
-	options = []option.ClientOption{option.WithHTTPClient(&http.Client{Transport: tr})}
+	options = []option.ClientOption{option.WithHTTPClient(bucket.Client(tr))}
 	if cfg.Endpoint != "" {
 		options = append(options, option.WithEndpoint(cfg.Endpoint+"/storage/v1/"))
 	}

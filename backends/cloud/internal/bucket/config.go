@@ -176,3 +176,12 @@ func (c Config) Transport() (http.RoundTripper, error) {
 	}
 	return nil, errors.New("WrapTransport returned nil")
 }
+
+// Client returns a client that follows no redirects: they could lead a token, or the keys in
+// an object, to another host or off TLS.
+func Client(tr http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     tr,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
