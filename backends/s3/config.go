@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -16,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 const (
@@ -231,35 +231,20 @@ func parseURL(u *url.URL) (Config, error) {
 // parseQuery sets the fields of the parameters. It returns an error for an unknown,
 // repeated or empty parameter.
 func (c *Config) parseQuery(raw string) error {
-	query, err := url.ParseQuery(raw)
-	if err != nil {
-		return errors.New("query is malformed")
-	}
 	var style string
 	params := map[string]*string{
 		"endpoint": &c.Endpoint, "region": &c.Region, "profile": &c.Profile, "path_style": &style,
 		"sse": &c.SSE, "kms_key_id": &c.KMSKeyID, "storage_class": &c.StorageClass,
 	}
-	for name, target := range params {
-		values, ok := query[name]
-		delete(query, name)
-		switch {
-		case !ok:
-		case len(values) > 1:
-			return fmt.Errorf("parameter %q is given %d times", name, len(values))
-		case values[0] == "":
-			return fmt.Errorf("parameter %q is empty", name)
-		default:
-			*target = values[0]
-		}
+	if err := objectstore.ParseQuery(raw, params); err != nil {
+		return err
 	}
-	if len(query) > 0 {
-		return fmt.Errorf("unknown parameters %q", slices.Sorted(maps.Keys(query)))
+	if style == "" {
+		return nil
 	}
-	if style != "" {
-		if c.PathStyle, err = strconv.ParseBool(style); err != nil {
-			return errors.New("path_style is neither true nor false")
-		}
+	var err error
+	if c.PathStyle, err = strconv.ParseBool(style); err != nil {
+		return errors.New("path_style is neither true nor false")
 	}
 	return nil
 }

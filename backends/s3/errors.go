@@ -2,14 +2,12 @@ package s3
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,29 +19,14 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
-// failure is an error of the SDK with a text of its own. It wraps the SDK's error.
-type failure struct {
-	text string
-	is   error // an error variable of package backends, or nil
-	err  error
-}
-
-func (f *failure) Error() string { return f.text }
-
-func (f *failure) Unwrap() []error {
-	if f.is == nil {
-		return []error{f.err}
-	}
-	return []error{f.is, f.err}
-}
-
-// explain returns a *failure with the meaning of err, an error of the SDK, and advice
-// for the operator. It returns other errors unchanged, or the error of ctx if that is
-// done and no answer of the store explains err.
+// explain returns a failure with the meaning of err, an error of the SDK, and advice for
+// the operator. It returns other errors unchanged, or the error of ctx if that is done and
+// no answer of the store explains err.
 func (b *Backend) explain(ctx context.Context, err error) error {
-	if isA[*failure](err) {
+	if isA[*objectstore.Failure](err) {
 		return err
 	}
 	operation, sdk := as[*smithy.OperationError](err)
@@ -68,7 +51,7 @@ func (b *Backend) explain(ctx context.Context, err error) error {
 	return newFailure(nil, what, b.networkAdvice(err), err)
 }
 
-// explainAnswer returns the *failure for an error that the store sent.
+// explainAnswer returns the failure for an error that the store sent.
 func explainAnswer(operation string, answer smithy.APIError, err error) error {
 	what := clean(answer.ErrorCode())
 	if message := clean(answer.ErrorMessage()); message != "" {
@@ -105,18 +88,11 @@ func skewOf(err error) string {
 // kmsPermission matches a permission on a KMS key in the message of an answer.
 var kmsPermission = regexp.MustCompile(`\bkms:[A-Za-z]+`)
 
-// newFailure returns a *failure with a text such as:
+// newFailure returns a failure with a text such as:
 //
 //	permission denied: AccessDenied: Access Denied (PutObject, HTTP 403, request 4442587FB7D0A2F9); grant s3:PutObject
 func newFailure(is error, what, advice string, err error) error {
-	text := what + requestOf(err)
-	if is != nil {
-		text = is.Error() + ": " + text
-	}
-	if advice != "" {
-		text += "; " + advice
-	}
-	return &failure{text: text, is: is, err: err}
+	return objectstore.NewFailure(is, what+requestOf(err), advice, err)
 }
 
 // permissions are the AWS permissions that the operations need.
@@ -212,25 +188,12 @@ func missingFeature(operation string) string {
 
 // networkAdvice returns advice for the usual causes of a missing answer.
 func (b *Backend) networkAdvice(err error) string {
-	switch {
-	case isA[x509.UnknownAuthorityError](err):
-		return "set AWS_CA_BUNDLE to a file with the certificate of the store's authority"
-	case isA[x509.CertificateInvalidError](err):
-		return "correct the certificate of the store, or the clock of this machine"
-	case isA[x509.HostnameError](err):
-		return "use an endpoint whose name is in the certificate of the store"
-	case isA[*net.DNSError](err):
-		return "check the endpoint and the region; stores without a name for each bucket need path_style=true"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "start the store or correct the endpoint"
-	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		return fmt.Sprintf("the store was silent for %v: check it and the network", b.cfg.IdleTimeout)
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return "the store does not speak TLS: write http:// in the endpoint"
-	case isBroken(err):
-		return "the connection broke before the answer: check the store and the network"
-	}
-	return ""
+	return objectstore.Network{
+		CAFile: "AWS_CA_BUNDLE",
+		Names:  "check the endpoint and the region; stores without a name for each bucket need path_style=true",
+		Idle:   b.cfg.IdleTimeout,
+		Broken: isBroken,
+	}.Advice(err)
 }
 
 // requestOf describes the request that failed, so that the operator can find it in the
@@ -269,16 +232,7 @@ var credentialText = regexp.MustCompile(`(?i)(signature|credential|token|secret|
 
 // clean returns a text of the store as one line of limited length, and without
 // credentials.
-func clean(text string) string {
-	if credentialText.MatchString(text) {
-		return "(message not shown, it may contain credentials)"
-	}
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "..."
-	}
-	return text
-}
+func clean(text string) string { return objectstore.Clean(text, credentialText, maxMessage) }
 
 // innermost unwraps the errors of the SDK and net/http, whose texts add a URL and words
 // that do not explain the cause.

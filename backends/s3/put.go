@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 const (
@@ -127,7 +128,7 @@ func (p *put) resolve(ctx context.Context, cause error) (again bool, err error) 
 	case err == nil && head.Metadata[putIDName] == p.id:
 		return false, nil
 	case err == nil, isHeadMissing(err) && isTaken(cause):
-		exists := &failure{text: backends.ErrExists.Error() + requestOf(cause), is: backends.ErrExists, err: cause}
+		exists := &objectstore.Failure{Text: backends.ErrExists.Error() + requestOf(cause), Is: backends.ErrExists, Err: cause}
 		return false, p.b.fail(ctx, "put", p.key, exists)
 	case isHeadMissing(err), isBroken(cause) && statusOf(err) == 0:
 		// Do not repeat the attempts of the SDK.

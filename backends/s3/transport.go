@@ -8,6 +8,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 
 	"github.com/xdswal/xdswal/internal/httpidle"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 // newHTTPClient returns the client for all requests of the SDK, including those for
@@ -16,8 +17,7 @@ func newHTTPClient(idle time.Duration) *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { httpidle.Bound(tr, idle) })
 }
 
-// storeClient returns the client for requests to the store. It follows no redirect,
-// which would need another signature.
+// storeClient returns the client for requests to the store.
 func storeClient(sdk aws.HTTPClient, wrap func(http.RoundTripper) http.RoundTripper) (*http.Client, error) {
 	var tr http.RoundTripper
 	if c, ok := sdk.(*awshttp.BuildableClient); ok {
@@ -28,7 +28,5 @@ func storeClient(sdk aws.HTTPClient, wrap func(http.RoundTripper) http.RoundTrip
 			return nil, invalid("WrapTransport", "returned nil")
 		}
 	}
-	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}, nil
+	return objectstore.Client(tr), nil
 }

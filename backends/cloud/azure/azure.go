@@ -24,6 +24,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/cloud/internal/bucket"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 // New opens a backend. It makes no request to the store, so it succeeds while the
@@ -50,7 +51,7 @@ func newStore(shared bucket.Config, cfg Config) (*store, error) {
 		return nil, err
 	}
 	options := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: bucket.Client(tr),
+		Transport: objectstore.Client(tr),
 		Retry: policy.RetryOptions{
 			MaxRetries: int32(shared.MaxAttempts) - 1, RetryDelay: bucket.MinBackoff, MaxRetryDelay: bucket.MaxBackoff,
 		},

@@ -30,6 +30,7 @@ import (
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/backends/cloud/internal/bucket"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 // New opens a backend. It makes no request to the store, so it succeeds while the
@@ -69,7 +70,7 @@ func newStore(ctx context.Context, cfg bucket.Config, options []option.ClientOpt
 	if tr, err = htransport.NewTransport(tokens, tr, options...); err != nil {
 		return nil, fmt.Errorf("find credentials: %s; %s", bucket.Clean(err.Error()), credentialsAdvice)
 	}
-	options = []option.ClientOption{option.WithHTTPClient(bucket.Client(tr))}
+	options = []option.ClientOption{option.WithHTTPClient(objectstore.Client(tr))}
 	if cfg.Endpoint != "" {
 		options = append(options, option.WithEndpoint(cfg.Endpoint+"/storage/v1/"))
 	}

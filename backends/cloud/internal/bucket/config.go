@@ -4,16 +4,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/xdswal/xdswal/backends"
 	"github.com/xdswal/xdswal/internal/httpidle"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 const (
@@ -114,7 +113,7 @@ func ParseURL(u *url.URL, kind *Kind, params map[string]*string) (name, prefix s
 	case u.Fragment != "":
 		err = errors.New("URL has a fragment")
 	default:
-		err = parseQuery(u.RawQuery, params)
+		err = objectstore.ParseQuery(u.RawQuery, params)
 	}
 	return u.Host, strings.TrimSuffix(strings.TrimPrefix(u.Path, "/"), "/"), err
 }
@@ -122,31 +121,6 @@ func ParseURL(u *url.URL, kind *Kind, params map[string]*string) (name, prefix s
 // URLError returns the error of ParseURL of a driver.
 func (kind *Kind) URLError(u *url.URL, err error) error {
 	return fmt.Errorf("parse %s URL with path %q: %w; write %s", kind.Scheme, u.Path, err, kind.Usage)
-}
-
-// parseQuery returns an error for an unknown, repeated or empty parameter.
-func parseQuery(raw string, params map[string]*string) error {
-	query, err := url.ParseQuery(raw)
-	if err != nil {
-		return errors.New("query is malformed")
-	}
-	for name, target := range params {
-		values, ok := query[name]
-		delete(query, name)
-		switch {
-		case !ok:
-		case len(values) > 1:
-			return fmt.Errorf("parameter %q is given %d times", name, len(values))
-		case values[0] == "":
-			return fmt.Errorf("parameter %q is empty", name)
-		default:
-			*target = values[0]
-		}
-	}
-	if len(query) > 0 {
-		return fmt.Errorf("unknown parameters %q", slices.Sorted(maps.Keys(query)))
-	}
-	return nil
 }
 
 // Location returns the URL of a backend, with the parameters that are not empty.
@@ -175,13 +149,4 @@ func (c Config) Transport() (http.RoundTripper, error) {
 		return wrapped, nil
 	}
 	return nil, errors.New("WrapTransport returned nil")
-}
-
-// Client returns a client that follows no redirects: they could lead a token, or the keys in
-// an object, to another host or off TLS.
-func Client(tr http.RoundTripper) *http.Client {
-	return &http.Client{
-		Transport:     tr,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }

@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"syscall"
 
 	"github.com/xdswal/xdswal/backends"
+	"github.com/xdswal/xdswal/internal/objectstore"
 )
 
 // Answer is the meaning of an error that a store sent, or of one of its credentials.
@@ -24,22 +24,6 @@ type Answer struct {
 	Request string // id for the logs of the store, or empty
 	Is      error  // an error of package backends or of this package, or nil
 	Advice  string // for the operator, or empty
-}
-
-// failure is an error of the store with a text of its own. It wraps the SDK's error.
-type failure struct {
-	text string
-	is   error
-	err  error
-}
-
-func (f *failure) Error() string { return f.text }
-
-func (f *failure) Unwrap() []error {
-	if f.is == nil {
-		return []error{f.err}
-	}
-	return []error{f.is, f.err}
 }
 
 // fail returns err, explained, as a *backends.Error.
@@ -64,7 +48,7 @@ func (b *Backend) explain(ctx context.Context, op string, err error) error {
 	if advice == "" {
 		return err
 	}
-	return &failure{text: Clean(innermost(err).Error()) + "; " + advice, err: err}
+	return objectstore.NewFailure(nil, Clean(innermost(err).Error()), advice, err)
 }
 
 // failure returns an error with a text such as:
@@ -82,36 +66,19 @@ func (a *Answer) failure(err error) error {
 	if len(facts) > 0 {
 		text += " (" + strings.Join(facts, ", ") + ")"
 	}
-	if a.Is != nil {
-		text = a.Is.Error() + ": " + text
-	}
-	if a.Advice != "" {
-		text += "; " + a.Advice
-	}
-	return &failure{text: text, is: a.Is, err: err}
+	return objectstore.NewFailure(a.Is, text, a.Advice, err)
 }
 
 // networkAdvice returns advice for a missing answer, or "" if err is not one.
 func (b *Backend) networkAdvice(err error) string {
-	switch {
-	case isA[x509.UnknownAuthorityError](err):
-		return "set SSL_CERT_FILE to a file with the certificate of the store's authority"
-	case isA[x509.CertificateInvalidError](err):
-		return "correct the certificate of the store, or the clock of this machine"
-	case isA[x509.HostnameError](err):
-		return "use an endpoint whose name is in the certificate of the store"
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return "the store does not speak TLS: write http:// in the endpoint"
-	case isA[*net.DNSError](err):
-		return "check the endpoint, the account and the network"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "start the store or correct the endpoint"
-	case errors.Is(err, os.ErrDeadlineExceeded), isTimeout(err):
-		return fmt.Sprintf("the store was silent for %v: check it and the network", b.cfg.IdleTimeout)
-	case isA[*url.Error](err), isA[net.Error](err), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return "the connection broke before the answer: check the store and the network"
-	}
-	return ""
+	return objectstore.Network{
+		CAFile: "SSL_CERT_FILE",
+		Names:  "check the endpoint, the account and the network",
+		Idle:   b.cfg.IdleTimeout,
+		Broken: func(err error) bool {
+			return isA[*url.Error](err) || isA[net.Error](err) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+		},
+	}.Advice(err)
 }
 
 // Retryable reports whether another request may succeed after err, which is not an
@@ -129,16 +96,7 @@ const maxMessage = 400 // bytes
 
 // Clean returns a text of the store as one line of limited length, and without
 // credentials.
-func Clean(text string) string {
-	if credentialText.MatchString(text) {
-		return "(message not shown, it may contain credentials)"
-	}
-	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }), " ")
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "..."
-	}
-	return text
-}
+func Clean(text string) string { return objectstore.Clean(text, credentialText, maxMessage) }
 
 // innermost unwraps the errors of net/http, whose texts add a URL, which may be secret:
 // whoever has that of a resumable upload can write.
@@ -153,10 +111,4 @@ func innermost(err error) error {
 func isA[T error](err error) bool {
 	var target T
 	return errors.As(err, &target)
-}
-
-// isTimeout reports whether err is a timeout of the network.
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
 }
