@@ -36,12 +36,9 @@ func (s *Shipper) claim(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	return s.exclusive(ctx, s.batchSlot, func(ctx context.Context) error {
-		weak, err := catalog.Weak(ctx, s.opt.Backend)
-		if err != nil {
+		if err := s.probe(ctx); err != nil {
 			return err
 		}
-		s.opt.Weak = weak
-		s.setStatus(func(st *compactor.ShipperStatus) { st.Weak = weak })
 		remote, err := catalog.List(ctx, s.opt.Backend)
 		if err != nil {
 			return err
@@ -58,12 +55,27 @@ func (s *Shipper) claim(ctx context.Context) error {
 			}
 		}
 		s.begin(remote)
-		if weak {
+		if s.opt.Weak {
 			catalog.WarnWeak(s.opt.Logger, s.opt.Backend)
 		}
 		s.succeeded(&s.batchErr, "the backend was taken over")
 		return nil
 	})
+}
+
+// probe finds out, once, whether the backend is weak. That takes requests which each attempt
+// to claim the epoch would repeat.
+func (s *Shipper) probe(ctx context.Context) error {
+	if s.probed {
+		return nil
+	}
+	weak, err := catalog.Weak(ctx, s.opt.Backend)
+	if err != nil {
+		return err
+	}
+	s.opt.Weak, s.probed = weak, true
+	s.setStatus(func(st *compactor.ShipperStatus) { st.Weak = weak })
+	return nil
 }
 
 // settle checks, before the first object is put, that the epoch is still this writer's. A

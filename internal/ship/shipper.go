@@ -126,6 +126,8 @@ type Shipper struct {
 	// settled is set once the epoch was found to be this writer's before the first object
 	// was put.
 	settled atomic.Bool
+	// probed is set once it is known whether the backend is weak. batchSlot guards it.
+	probed bool
 	// unpruned is set while the backend contains something that retention does not keep.
 	unpruned atomic.Bool
 	warned   bool // of it; guarded by snapshotSlot
